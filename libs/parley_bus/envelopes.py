@@ -1,0 +1,54 @@
+"""Writing events: an envelope for each, and for what audit logs a note that only audit can read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from google.protobuf.message import Message
+
+from parley.common.v1 import event_envelope_pb2 as envelopepb
+from parley.common.v1 import receipt_pb2 as receiptpb
+from parley_crypto.commitment import Opening, commit, seal_opening
+from parley_db.outbox import OutboxEvent
+from parley_kit.clock import Clock
+from parley_kit.ids import uuid7
+
+
+def envelope(
+    payload: Message,
+    at: datetime,
+    *,
+    refs: Mapping[str, bytes] | None = None,
+    causation: str = "",
+) -> OutboxEvent:
+    """Put an event message into an envelope, ready for the outbox. ``refs`` maps a reader to its sealed subject ref."""
+    event_id = uuid7()
+    message = envelopepb.EventEnvelope(
+        event_id=str(event_id),
+        type=payload.DESCRIPTOR.full_name,
+        causation_id=causation,
+        payload=payload.SerializeToString(),
+        subject_refs=[envelopepb.SealedRef(reader=reader, sealed=sealed) for reader, sealed in (refs or {}).items()],
+    )
+    message.occurred_at.FromDatetime(at)
+    return OutboxEvent(event_id, message.type, message.SerializeToString())
+
+
+@dataclass(frozen=True)
+class Notary:
+    """Writes down what happened so that audit can log it: a salted commitment in clear, the rest for audit's eyes."""
+
+    audit_key: bytes
+    clock: Clock
+
+    def note(self, kind: str, detail: Mapping[str, Any]) -> tuple[receiptpb.AuditNote, Opening]:
+        """
+        Note something of a kind (``source:subject:action``), now.
+
+        The detail names marketers, pseudonyms, consents and attributes; never a value.
+        """
+        at = self.clock.now().isoformat(timespec="microseconds").replace("+00:00", "Z")
+        opening = commit({"kind": kind, "time": at, **detail})
+        sealed = seal_opening(self.audit_key, opening)
+        return receiptpb.AuditNote(commitment=opening.commitment, sealed_opening=sealed), opening

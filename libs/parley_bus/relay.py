@@ -1,0 +1,170 @@
+"""The relay: carries a service's outbox to its stream, and forgets what every reader has acknowledged."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from parley_bus.bus import Bus, Entry, StreamForeign, View
+from parley_bus.log import Log, NullLog, State
+from parley_db.database import Database, Tx
+from parley_db.queries import load
+
+UPKEEP = 0.5
+"""Seconds, at most, between two looks at the stream while nothing is written."""
+
+_SQL = load("parley_bus")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How far a stream has come: the last place given, published, and acknowledged by every reader."""
+
+    last: int
+    published: int
+    acked: int
+
+
+class Relay:
+    """
+    Publishes one service's outbox, in order of the places it gives the rows, and keeps the stream whole.
+
+    Any number may run for one service: they take turns. ``groups`` are the readers that must acknowledge an event before
+    it is forgotten (none: as soon as it is published); the relay makes their groups. ``poll`` is the longest time in
+    seconds that a new row waits; :meth:`poke` shortens it.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        bus: Bus,
+        *,
+        service: str,
+        groups: Sequence[str] = (),
+        poll: float = 0.05,
+        batch: int = 1000,
+        log: Log | None = None,
+    ) -> None:
+        self._db = db
+        self._bus = bus
+        self._stream = bus.stream(service)
+        self._groups = tuple(groups)
+        self._poll = poll
+        self._batch = batch
+        self._name = f"{service}.relay"
+        self._poked = asyncio.Event()
+        self._state = State(log or NullLog(), "relay", service=service)
+
+    async def run(self) -> None:
+        """Relay until cancelled. What fails is tried again, after 50 ms at first and every 2 s at last."""
+        while True:
+            try:
+                if not await self.turn():
+                    await self._rest()
+            except Exception as error:  # noqa: BLE001 - whatever it is, events must flow again once it is over
+                await asyncio.sleep(self._state.bad("failing", error))
+
+    def poke(self) -> None:
+        """Say that a row was just committed, so that it need not wait for the next poll."""
+        self._poked.set()
+
+    async def oldest_age(self) -> float:
+        """Seconds that the oldest event has waited for being published and acknowledged by all; 0.0 if none waits."""
+        return float(await self._db.fetchval(_SQL.relay_oldest_age) or 0.0)
+
+    async def turn(self) -> bool:
+        """
+        Publish what has places, forget what is acknowledged, give places to what has none; answer if there is more.
+
+        Places are committed before they are published: a row that lost its place again after a crash could get
+        another one. A stream found broken is emptied, and published again from the next turn on. Raises BusAway,
+        Unavailable and Conflict; the turn can be repeated whatever happened.
+        """
+        return await self._db.run(self._name, self._turn)
+
+    async def _turn(self, tx: Tx) -> bool:
+        head = Head(**await tx.fetchrow(_SQL.relay_lock))
+        entries = [Entry(*row) for row in await tx.fetch(_SQL.relay_unpublished, head.published, self._batch)]
+        published = entries[-1].seq if entries else head.published
+        view = await self._publish(entries, head)
+        if view is None or not is_whole(view, head.acked, published):
+            await self._rebuild(tx, head)
+            return False
+        await self._create_groups(view)
+        acked = acknowledged(view, self._groups, head.acked, published)
+        numbered = await self._number(tx, head.last)
+        await self._advance(tx, head, Head(head.last + numbered, published, acked))
+        self._state.good("flowing")
+        return numbered > 0 or len(entries) == self._batch
+
+    async def _publish(self, entries: Sequence[Entry], head: Head) -> View | None:
+        try:
+            return await self._bus.publish(self._stream, entries, self._groups, head.acked)
+        except StreamForeign:
+            return None
+
+    async def _rebuild(self, tx: Tx, head: Head) -> None:
+        """Start the stream again: the next turns publish every row that is still here, in the same places."""
+        self._state.bad("rebuilding")
+        await self._bus.rebuild(self._stream, self._groups)
+        await self._advance(tx, head, Head(head.last, head.acked, head.acked))
+
+    async def _create_groups(self, view: View) -> None:
+        for group in self._groups:
+            if group not in view.acked:
+                await self._bus.create_group(self._stream, group)
+
+    async def _number(self, tx: Tx, last: int) -> int:
+        tag = await tx.execute(_SQL.relay_number, last, self._batch)
+        return int(tag.removeprefix("UPDATE "))
+
+    async def _advance(self, tx: Tx, old: Head, new: Head) -> None:
+        if new != old:
+            await tx.execute(_SQL.relay_advance, new.last, new.published, new.acked)
+        if new.acked > old.acked:
+            await tx.execute(_SQL.relay_forget, new.acked)
+
+    async def _rest(self) -> None:
+        """Wait until there is work, by cheap looks at the database alone; not longer than the upkeep's interval."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + UPKEEP
+        while loop.time() < until:
+            await _wait(self._poked, self._poll)
+            if await self._has_work():
+                return
+
+    async def _has_work(self) -> Any:
+        return await self._db.fetchval(_SQL.relay_has_work)
+
+
+def is_whole(view: View, acked: int, published: int) -> bool:
+    """
+    Whether a stream holds every event after ``acked`` up to ``published``.
+
+    Places have no gaps, so an unbroken run that begins early enough and ends in the right place is all there is to
+    check. It fails for a stream that was wiped, came back older, or was wiped and written to again before anyone looked,
+    and where the database came back older.
+    """
+    if acked == published:
+        return view.last <= published and view.length in {0, view.last - view.first + 1}
+    return view.first <= acked + 1 and view.last == published and view.length == view.last - view.first + 1
+
+
+def acknowledged(view: View, groups: Sequence[str], acked: int, published: int) -> int:
+    """
+    The place up to which every group has acknowledged everything.
+
+    A group that is missing, or new and at 0, has acknowledged nothing of what is left; what was forgotten before stays so.
+    """
+    if not groups:
+        return published
+    return max(acked, min(published, *(view.acked.get(group, 0) for group in groups)))
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return
+    event.clear()

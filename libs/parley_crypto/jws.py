@@ -1,0 +1,73 @@
+"""
+Signed statements: compact JWS (RFC 7515) with EdDSA (RFC 8037) over canonical JSON (RFC 8785).
+
+Each kind of statement has its own ``typ``, so that none can stand in for another. Times are checked against the clock that is
+passed in, never the machine's.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import rfc8785
+from jwt.api_jws import PyJWS
+from jwt.exceptions import PyJWTError
+
+from parley_crypto.signing import Signer, jws_public_key
+
+Keys = Mapping[str, bytes]  # key id -> Ed25519 public key
+
+_jws = PyJWS(algorithms=["EdDSA"])
+_SKEW_S = 5.0
+
+
+class StatementInvalid(ValueError):
+    """The statement is malformed, of another kind, signed by nobody we know, or not valid now."""
+
+
+def canonical(value: Any) -> bytes:
+    """Canonical JSON (RFC 8785)."""
+    return rfc8785.dumps(value)
+
+
+def sign_statement(kind: str, claims: Mapping[str, Any], signer: Signer) -> str:
+    """Sign claims as a statement of this kind (``card``, ``token``, ``consent``, ...)."""
+    headers = {"typ": f"parley-{kind}+jws", "kid": signer.key_id}
+    return _jws.encode(canonical(claims), signer.jws_key, algorithm="EdDSA", headers=headers)
+
+
+def unverified_claims(statement: str) -> dict[str, Any]:
+    """Read claims without checking anything: only to learn whose key to check with. Raises StatementInvalid."""
+    try:
+        return _object(_jws.decode_complete(statement, options={"verify_signature": False})["payload"])
+    except (PyJWTError, ValueError) as error:
+        raise StatementInvalid("not a statement") from error
+
+
+def verify_statement(kind: str, statement: str, keys: Keys) -> dict[str, Any]:
+    """Check kind and signature, and return the claims. Raises StatementInvalid."""
+    try:
+        header = _jws.get_unverified_header(statement)
+        key = keys.get(str(header.get("kid")))
+        if header.get("typ") != f"parley-{kind}+jws" or key is None:
+            raise StatementInvalid("another kind of statement, or an unknown key")
+        return _object(_jws.decode(statement, jws_public_key(key), algorithms=["EdDSA"]))
+    except (PyJWTError, ValueError) as error:
+        raise StatementInvalid("not a valid statement") from error
+
+
+def check_current(claims: Mapping[str, Any], now: datetime) -> None:
+    """Check ``iat`` and ``exp`` (seconds since the epoch), with 5 s of skew. Raises StatementInvalid."""
+    issued, expires = claims.get("iat"), claims.get("exp")
+    if not isinstance(issued, int | float) or not isinstance(expires, int | float):
+        raise StatementInvalid("it has no time")
+    if not issued - _SKEW_S <= now.timestamp() < expires:
+        raise StatementInvalid("it is not valid now")
+
+
+def _object(payload: bytes) -> dict[str, Any]:
+    claims = json.loads(payload)
+    if not isinstance(claims, dict):
+        raise StatementInvalid("not an object")
+    return claims

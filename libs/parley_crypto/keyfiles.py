@@ -1,0 +1,60 @@
+"""
+Key files: small text files that only their owner may read.
+
+A ring holds versioned 32-byte keys, one ``VERSION BASE64`` a line; the last line is the primary. A single key is a ring of
+one. Files that others may read are refused: a secret that was readable is not one.
+"""
+
+import base64
+import binascii
+import os
+import secrets
+import stat
+from pathlib import Path
+
+
+class KeyFileUnusable(ValueError):
+    """The key file is missing, readable by others, or not a key file."""
+
+
+def read_keys(path: Path) -> dict[int, bytes]:
+    """Read a ring's keys by version, oldest first. Raises KeyFileUnusable, which names the path and the remedy."""
+    try:
+        mode, text = path.stat().st_mode, path.read_text("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeyFileUnusable(
+            f"{path}: can't be read; `parley up` makes one, or restore it from your backup"
+        ) from error
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise KeyFileUnusable(f"{path}: others may read it; chmod 600 {path}")
+    try:
+        pairs = [line.split(" ") for line in text.splitlines()]
+        keys = {int(version): base64.b64decode(key, validate=True) for version, key in pairs}
+    except (ValueError, binascii.Error) as error:
+        raise KeyFileUnusable(f"{path}: not a key file (lines of VERSION BASE64)") from error
+    if not keys or any(len(key) != 32 for key in keys.values()):
+        raise KeyFileUnusable(f"{path}: keys are 32 bytes, and there is at least one")
+    return keys
+
+
+def read_key(path: Path) -> bytes:
+    """Read the newest key of a file. Raises KeyFileUnusable."""
+    return list(read_keys(path).values())[-1]
+
+
+def ensure_key(path: Path) -> None:
+    """Make a key file with one random key, unless it is there. Creates its directory, for the owner alone."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_key(path, secrets.token_bytes(32))
+
+
+def write_key(path: Path, key: bytes) -> None:
+    """Write one key as version 1; a file that exists is left as it is."""
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return
+    with os.fdopen(handle, "w") as file:
+        file.write(f"1 {base64.b64encode(key).decode()}\n")
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,1 @@
+"""Postgres for every service: pool, transactions, named queries, migrations, outbox, inbox, idempotency."""

@@ -1,0 +1,286 @@
+"""
+Postgres behind one seam.
+
+Whoever waits for a connection waits at most two seconds; whatever the server does when it stops, crashes or starts comes
+out as :class:`parley_kit.faults.Unavailable`; serialization failures and deadlocks are retried, then come out as
+:class:`parley_kit.faults.Conflict`. All other errors pass. Transactions are READ COMMITTED.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from typing import Any, LiteralString, Protocol, TypeVar
+
+import asyncpg
+
+from parley_kit.faultpoints import reach
+from parley_kit.faults import Conflict, Unavailable
+
+T = TypeVar("T")
+Observe = Callable[[str, float], None]
+"""Told of each committed transaction: its name, and its seconds from the first wait to the commit's answer."""
+
+TRIES = 5
+LONGEST_ACQUIRE = 2.0
+LONGEST_STATEMENT = 30.0
+"""Seconds. A statement that waits longer, for a lock or for a server that hangs, is given up."""
+LONGEST_CLOSE = 5.0
+"""Seconds that a connection is given to end what it is doing when it is released, and all of them when the pool closes."""
+
+_RETRY_AFTER = 0.2
+_CONTENDED = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+_AWAY = (
+    asyncpg.PostgresConnectionError,  # 08: the connection broke
+    asyncpg.InsufficientResourcesError,  # 53: disk full, out of memory, too many connections
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,  # starting up or recovering
+    asyncpg.ReadOnlySQLTransactionError,  # a replica: the primary has moved
+    ConnectionError,
+    TimeoutError,
+)
+
+
+class Tx(Protocol):
+    """An open transaction: the part of an asyncpg connection that its body may use."""
+
+    async def execute(self, query: LiteralString, /, *args: Any) -> str:
+        """Run a statement; answers its command tag (``UPDATE 3``)."""
+
+    async def executemany(self, command: LiteralString, args: Iterable[Sequence[Any]], /) -> None:
+        """Run a statement once for each tuple of arguments."""
+
+    async def fetch(self, query: LiteralString, /, *args: Any) -> list[Any]:
+        """All rows (asyncpg Records: by name or index)."""
+
+    async def fetchrow(self, query: LiteralString, /, *args: Any) -> Any:
+        """The first row, or None."""
+
+    async def fetchval(self, query: LiteralString, /, *args: Any) -> Any:
+        """The first column of the first row, or None."""
+
+    async def copy_records_to_table(
+        self,
+        table_name: str,
+        /,
+        *,
+        records: Iterable[Sequence[Any]],
+        columns: Sequence[str] | None = None,
+    ) -> str:
+        """COPY tuples into a table; answers its command tag."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Any]:
+        """A savepoint."""
+
+
+class Database:
+    """One service's database. Build it with :meth:`open`; it needs no server until it is used."""
+
+    def __init__(self, pool: Any, acquire_timeout: float, observe: Observe) -> None:
+        self._pool = pool
+        self._acquire_timeout = min(LONGEST_ACQUIRE, acquire_timeout)
+        self._observe = observe
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        dsn: str,
+        *,
+        application_name: str,
+        max_size: int = 16,
+        acquire_timeout: float = LONGEST_ACQUIRE,
+        observe: Observe = lambda _name, _seconds: None,
+    ) -> AsyncIterator["Database"]:
+        """
+        Keep a pool of up to ``max_size`` connections for the length of a block.
+
+        Opening succeeds while Postgres is away, so that services start in any order. ``acquire_timeout`` is in
+        seconds, two at most.
+        """
+        pool = asyncpg.create_pool(
+            dsn,
+            min_size=0,
+            max_size=max_size,
+            command_timeout=LONGEST_STATEMENT,
+            reset=_keep_session,
+            server_settings={"application_name": application_name},
+        )
+        await pool
+        try:
+            yield cls(pool, acquire_timeout, observe)
+        finally:
+            await _close(pool)
+
+    @asynccontextmanager
+    async def tx(self, name: str) -> AsyncIterator[Tx]:
+        """
+        Run the block in one transaction: all of it commits, or nothing.
+
+        ``name`` names it in metrics and as fault points ``<name>.before_commit`` and ``<name>.after_commit``. Once
+        COMMIT is sent, a cancelled caller still waits for its outcome. Raises Unavailable (outcome unknown if it
+        comes from COMMIT itself) and Conflict.
+        """
+        with _as_conflict():
+            async with self._attempt(name) as tx:
+                yield tx
+
+    async def run(self, name: str, body: Callable[[Tx], Awaitable[T]]) -> T:
+        """
+        Run ``body`` in a transaction named ``name``, again where it collided with another, five times at most.
+
+        The body must leave nothing outside the transaction that a second run would trip over. Raises as :meth:`tx`.
+        """
+
+        async def attempt() -> T:
+            async with self._attempt(name) as tx:
+                return await body(tx)
+
+        return await _retried(attempt)
+
+    async def execute(self, query: LiteralString, *args: Any) -> str:
+        """Run one autocommitted statement; answers its command tag. Raises Unavailable and Conflict."""
+        return await self._autocommit(lambda tx: tx.execute(query, *args))
+
+    async def fetch(self, query: LiteralString, *args: Any) -> list[Any]:
+        """All rows of one autocommitted statement. Raises Unavailable and Conflict."""
+        return await self._autocommit(lambda tx: tx.fetch(query, *args))
+
+    async def fetchrow(self, query: LiteralString, *args: Any) -> Any:
+        """The first row of one autocommitted statement, or None. Raises Unavailable and Conflict."""
+        return await self._autocommit(lambda tx: tx.fetchrow(query, *args))
+
+    async def fetchval(self, query: LiteralString, *args: Any) -> Any:
+        """The first column of :meth:`fetchrow`, or None. Raises Unavailable and Conflict."""
+        return await self._autocommit(lambda tx: tx.fetchval(query, *args))
+
+    async def ping(self) -> None:
+        """Ask Postgres for a sign of life. Raises Unavailable."""
+        await self.fetchval("SELECT 1")
+
+    async def _autocommit(self, statement: Callable[[Tx], Awaitable[T]]) -> T:
+        async def attempt() -> T:
+            async with self._connection() as connection:
+                return await statement(connection)
+
+        return await _retried(attempt)
+
+    @asynccontextmanager
+    async def _attempt(self, name: str) -> AsyncIterator[Tx]:
+        started = time.monotonic()
+        async with self._connection() as connection:
+            transaction = connection.transaction(isolation="read_committed")
+            await transaction.start()
+            try:
+                yield connection
+                await reach(f"{name}.before_commit")
+            except BaseException:
+                await _to_the_end(_roll_back(connection, transaction))
+                raise
+            await _to_the_end(transaction.commit())
+            await reach(f"{name}.after_commit")
+        self._observe(name, time.monotonic() - started)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        """The one place where a connection is waited for, and where its errors get their meaning."""
+        connection = await self._acquire()
+        try:
+            yield connection
+        except _AWAY as error:
+            raise Unavailable(retry_after=_RETRY_AFTER) from error
+        except asyncpg.InternalClientError as error:
+            # "Another operation is in progress": the server has said goodbye to an idle connection, and not yet hung up.
+            _drop(connection)
+            raise Unavailable(retry_after=_RETRY_AFTER) from error
+        except asyncpg.InterfaceError as error:
+            # asyncpg uses this one class for a lost connection and for a caller's mistake.
+            if _is_lost(connection):
+                raise Unavailable(retry_after=_RETRY_AFTER) from error
+            raise
+        finally:
+            await self._pool.release(connection, timeout=LONGEST_CLOSE)
+
+    async def _acquire(self) -> Any:
+        try:
+            return await self._pool.acquire(timeout=self._acquire_timeout)
+        except (*_AWAY, OSError) as error:
+            raise Unavailable(retry_after=_RETRY_AFTER) from error
+        except asyncpg.InterfaceError as error:
+            if self._pool.is_closing():
+                raise Unavailable(retry_after=_RETRY_AFTER) from error
+            raise
+
+
+async def _keep_session(_connection: Any) -> None:
+    """
+    Leave the session as it is when a connection goes back to the pool.
+
+    asyncpg itself ends an open transaction first. Nothing here sets session state (SET LOCAL only, no session locks,
+    no LISTEN), so its RESET ALL would be one more round trip in every transaction.
+    """
+
+
+async def _close(pool: Any) -> None:
+    try:
+        async with asyncio.timeout(LONGEST_CLOSE):
+            await pool.close()
+    except TimeoutError:
+        pool.terminate()
+
+
+def _is_lost(connection: Any) -> bool:
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:  # it went back to the pool by itself when it broke
+        return True
+
+
+def _drop(connection: Any) -> None:
+    with suppress(asyncpg.InterfaceError):  # as above
+        connection.terminate()
+
+
+async def _roll_back(connection: Any, transaction: Any) -> None:
+    try:
+        await transaction.rollback()
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
+        # The error under way says more than this one; the server rolls back what it loses.
+        _drop(connection)
+
+
+async def _to_the_end(step: Awaitable[None]) -> None:
+    """Finish ``step`` even if the caller is cancelled meanwhile, and only then pass the cancellation on."""
+    task = asyncio.ensure_future(step)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        raise
+
+
+@contextmanager
+def _as_conflict() -> Iterator[None]:
+    try:
+        yield
+    except _CONTENDED as error:
+        raise Conflict(retry_after=_RETRY_AFTER) from error
+
+
+async def _retried(attempt: Callable[[], Awaitable[T]]) -> T:
+    for tries in range(1, TRIES):
+        try:
+            return await attempt()
+        except _CONTENDED:
+            await asyncio.sleep(_pause(tries, random.random()))  # noqa: S311 - jitter
+    with _as_conflict():
+        return await attempt()
+
+
+def _pause(tries: int, jitter: float) -> float:
+    """Seconds before the next try: at most 10, 20, 40, 80 ms, anywhere in the range so that rivals part."""
+    return 0.005 * 2.0**tries * jitter

@@ -1,0 +1,59 @@
+"""Mutations of the API that a retry doesn't repeat: :func:`parley_db.idempotency.once`, for protobuf messages."""
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from google.protobuf.message import Message
+
+from parley_db.database import Database, Tx
+from parley_db.idempotency import once
+
+M = TypeVar("M", bound=Message)
+
+
+class WithRequestId(Protocol):
+    """A request message with a ``request_id``."""
+
+    DESCRIPTOR: Any
+    request_id: str
+
+    def SerializeToString(self, *, deterministic: bool) -> bytes:  # noqa: N802 - protobuf's name
+        """The message's bytes."""
+
+
+@dataclass(frozen=True)
+class Mutations:
+    """
+    Runs each mutation once for its caller and ``request_id``.
+
+    Fingerprints of requests are keyed: a request may hold a value, and a plain hash of one could be guessed.
+    """
+
+    db: Database
+    key: bytes = field(repr=False)
+
+    async def once(
+        self,
+        caller: str,
+        request: WithRequestId,
+        response: type[M],
+        body: Callable[[Tx], Awaitable[M]],
+    ) -> M:
+        """Run ``body`` in one transaction named after the request, or answer what it answered before."""
+        name = request.DESCRIPTOR.full_name
+
+        async def serialised(tx: Tx) -> bytes:
+            return (await body(tx)).SerializeToString()
+
+        stored = await once(
+            self.db,
+            caller=caller,
+            method=name,
+            request_id=request.request_id,
+            fingerprint=hashlib.blake2b(request.SerializeToString(deterministic=True), key=self.key).digest()[:32],
+            body=serialised,
+            name=name.removeprefix("parley.").removesuffix("Request").replace(".v1.", "."),
+        )
+        return response.FromString(stored)

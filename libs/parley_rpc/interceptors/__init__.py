@@ -1,0 +1,23 @@
+"""The guards that every call passes, one file each, in the order of ``standard``."""
+
+from structlog.typing import FilteringBoundLogger
+
+from parley_rpc.chain import Chain
+from parley_rpc.interceptors.access import Access
+from parley_rpc.interceptors.arrival import Arrival
+from parley_rpc.interceptors.deadline import Deadline
+from parley_rpc.interceptors.faults import Faults
+from parley_rpc.interceptors.measure import Measure
+from parley_rpc.interceptors.validation import Validation
+from parley_rpc.metrics import Metrics
+from parley_rpc.principal import Authenticator
+from parley_rpc.zones import Zones
+
+
+def standard(*, authenticate: Authenticator, zones: Zones, metrics: Metrics, log: FilteringBoundLogger) -> Chain:
+    """
+    The chain of every Parley server, outermost first.
+
+    Permission comes before parsing and before existence, so a refusal reveals neither.
+    """
+    return Chain([Arrival(), Measure(metrics), Faults(log), Access(authenticate, zones), Deadline(), Validation()])

@@ -1,0 +1,175 @@
+"""One gRPC server as every Parley service runs it: guarded, bounded, with health and reflection."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from structlog.typing import FilteringBoundLogger
+
+from parley_rpc.chain import Bound, Context, Handler, refuse
+from parley_rpc.channels import MAX_METADATA_BYTES, PlaintextRefused, is_local
+from parley_rpc.interceptors import standard
+from parley_rpc.metrics import Metrics
+from parley_rpc.principal import Authenticator
+from parley_rpc.status import Unimplemented
+from parley_rpc.zones import Zones
+
+MAX_REQUEST_BYTES = 1024 * 1024
+
+# Why each: a default server kept half-open connections for ever, took anonymous clients' unlimited streams, and sent
+# GOAWAY to clients that keep their connection alive. The age makes clients find new replicas.
+_OPTIONS: Mapping[str, int] = {
+    "grpc.max_concurrent_streams": 100,
+    "grpc.server_handshake_timeout_ms": 5_000,
+    "grpc.http2.settings_timeout": 5_000,
+    "grpc.max_connection_idle_ms": 300_000,
+    "grpc.max_connection_age_ms": 300_000,
+    "grpc.max_connection_age_grace_ms": 30_000,
+    "grpc.keepalive_time_ms": 60_000,
+    "grpc.keepalive_timeout_ms": 10_000,
+    "grpc.http2.min_ping_interval_without_data_ms": 10_000,
+    "grpc.max_metadata_size": MAX_METADATA_BYTES,
+    "grpc.so_reuseport": 0,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A servicer and the generated ``add_...Servicer_to_server`` that registers it."""
+
+    add: Callable[[Any, grpc.aio.Server], None]
+    servicer: object
+
+
+class Server(grpc.aio.Server):
+    """
+    A ``grpc.aio.Server`` that can't be opened past its guards: no handler joins later, no plaintext leaves the machine.
+
+    ``health`` is the standard servicer; every service is SERVING from :meth:`start` to :meth:`drain`.
+    """
+
+    def __init__(self, inner: grpc.aio.Server, services: Iterable[str], health_servicer: Any) -> None:
+        self._inner = inner
+        self._services = tuple(services)
+        self.health = health_servicer
+
+    def add_generic_rpc_handlers(self, *_: object, **__: object) -> NoReturn:
+        """Raise TypeError: a handler added now would stand outside the chain; give it to ``build_server``."""
+        raise TypeError("register through build_server: a handler added later would skip the allow list")
+
+    def add_registered_method_handlers(self, *_: object, **__: object) -> NoReturn:
+        """Raise TypeError, as :meth:`add_generic_rpc_handlers`."""
+        self.add_generic_rpc_handlers()
+
+    def add_insecure_port(self, address: str) -> int:
+        """Listen on ``unix:/path`` or a loopback address; the port. Raises PlaintextRefused for anything else."""
+        if not is_local(address):
+            raise PlaintextRefused(address)
+        return self._inner.add_insecure_port(address)
+
+    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
+        """Listen with TLS; the port."""
+        return self._inner.add_secure_port(address, server_credentials)
+
+    async def start(self) -> None:
+        """Serve, and say so."""
+        await self._inner.start()
+        for service in self._services:
+            await self.health.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+    async def stop(self, grace: float | None) -> None:
+        """Take no new call; cut what is still under way after ``grace`` seconds."""
+        await self._inner.stop(grace)
+
+    async def drain(self, *, announce: float = 5.0, grace: float = 20.0) -> None:
+        """Say NOT_SERVING, keep serving ``announce`` seconds so that balancers notice, then stop within ``grace``."""
+        await self.health.enter_graceful_shutdown()
+        await asyncio.sleep(announce)
+        await self.stop(grace)
+
+    async def wait_for_termination(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - grpc's signature
+        """Wait until the server has stopped; True if ``timeout`` seconds came first."""
+        return await self._inner.wait_for_termination(timeout)
+
+
+def build_server(
+    registrations: Iterable[Registration],
+    *,
+    authenticate: Authenticator,
+    zones: Zones,
+    metrics: Metrics,
+    log: FilteringBoundLogger,
+    max_request_bytes: int = MAX_REQUEST_BYTES,
+) -> Server:
+    """
+    Make a server with its services behind the standard chain. It still needs a port and :meth:`Server.start`.
+
+    Raises ValueError for a service registered twice, TypeError for a method that takes a stream of requests.
+    """
+    inner = grpc.aio.server(
+        options=[*_OPTIONS.items(), ("grpc.max_receive_message_length", max_request_bytes)],
+    )
+    health_servicer = health.aio.HealthServicer()
+    checks = Registration(health_pb2_grpc.add_HealthServicer_to_server, health_servicer)
+    chain = standard(authenticate=authenticate, zones=zones, metrics=metrics, log=log)
+    services = collect([*registrations, checks])
+    for service, handlers in services.items():
+        guarded = {
+            name: _serving(handler, chain.bind(service, f"/{service}/{name}", handler))
+            for name, handler in handlers.items()
+        }
+        inner.add_registered_method_handlers(service, guarded)
+        inner.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, guarded)])
+    # Reflection is the one service outside the chain: it takes a stream of requests and answers what is public anyway.
+    reflection.enable_server_reflection([*services, reflection.SERVICE_NAME], inner)
+    inner.add_generic_rpc_handlers([_Unknown()])
+    return Server(inner, services, health_servicer)
+
+
+def collect(registrations: Iterable[Registration]) -> dict[str, dict[str, Handler]]:
+    """The handlers of each service, by method name. Raises ValueError for a service registered twice."""
+    collector = _Collector()
+    for registration in registrations:
+        # The generated function calls one method of a server, which is all that the collector has.
+        registration.add(registration.servicer, collector)  # type: ignore[arg-type]
+    return collector.services
+
+
+class _Collector:
+    def __init__(self) -> None:
+        self.services: dict[str, dict[str, Handler]] = {}
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Handler]) -> None:
+        if service_name in self.services:
+            raise ValueError(f"{service_name} is registered twice")
+        self.services[service_name] = dict(method_handlers)
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """The same handlers again, by the older way of registering."""
+
+
+class _Unknown(grpc.GenericRpcHandler):
+    """Answers methods that nobody serves, so that this refusal has its details like any other."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler:  # noqa: ARG002 - grpc's signature
+        return grpc.unary_unary_rpc_method_handler(_unimplemented)
+
+
+async def _unimplemented(_request: bytes, context: Context) -> None:
+    await refuse(context, Unimplemented())
+
+
+def _serving(handler: Handler, bound: Bound) -> Handler:
+    async def serve(request: bytes, context: Context) -> bytes | None:
+        with contextlib.suppress(grpc.aio.AbortError):  # the status is on its way: grpc would log the unwinding
+            return await bound(request, context, None)
+        return None
+
+    if handler.response_streaming:
+        return grpc.unary_stream_rpc_method_handler(serve, response_serializer=handler.response_serializer)
+    return grpc.unary_unary_rpc_method_handler(serve)

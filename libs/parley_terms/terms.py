@@ -1,0 +1,152 @@
+"""Terms as values: what ``parley.common.v1.Terms`` says, in the parts that are enforced, and which other parts were set."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum
+
+
+class Form(IntEnum):
+    """The form an attribute is given in."""
+
+    EXACT = 1
+    BANDED = 2
+    ANSWER = 3
+
+
+class Use(IntEnum):
+    """How often agreed content may be used."""
+
+    ONE_TIME = 1
+    STANDING = 2
+
+
+class Channel(IntEnum):
+    """A way to reach a customer; the ones that are enforced."""
+
+    DATA = 1
+    WEB_INBOX = 2
+
+
+class Level(IntEnum):
+    """How far the operator has checked who a marketer is."""
+
+    UNVERIFIED = 1
+    VERIFIED = 2
+    ACCREDITED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """Is the value one of these? Canonical: sorted, without repeats."""
+
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Does the value lie within these bounds, both inclusive?"""
+
+    min: str | None = None
+    max: str | None = None
+
+
+Question = OneOf | Range
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One attribute in one form. A question of None stands, in a rule, for any question about the attribute."""
+
+    attribute: str
+    form: Form
+    question: Question | None = None
+
+    def covers(self, asked: "Field") -> bool:
+        """Whoever is allowed this may be given what is asked: exact covers any answer, an answer only its very question."""
+        if self.attribute != asked.attribute:
+            return False
+        if self.form is Form.EXACT:
+            return asked.form in (Form.EXACT, Form.ANSWER)
+        return asked.form is Form.ANSWER and self.question in (None, asked.question)
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """A span of time, start inclusive, end exclusive; None is no bound."""
+
+    start: datetime | None = None
+    end: datetime | None = None
+
+    def holds(self, at: datetime) -> bool:
+        """The moment lies within."""
+        return (self.start is None or self.start <= at) and (self.end is None or at < self.end)
+
+    def contains(self, other: "Validity", now: datetime) -> bool:
+        """The other span lies wholly within; its absent start is now."""
+        start = other.start or now
+        return (self.start is None or self.start <= start) and (
+            self.end is None or (other.end is not None and other.end <= self.end)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The dials that are enforced; ``unsupported`` names (by proto path) every other part that was set."""
+
+    fields: tuple[Field, ...] = ()
+    use: Use | None = None
+    purposes: frozenset[str] = frozenset()
+    channels: frozenset[Channel] = frozenset()
+    validity: Validity = Validity()
+    decision_deadline: datetime | None = None
+    unsupported: tuple[str, ...] = ()
+
+    @property
+    def attributes(self) -> frozenset[str]:
+        """The attributes that are named."""
+        return frozenset(field.attribute for field in self.fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """A question about an attribute."""
+
+    attribute: str
+    question: Question
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf:
+    """Every one holds."""
+
+    criteria: tuple["Criteria", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """At least one holds."""
+
+    criteria: tuple["Criteria", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """It doesn't hold, of a customer whose attributes are all there to be asked."""
+
+    criteria: "Criteria"
+
+
+Criteria = Test | AllOf | AnyOf | Not
+
+
+def tests_of(criteria: Criteria) -> Iterator[Test]:
+    """Every question in the criteria: each is content that a consent must cover."""
+    match criteria:
+        case Test():
+            yield criteria
+        case AllOf(inner) | AnyOf(inner):
+            for part in inner:
+                yield from tests_of(part)
+        case Not(part):
+            yield from tests_of(part)

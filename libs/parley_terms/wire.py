@@ -1,0 +1,126 @@
+"""Terms between wire and value. Parts that aren't enforced are never dropped: they are named in ``Terms.unsupported``."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from parley.common.v1 import terms_pb2 as termspb
+from parley_terms.terms import (
+    AllOf,
+    AnyOf,
+    Channel,
+    Criteria,
+    Field,
+    Form,
+    Not,
+    OneOf,
+    Question,
+    Range,
+    Terms,
+    Test,
+    Use,
+    Validity,
+)
+
+_UNENFORCED_PARTS = (
+    ("content", "inward"),
+    ("timing", "weekly_windows"),
+    ("timing", "quiet_hours"),
+    ("timing", "frequency_caps"),
+    ("timing", "place"),
+)
+_ENFORCED_CHANNELS = {channel.value for channel in Channel}
+
+
+def terms_from(message: termspb.Terms) -> Terms:
+    """Read terms from the wire."""
+    return Terms(
+        fields=tuple(field_from(field) for field in message.content.fields),
+        use=Use(message.content.use) if message.content.use else None,
+        purposes=frozenset(message.purposes),
+        channels=frozenset(Channel(channel) for channel in message.mode.channels if channel in _ENFORCED_CHANNELS),
+        validity=Validity(
+            _time(message.timing.validity, "start_time"),
+            _time(message.timing.validity, "end_time"),
+        ),
+        decision_deadline=_time(message.timing, "decision_deadline"),
+        unsupported=tuple(_unsupported(message)),
+    )
+
+
+def _unsupported(message: termspb.Terms) -> Iterator[str]:
+    for index, field in enumerate(message.content.fields):
+        if field.form == termspb.FORM_BANDED or field.band_width:
+            yield f"content.fields[{index}].form"
+    for part, name in _UNENFORCED_PARTS:
+        if _is_set(getattr(message, part), name):
+            yield f"{part}.{name}"
+    for index, channel in enumerate(message.mode.channels):
+        if channel not in _ENFORCED_CHANNELS:
+            yield f"mode.channels[{index}]"
+    if message.mode.identity_level > termspb.IDENTITY_LEVEL_PSEUDONYMOUS:
+        yield "mode.identity_level"
+    for name in ("goals", "obligations"):
+        if _is_set(message, name):
+            yield name
+
+
+def _is_set(message: Any, name: str) -> bool:
+    return any(field.name == name for field, _ in message.ListFields())
+
+
+def _time(message: Any, name: str) -> datetime | None:
+    return getattr(message, name).ToDatetime(tzinfo=UTC) if message.HasField(name) else None
+
+
+def timestamp(moment: datetime) -> Timestamp:
+    """Write a moment."""
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp
+
+
+def field_from(message: termspb.Field) -> Field:
+    """Read a field."""
+    question = question_from(message.question) if message.HasField("question") else None
+    return Field(message.attribute, Form(message.form), question)
+
+
+def field_to(field: Field) -> termspb.Field:
+    """Write a field."""
+    message = termspb.Field(attribute=field.attribute, form=termspb.Form.ValueType(field.form))
+    if field.question is not None:
+        message.question.CopyFrom(question_to(field.question))
+    return message
+
+
+def question_from(message: termspb.Question) -> Question:
+    """Read a question; an empty one is a range without bounds, which no attribute accepts."""
+    if message.WhichOneof("test") == "one_of":
+        return OneOf(tuple(message.one_of.values))
+    return Range(message.range.min or None, message.range.max or None)
+
+
+def question_to(question: Question) -> termspb.Question:
+    """Write a question."""
+    match question:
+        case OneOf(values):
+            return termspb.Question(one_of=termspb.OneOf(values=values))
+        case Range(least, most):
+            return termspb.Question(range=termspb.Range(min=least or "", max=most or ""))
+
+
+def criteria_from(message: termspb.Criteria) -> Criteria:
+    """Read criteria. Raises ValueError where a condition is empty."""
+    match message.WhichOneof("node"):
+        case "test":
+            return Test(message.test.attribute, question_from(message.test.question))
+        case "all_of":
+            return AllOf(tuple(criteria_from(part) for part in message.all_of.criteria))
+        case "any_of":
+            return AnyOf(tuple(criteria_from(part) for part in message.any_of.criteria))
+        case "not":
+            return Not(criteria_from(getattr(message, "not")))
+    raise ValueError("a condition is empty")

@@ -1,0 +1,95 @@
+"""The audit service, assembled."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from parley.audit.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
+from parley_audit.commands import Logging, Reading
+from parley_audit.config import Config
+from parley_audit.events import READERS, STREAMS
+from parley_audit.faults import SealingKeyUnknown
+from parley_audit.notes import NoteReader
+from parley_audit.policy import policy_text
+from parley_audit.published import PublishedFile
+from parley_audit.publisher import Publisher
+from parley_audit.servicer import AuditServicer
+from parley_audit.store import Store
+from parley_audit.subject_keys import SubjectKeys
+from parley_audit.web import tiles_app
+from parley_bus.consumer import Consumer, Handler, Received
+from parley_bus.relay import Relay
+from parley_crypto.keyfiles import read_key
+from parley_crypto.keyring import KeyRing
+from parley_crypto.signing import Sealer
+from parley_crypto.tlog.note import Ed25519Signer, PrivateKey
+from parley_crypto.trust import Trust
+from parley_db.database import Database, Tx
+from parley_db.migrate import check
+from parley_rpc.platform import Platform, Service
+from parley_rpc.server import Registration
+
+
+@asynccontextmanager
+async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
+    """
+    Assemble the service; leaving the block closes what it opened.
+
+    Raises KeyFileUnusable, TrustUnusable, SealingKeyUnknown, LogForeign, MigrationError and Unavailable.
+    """
+    sealer = _sealer(config)
+    signer = Ed25519Signer(PrivateKey(config.origin, read_key(config.log_key)))
+    async with Database.open(config.postgres_dsn, application_name="parley_audit") as db:
+        await check(db, "parley_audit")
+        store = Store(db, config.origin)
+        await store.open()
+        keys = SubjectKeys(KeyRing.load(config.master_key), store)
+        file = PublishedFile(config.published, signer.key)
+        publisher = Publisher(db, store, file, signer, interval=config.checkpoint_interval, log=platform.log)
+        relay = Relay(db, platform.bus, service="audit", groups=READERS, log=platform.log)
+        notes = NoteReader(sealer, KeyRing.load(config.ref_key))
+        logging = Logging(notes, store, keys, platform.clock, publisher.require)
+
+        def applied(_seq: int) -> None:
+            publisher.poke()
+            relay.poke()
+
+        consumers = {
+            stream: Consumer(
+                db,
+                platform.bus,
+                stream_of=stream,
+                group="audit",
+                handler=_handler(logging, stream),
+                batch=config.batch,
+                strict=True,
+                on_applied=applied,
+                log=platform.log,
+            )
+            for stream in STREAMS
+        }
+        yield Service(
+            registrations=[
+                Registration(add_AuditServiceServicer_to_server, AuditServicer(Reading(db, store, keys))),
+            ],
+            tasks={
+                "relay": relay.run,
+                "publisher": publisher.run,
+                **{f"consumer.{stream}": consumer.run for stream, consumer in consumers.items()},
+            },
+            pings={"postgres": db.ping, "streams": platform.bus.ping, "log": publisher.ping},
+            http=tiles_app(db, store, policy_text(signer.key)),
+        )
+
+
+def _sealer(config: Config) -> Sealer:
+    sealer = Sealer.load(config.sealing_key)
+    if Trust.load(config.trust).sealing.get("audit") != sealer.public_key:
+        raise SealingKeyUnknown
+    return sealer
+
+
+def _handler(logging: Logging, stream: str) -> Handler:
+    async def handle(tx: Tx, received: Sequence[Received]) -> None:
+        await logging.take_in(tx, stream, received)
+
+    return handle

@@ -1,0 +1,126 @@
+"""What audit does: it takes events into the log, proves that they are there, and shows customers their own."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from parley_audit.domain import Leaf, Page, advance, leaves_of, page_token
+from parley_audit.events import stream_logged
+from parley_audit.faults import ProofNotFound
+from parley_audit.growth import Head, edge, full_names, grow, reader
+from parley_audit.notes import NoteReader
+from parley_audit.store import HistoryRow, Placed, Sealed, Store, indexed
+from parley_audit.subject_keys import SubjectKey, SubjectKeys
+from parley_bus.consumer import Received
+from parley_crypto.commitment import Opening
+from parley_crypto.tlog.proof import TlogProof
+from parley_crypto.tlog.tiles import tiles_for_inclusion
+from parley_db.database import Database, Tx
+from parley_db.outbox import append
+from parley_kit.clock import Clock
+from parley_kit.faults import Unavailable
+
+
+@dataclass(frozen=True)
+class Logging:
+    """Events into leaves. ``require`` refuses a log size that nothing may be appended to, by raising."""
+
+    notes: NoteReader
+    store: Store
+    keys: SubjectKeys
+    clock: Clock
+    require: Callable[[int], None]
+
+    async def take_in(self, tx: Tx, service: str, received: Sequence[Received]) -> None:
+        """
+        Append what a stream's new events noted, and say how far the stream is logged, all in one transaction.
+
+        A commitment that is in the log already stays the leaf that it is. Raises NoteRefused, LogRefused and HeadMoved;
+        then nothing of the batch may be kept.
+        """
+        noted = [self.notes.read(each.envelope) for each in received]
+        head = await self.store.lock_head(tx)
+        self.require(head.size)
+        known = await self.store.known(tx, [each.opening.commitment for each in noted])
+        if leaves := leaves_of(each for each in noted if each.opening.commitment not in known):
+            await self._append(tx, head, leaves)
+        await self._advance(tx, service, [each.seq for each in received])
+
+    async def _append(self, tx: Tx, head: Head, leaves: Sequence[Leaf]) -> None:
+        tiles = await self.store.tiles(tx, edge(head.size, head.size + len(leaves)))
+        await self.store.append(tx, head, grow(head, [leaf.entry for leaf in leaves], tiles), leaves)
+        noted = [member.noted for leaf in leaves for member in leaf.members]
+        keys = await self.keys.ensure(tx, [each.subject for each in noted])
+        places = indexed(head.size, leaves)
+        rows = [
+            _sealed(keys[each.subject], each.occurred_at, each.opening, places[each.opening.commitment])
+            for each in noted
+        ]
+        await self.store.add_history(tx, rows)
+
+    async def _advance(self, tx: Tx, service: str, seqs: Sequence[int]) -> None:
+        before = await self.store.progress(tx, service)
+        after = advance(before, seqs)
+        if after != before:
+            await self.store.set_progress(tx, service, after)
+        if after.logged > before.logged:
+            await append(tx, [stream_logged(service, after.logged, self.clock.now())])
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What shows that a commitment is in the log: a tlog-proof, and the commitment's place in the entry."""
+
+    proof: TlogProof
+    placed: Placed
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """One thing that happened to a customer, opened."""
+
+    row: HistoryRow
+    opening: Opening
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Proofs for anyone, and each customer's history for them."""
+
+    db: Database
+    store: Store
+    keys: SubjectKeys
+
+    async def proof(self, commitment: bytes) -> Proof:
+        """Prove a commitment under the newest checkpoint. Raises ProofNotFound while none covers it."""
+        placed = await self.store.placed(commitment)
+        published = await self.store.published()
+        if placed is None or published.note is None or placed.log_index >= published.size:
+            raise ProofNotFound
+        wanted = full_names(tiles_for_inclusion(placed.log_index, published.size))
+        tiles = reader(await self.store.tiles(self.db, wanted), published.size)
+        hashes = tuple(tiles.inclusion_proof(placed.log_index))
+        return Proof(TlogProof(placed.log_index, hashes, published.note), placed)
+
+    async def checkpoint(self) -> bytes:
+        """The newest signed note. Raises Unavailable while there is none."""
+        note = (await self.store.published()).note
+        if note is None:
+            raise Unavailable(retry_after=0.2)
+        return note
+
+    async def history(self, subject: str, page: Page) -> tuple[list[Happened], str]:
+        """A page of a customer's own history, newest first, and the token of the next ('' at the end)."""
+        key = await self.keys.find(self.db, subject)
+        if key is None:
+            return [], ""
+        # One more than asked for tells whether there is a next page.
+        rows = await self.store.history(subject, key.key_id, Page(page.size + 1, page.after))
+        shown = rows[: page.size]
+        token = page_token(shown[-1].occurred_at, shown[-1].commitment) if len(rows) > page.size else ""
+        return [Happened(row, key.open(row.commitment, row.sealed)) for row in shown], token
+
+
+def _sealed(key: SubjectKey, occurred_at: datetime, opening: Opening, log_index: int) -> Sealed:
+    row = HistoryRow(occurred_at, opening.commitment, log_index, key.seal(opening))
+    return Sealed(key.subject, key.key_id, row)

@@ -1,0 +1,43 @@
+"""Audit's settings."""
+
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Config(BaseSettings):
+    """Read from ``PARLEY_AUDIT_*`` in the environment; secrets are file paths."""
+
+    model_config = SettingsConfigDict(env_prefix="PARLEY_AUDIT_", frozen=True)
+
+    postgres_dsn: str
+    """Where audit's own database is, as audit's own role."""
+
+    master_key: Path
+    """Wraps the key of each customer's details."""
+
+    sealing_key: Path
+    """X25519: opens what services seal to audit."""
+
+    ref_key: Path
+    """Shared with identity alone: opens subject refs."""
+
+    log_key: Path
+    """Ed25519: signs checkpoints and nothing else, for one log for ever."""
+
+    origin: str
+    """The log's name: the address of its HTTP prefix, without scheme and trailing slash. Never changes."""
+
+    published: Path
+    """Holds the newest signed checkpoint. Keep it apart from the database, and out of what a restore brings back."""
+
+    trust: Path
+    """The key set in which services find the key that they seal to."""
+
+    batch: int = Field(default=512, ge=1, le=4096)
+    """Events of one stream that share a transaction, at most."""
+
+    checkpoint_interval: timedelta = Field(default=timedelta(milliseconds=100), ge=timedelta(0))
+    """Between two checkpoints, at least."""

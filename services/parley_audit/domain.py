@@ -1,0 +1,111 @@
+"""What becomes of events: leaves, gapless prefixes of streams, pages of history. Pure."""
+
+import base64
+import binascii
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from parley_crypto.commitment import Opening
+from parley_crypto.tlog import receipt
+
+SYSTEM = "system"
+"""Whose history an event is that concerns no customer. No customer's id, which has 26 characters."""
+
+LARGEST_PAGE = 1000
+_USUAL_PAGE = 100
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TOKEN = struct.Struct(">q32s")
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """An event as audit logs it: whose it is, when it happened, and the opening, which fits its commitment."""
+
+    subject: str
+    occurred_at: datetime
+    opening: Opening
+    release: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One commitment of a leaf, and its way to the leaf's inner root."""
+
+    noted: Noted
+    way: receipt.Opening
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One entry of the log, its exact bytes, and what it commits to."""
+
+    entry: bytes
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a stream is in the log: all up to ``logged``, and of what follows the places in ``ahead``."""
+
+    logged: int
+    ahead: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of history, newest first: at most ``size`` entries that come after (time, commitment), if given."""
+
+    size: int
+    after: tuple[datetime, bytes] | None = None
+
+
+def leaves_of(noted: Iterable[Noted]) -> list[Leaf]:
+    """
+    Make the leaves of events handled together: one for all releases, one for each other event.
+
+    Commitments in a leaf, and leaves, are sorted, which for hashes means shuffled: two parties who compare their receipts
+    learn nothing from the order. An opening that comes twice is one.
+    """
+    unique = {each.opening.commitment: each for each in noted}
+    ordered = [unique[commitment] for commitment in sorted(unique)]
+    releases = [each for each in ordered if each.release]
+    batches = [[each] for each in ordered if not each.release] + ([releases] if releases else [])
+    return sorted(map(_leaf, batches), key=lambda leaf: leaf.entry)
+
+
+def _leaf(batch: Sequence[Noted]) -> Leaf:
+    entry = receipt.make_entry([each.opening.commitment for each in batch])
+    ways = receipt.make_openings([(each.opening.salt, each.opening.detail) for each in batch])
+    return Leaf(entry, tuple(map(Member, batch, ways)))
+
+
+def advance(progress: Progress, seqs: Iterable[int]) -> Progress:
+    """Add places that are in the log now; only an unbroken run from the beginning counts as logged."""
+    waiting = {seq for seq in progress.ahead.union(seqs) if seq > progress.logged}
+    logged = progress.logged
+    while logged + 1 in waiting:
+        logged += 1
+    return Progress(logged, frozenset(seq for seq in waiting if seq > logged))
+
+
+def page_of(size: int, token: str) -> Page:
+    """Read what a caller asks for; 0 means the usual size. Raises ValueError for a token nobody was given."""
+    return Page(min(size or _USUAL_PAGE, LARGEST_PAGE), _read_token(token) if token else None)
+
+
+def page_token(occurred_at: datetime, commitment: bytes) -> str:
+    """Write down where a page ends."""
+    # Nothing secret, and no way to somebody else's: a page is always the caller's own.
+    return base64.urlsafe_b64encode(
+        _TOKEN.pack((occurred_at - _EPOCH) // timedelta(microseconds=1), commitment)
+    ).decode()
+
+
+def _read_token(token: str) -> tuple[datetime, bytes]:
+    try:
+        micros, commitment = _TOKEN.unpack(base64.b64decode(token.encode(), altchars=b"-_", validate=True))
+        return _EPOCH + timedelta(microseconds=micros), commitment
+    except (ValueError, OverflowError, binascii.Error, struct.error) as error:
+        raise ValueError("not a page token") from error

@@ -1,0 +1,55 @@
+"""The newest signed checkpoint, kept where no restore of the database reaches it."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from parley_audit.faults import LogRefused
+from parley_crypto.tlog.checkpoint import Checkpoint, parse_checkpoint
+from parley_crypto.tlog.errors import TlogInvalid
+from parley_crypto.tlog.note import Ed25519Verifier, VerifierKey, open_note
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A file with one signed note of the log whose key is ``key``."""
+
+    path: Path
+    key: VerifierKey
+
+    def read(self) -> Checkpoint | None:
+        """The checkpoint; None if there is no file. Raises LogRefused for one that can't be read or believed."""
+        try:
+            note = self.path.read_bytes()
+            return parse_checkpoint(open_note(note, [Ed25519Verifier(self.key)]).text)
+        except FileNotFoundError:
+            return None
+        except (OSError, TlogInvalid) as error:
+            raise LogRefused(
+                "The file of the newest published checkpoint can't be read, or is not this log's: put the newest "
+                "checkpoint there that anybody holds."
+            ) from error
+
+    def write(self, note: bytes) -> None:
+        """
+        Replace the checkpoint: whatever happens, the file holds the old one or the new one, on disk.
+
+        Raises LogRefused where it can't be written.
+        """
+        try:
+            self._replace(note)
+        except OSError as error:
+            raise LogRefused("The file of the newest published checkpoint can't be written: see to its disk.") from error
+
+    def _replace(self, note: bytes) -> None:
+        draft = self.path.with_name(f"{self.path.name}.new")
+        with draft.open("wb") as file:
+            file.write(note)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(self.path)
+        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

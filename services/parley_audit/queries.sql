@@ -1,0 +1,89 @@
+-- name: log_open
+-- Make the log's rows, unless they are there.
+WITH head AS (INSERT INTO log_head (origin, size, frontier) VALUES ($1, 0, $2) ON CONFLICT DO NOTHING RETURNING origin)
+INSERT INTO log_checkpoint (origin) SELECT origin FROM head;
+
+-- name: head_find
+-- Read where the log ends.
+SELECT size, frontier FROM log_head WHERE origin = $1;
+
+-- name: head_lock
+-- Keep other writers out until the transaction ends, and read where the log ends.
+SELECT size, frontier FROM log_head WHERE origin = $1 FOR UPDATE;
+
+-- name: head_move
+-- Move the log's end from one size to another; answers nothing if it was elsewhere.
+UPDATE log_head SET size = $3, frontier = $4 WHERE origin = $1 AND size = $2 RETURNING true;
+
+-- name: checkpoint_find
+-- Read the newest signed checkpoint.
+SELECT size, note FROM log_checkpoint WHERE origin = $1;
+
+-- name: checkpoint_lock
+-- Keep other signers out until the transaction ends, and read the newest signed checkpoint.
+SELECT size, note FROM log_checkpoint WHERE origin = $1 FOR UPDATE;
+
+-- name: checkpoint_publish
+-- Serve a checkpoint from now on.
+UPDATE log_checkpoint SET size = $2, note = $3 WHERE origin = $1 AND size <= $2;
+
+-- name: entries_insert
+-- Append entries from an index on.
+INSERT INTO log_entries (log_index, entry)
+SELECT $1::bigint + place - 1, entry FROM unnest($2::bytea[]) WITH ORDINALITY AS e (entry, place);
+
+-- name: entries_between
+-- Read the entries of a bundle, in order.
+SELECT entry FROM log_entries WHERE log_index >= $1 AND log_index < $2 ORDER BY log_index;
+
+-- name: tiles_find
+-- Read tiles, each as wide as it is.
+SELECT level, tile_index, hashes FROM log_tiles
+WHERE (level, tile_index) IN (SELECT * FROM unnest($1::smallint[], $2::bigint[]));
+
+-- name: tiles_put
+-- Store tiles that are new, or wider than before.
+INSERT INTO log_tiles (level, tile_index, hashes) SELECT * FROM unnest($1::smallint[], $2::bigint[], $3::bytea[])
+ON CONFLICT (level, tile_index) DO UPDATE SET hashes = excluded.hashes;
+
+-- name: commitments_insert
+-- Note where commitments are.
+INSERT INTO log_commitments (commitment, log_index, inner_index, inner_size, path)
+SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::integer[], $4::integer[], $5::bytea[]);
+
+-- name: commitments_known
+-- Tell which of some commitments are in the log already.
+SELECT commitment FROM log_commitments WHERE commitment = ANY($1::bytea[]);
+
+-- name: commitment_find
+-- Read where one commitment is, with its entry.
+SELECT c.log_index, c.inner_index, c.inner_size, c.path, e.entry
+FROM log_commitments AS c JOIN log_entries AS e USING (log_index) WHERE c.commitment = $1;
+
+-- name: keys_find
+-- Read the keys of some subjects.
+SELECT subject, key_id, wrapped FROM subject_keys WHERE subject = ANY($1::text[]);
+
+-- name: keys_insert
+-- Give keys to subjects that have none.
+INSERT INTO subject_keys (subject, key_id, wrapped) SELECT * FROM unnest($1::text[], $2::bigint[], $3::bytea[]);
+
+-- name: history_insert
+-- Add to histories.
+INSERT INTO history (subject, occurred_at, commitment, key_id, log_index, sealed)
+SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bytea[]);
+
+-- name: history_page
+-- Read what a subject's present key opens of their history, newest first.
+SELECT occurred_at, commitment, log_index, sealed FROM history
+WHERE subject = $1 AND key_id = $2 AND (NOT $3::boolean OR (occurred_at, commitment) < ($4::timestamptz, $5::bytea))
+ORDER BY occurred_at DESC, commitment DESC LIMIT $6;
+
+-- name: progress_find
+-- Read how far a stream is in the log.
+SELECT logged_seq, ahead FROM stream_progress WHERE service = $1;
+
+-- name: progress_set
+-- Note how far a stream is in the log.
+INSERT INTO stream_progress (service, logged_seq, ahead) VALUES ($1, $2, $3)
+ON CONFLICT (service) DO UPDATE SET logged_seq = excluded.logged_seq, ahead = excluded.ahead;

@@ -1,0 +1,195 @@
+"""Audit's one store, on Postgres."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from parley_audit.domain import Leaf, Page, Progress
+from parley_audit.faults import HeadMoved, LogForeign
+from parley_audit.growth import EMPTY, Growth, Head, Tiles
+from parley_crypto.tlog.merkle import HASH_SIZE
+from parley_crypto.tlog.tiles import Tile
+from parley_db.database import Database, Tx
+from parley_db.queries import load
+
+_SQL = load("parley_audit")
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The newest signed checkpoint, and how many entries it covers. No note: there is none yet."""
+
+    size: int
+    note: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where a commitment is: its entry, the entry's index, and its way to the entry's inner root."""
+
+    log_index: int
+    entry: bytes
+    inner_index: int
+    inner_size: int
+    path: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WrappedKey:
+    """A subject's key as it is kept."""
+
+    key_id: int
+    wrapped: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRow:
+    """One thing that happened to a customer; ``sealed`` holds its opening."""
+
+    occurred_at: datetime
+    commitment: bytes
+    log_index: int
+    sealed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """An opening on its way into a history."""
+
+    subject: str
+    key_id: int
+    row: HistoryRow
+
+
+class Store:
+    """The log called ``origin`` and what opens it. Methods that take a ``tx`` are part of it."""
+
+    def __init__(self, db: Database, origin: str) -> None:
+        self._db = db
+        self._origin = origin
+
+    async def open(self) -> None:
+        """Begin the log, unless it was begun. Raises LogForeign if the database holds another one."""
+        await self._db.execute(_SQL.log_open, self._origin, EMPTY.frontier)
+        if await self._db.fetchrow(_SQL.head_find, self._origin) is None:
+            raise LogForeign
+
+    async def head(self, tx: Tx) -> Head:
+        """Where the log ends."""
+        return Head(**await tx.fetchrow(_SQL.head_find, self._origin))
+
+    async def lock_head(self, tx: Tx) -> Head:
+        """Where the log ends, and will until the transaction does. What follows reads what other writers committed."""
+        return Head(**await tx.fetchrow(_SQL.head_lock, self._origin))
+
+    async def append(self, tx: Tx, head: Head, growth: Growth, leaves: Sequence[Leaf]) -> None:
+        """
+        Append leaves to the log that ends at ``head``.
+
+        Raises HeadMoved where it ends elsewhere by now: then nothing may be kept of the transaction.
+        """
+        moved = await tx.fetchval(_SQL.head_move, self._origin, head.size, growth.head.size, growth.head.frontier)
+        if not moved:
+            raise HeadMoved
+        await tx.execute(_SQL.entries_insert, head.size, [leaf.entry for leaf in leaves])
+        await self._put_tiles(tx, growth.tiles)
+        await self._place(tx, head.size, leaves)
+
+    async def _put_tiles(self, tx: Tx, tiles: Tiles) -> None:
+        await tx.execute(
+            _SQL.tiles_put,
+            [tile.level for tile in tiles],
+            [tile.index for tile in tiles],
+            list(tiles.values()),
+        )
+
+    async def _place(self, tx: Tx, first: int, leaves: Sequence[Leaf]) -> None:
+        placed = [(at, member) for at, leaf in enumerate(leaves, first) for member in leaf.members]
+        await tx.execute(
+            _SQL.commitments_insert,
+            [member.noted.opening.commitment for _, member in placed],
+            [at for at, _ in placed],
+            [member.way.index for _, member in placed],
+            [member.way.size for _, member in placed],
+            [b"".join(member.way.proof) for _, member in placed],
+        )
+
+    async def tiles(self, tx: Tx | Database, wanted: Sequence[Tile]) -> dict[Tile, bytes]:
+        """Tiles by full name, each as wide as it is; those that are not there are left out."""
+        if not wanted:
+            return {}
+        rows = await tx.fetch(_SQL.tiles_find, [tile.level for tile in wanted], [tile.index for tile in wanted])
+        return {Tile(row["level"], row["tile_index"]): row["hashes"] for row in rows}
+
+    async def entries(self, first: int, end: int) -> list[bytes]:
+        """The entries from one index up to another, in order."""
+        return [row["entry"] for row in await self._db.fetch(_SQL.entries_between, first, end)]
+
+    async def known(self, tx: Tx, commitments: Sequence[bytes]) -> set[bytes]:
+        """Which of these are in the log already."""
+        return {row["commitment"] for row in await tx.fetch(_SQL.commitments_known, commitments)}
+
+    async def placed(self, commitment: bytes) -> Placed | None:
+        """Where a commitment is."""
+        row = await self._db.fetchrow(_SQL.commitment_find, commitment)
+        if row is None:
+            return None
+        return Placed(row["log_index"], row["entry"], row["inner_index"], row["inner_size"], _hashes(row["path"]))
+
+    async def published(self) -> Published:
+        """The newest signed checkpoint."""
+        return Published(**await self._db.fetchrow(_SQL.checkpoint_find, self._origin))
+
+    async def lock_published(self, tx: Tx) -> Published:
+        """The newest signed checkpoint, and it is until the transaction ends."""
+        return Published(**await tx.fetchrow(_SQL.checkpoint_lock, self._origin))
+
+    async def publish(self, tx: Tx, size: int, note: bytes) -> None:
+        """Serve a checkpoint from the commit on; one that covers less than the newest is ignored."""
+        await tx.execute(_SQL.checkpoint_publish, self._origin, size, note)
+
+    async def keys(self, tx: Tx | Database, subjects: Sequence[str]) -> dict[str, WrappedKey]:
+        """The keys of these subjects; those without one are left out."""
+        rows = await tx.fetch(_SQL.keys_find, subjects)
+        return {row["subject"]: WrappedKey(row["key_id"], row["wrapped"]) for row in rows}
+
+    async def add_keys(self, tx: Tx, keys: Mapping[str, WrappedKey]) -> None:
+        """Give keys to subjects that have none; only under :meth:`lock_head`, so that nobody else does."""
+        ids, wrapped = [key.key_id for key in keys.values()], [key.wrapped for key in keys.values()]
+        await tx.execute(_SQL.keys_insert, list(keys), ids, wrapped)
+
+    async def add_history(self, tx: Tx, sealed: Sequence[Sealed]) -> None:
+        """Add to histories."""
+        await tx.execute(
+            _SQL.history_insert,
+            [each.subject for each in sealed],
+            [each.row.occurred_at for each in sealed],
+            [each.row.commitment for each in sealed],
+            [each.key_id for each in sealed],
+            [each.row.log_index for each in sealed],
+            [each.row.sealed for each in sealed],
+        )
+
+    async def history(self, subject: str, key_id: int, page: Page) -> list[HistoryRow]:
+        """A page of a subject's history, newest first; what an erased key had sealed is left out."""
+        after = page.after or (None, None)
+        args = (subject, key_id, page.after is not None, *after, page.size)
+        return [HistoryRow(**row) for row in await self._db.fetch(_SQL.history_page, *args)]
+
+    async def progress(self, tx: Tx, service: str) -> Progress:
+        """How far a stream is in the log."""
+        row = await tx.fetchrow(_SQL.progress_find, service)
+        return Progress(row["logged_seq"], frozenset(row["ahead"])) if row else Progress(0)
+
+    async def set_progress(self, tx: Tx, service: str, progress: Progress) -> None:
+        """Note how far a stream is in the log; only under :meth:`lock_head`."""
+        await tx.execute(_SQL.progress_set, service, progress.logged, sorted(progress.ahead))
+
+
+def indexed(first: int, leaves: Iterable[Leaf]) -> dict[bytes, int]:
+    """The log index of each commitment of leaves that are appended from an index on."""
+    return {member.noted.opening.commitment: at for at, leaf in enumerate(leaves, first) for member in leaf.members}
+
+
+def _hashes(path: bytes) -> tuple[bytes, ...]:
+    return tuple(path[at : at + HASH_SIZE] for at in range(0, len(path), HASH_SIZE))

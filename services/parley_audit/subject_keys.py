@@ -1,0 +1,62 @@
+"""One key a customer: what is sealed under it can be erased without touching the log."""
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from parley_audit.store import Store, WrappedKey
+from parley_crypto.commitment import Opening
+from parley_crypto.keyring import KeyRing, decrypt_value, encrypt_value
+from parley_db.database import Database, Tx
+
+_PLACE = "audit/subject-key/v1"
+_SALT = 32
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectKey:
+    """A subject's key, in use. ``key_id`` is a random u32."""
+
+    subject: str
+    key_id: int
+    dek: bytes = field(repr=False)
+
+    def seal(self, opening: Opening) -> bytes:
+        """Encrypt an opening for its row in the subject's history."""
+        return encrypt_value(self.dek, self.key_id, opening.salt + opening.detail, *self._place(opening.commitment))
+
+    def open(self, commitment: bytes, sealed: bytes) -> Opening:
+        """Decrypt it again. Raises CiphertextInvalid."""
+        plain = decrypt_value(self.dek, sealed, *self._place(commitment))
+        return Opening(plain[:_SALT], plain[_SALT:])
+
+    def _place(self, commitment: bytes) -> tuple[str, str, bytes]:
+        return ("audit/history/v1", self.subject, commitment)
+
+
+@dataclass(frozen=True)
+class SubjectKeys:
+    """Keys of subjects, wrapped by the master key where they are kept. None is held longer than it is used."""
+
+    ring: KeyRing
+    store: Store
+
+    async def ensure(self, tx: Tx, subjects: Iterable[str]) -> dict[str, SubjectKey]:
+        """The subjects' keys, made where there are none. Only under the log's lock."""
+        wanted = sorted(set(subjects))
+        found = await self.store.keys(tx, wanted)
+        made = {subject: self._make(subject) for subject in wanted if subject not in found}
+        if made:
+            await self.store.add_keys(tx, made)
+        return {subject: self._unwrap(subject, kept) for subject, kept in (found | made).items()}
+
+    async def find(self, db: Database, subject: str) -> SubjectKey | None:
+        """A subject's key; None if there was never one, or it is erased."""
+        found = await self.store.keys(db, [subject])
+        return self._unwrap(subject, found[subject]) if found else None
+
+    def _make(self, subject: str) -> WrappedKey:
+        return WrappedKey(secrets.randbits(32), self.ring.wrap(secrets.token_bytes(32), _PLACE, subject))
+
+    def _unwrap(self, subject: str, kept: WrappedKey) -> SubjectKey:
+        return SubjectKey(subject, kept.key_id, self.ring.unwrap(kept.wrapped, _PLACE, subject))

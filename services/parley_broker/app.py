@@ -1,0 +1,63 @@
+"""Broker, assembled."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from parley.broker.v1.broker_pb2_grpc import add_BrokerServiceServicer_to_server
+from parley_broker.clients import Consent, Identity, Peers, Vault
+from parley_broker.config import Config
+from parley_broker.events import Hearing
+from parley_broker.exchanges import Exchanges
+from parley_broker.feed import Feed, Tokens
+from parley_broker.servicer import BrokerServicer
+from parley_broker.settling import Settling
+from parley_broker.store import Store
+from parley_broker.work import Bell, Matching, Releasing, Work
+from parley_bus.consumer import Consumer
+from parley_bus.envelopes import Notary
+from parley_bus.relay import Relay
+from parley_crypto.keyfiles import read_key
+from parley_crypto.trust import Trust
+from parley_db.database import Database
+from parley_db.migrate import check
+from parley_db.mutations import Mutations
+from parley_rpc.platform import Platform, Service
+from parley_rpc.server import Registration
+
+
+@asynccontextmanager
+async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
+    """Assemble broker; leaving the block closes what it opened."""
+    trust, clock, request_key = Trust.load(config.trust), platform.clock, read_key(config.request_key)
+    async with Database.open(config.postgres_dsn, application_name="parley_broker") as db:
+        await check(db, "parley_broker")
+        store, bell = Store(db), Bell(asyncio.Event())
+        peers = Peers(Identity(platform, trust), Vault(platform), Consent(platform), clock)
+        settling = Settling(peers.consent, clock)
+        releasing = Releasing(store, peers, settling, bell, config.batch)
+        work = Work(store, Matching(store, peers, bell), releasing, bell, platform)
+        feed = Feed(store, settling, Tokens(request_key), bell, clock, config.heartbeat)
+        exchanges = Exchanges(store, peers, Notary(trust.sealing["audit"], clock), clock)
+        consumer = Consumer(
+            db,
+            platform.bus,
+            stream_of="consent",
+            group="broker",
+            handler=Hearing(store, clock).consent,
+            on_applied=lambda _seq: bell.ring(),
+            log=platform.log,
+        )
+        relay = Relay(db, platform.bus, service="broker", groups=("audit",), log=platform.log)
+        servicer = BrokerServicer(exchanges, releasing, feed, Mutations(db, request_key), bell)
+        yield Service(
+            registrations=[Registration(add_BrokerServiceServicer_to_server, servicer)],
+            tasks={
+                "relay": relay.run,
+                "match": work.match,
+                "release": work.release,
+                "lapse": work.lapse,
+                "hear_consent": consumer.run,
+            },
+            pings={"postgres": db.ping},
+        )

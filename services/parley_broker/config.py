@@ -1,0 +1,27 @@
+"""Broker's settings."""
+
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Config(BaseSettings):
+    """Read from ``PARLEY_BROKER_*`` in the environment; secrets are file paths."""
+
+    model_config = SettingsConfigDict(env_prefix="PARLEY_BROKER_", frozen=True)
+
+    postgres_dsn: str
+    """Where broker's own database is, as broker's own role."""
+
+    request_key: Path
+    """Keys the fingerprints of requests, and resume tokens."""
+
+    trust: Path
+    """The key set: what marketer cards are checked with, and what details for audit are sealed to."""
+
+    batch: int = 200
+    """So many participants go through decide, release and settle together: what fits a 1 MiB request."""
+
+    heartbeat: timedelta = timedelta(seconds=15)
+    """How often a quiet feed shows a sign of life."""

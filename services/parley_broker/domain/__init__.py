@@ -1,0 +1,1 @@
+"""What broker decides, pure and synchronous."""

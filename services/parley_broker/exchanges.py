@@ -1,0 +1,142 @@
+"""What marketers do: exchanges made, read and cancelled, deliveries acknowledged."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from parley.broker.v1 import broker_events_pb2 as eventspb
+from parley.broker.v1 import broker_pb2 as brokerpb
+from parley.common.v1 import terms_pb2 as termspb
+from parley_broker.clients import Peers
+from parley_broker.domain.requests import Objection, Wrong, objections, with_questions
+from parley_broker.faults import (
+    AttributeUnknown,
+    ConsentPurposeRefused,
+    DateRangeRefused,
+    DeliveryNotFound,
+    ExchangeNotFound,
+    QuestionInvalid,
+    VerificationRequired,
+)
+from parley_broker.store import LEASE, Acknowledged, ExchangeRecord, Store
+from parley_bus.envelopes import Notary, envelope
+from parley_db.database import Tx
+from parley_db.outbox import OutboxEvent, append
+from parley_kit.clock import Clock
+from parley_kit.faults import Fault, InvalidRequest, NotSupportedYet, Violation
+from parley_kit.ids import new_id
+from parley_terms.terms import Criteria, Level
+from parley_terms.wire import criteria_from, field_to, terms_from
+
+_FAULTS: dict[Wrong, type[Fault]] = {
+    Wrong.UNSUPPORTED: NotSupportedYet,
+    Wrong.MALFORMED: InvalidRequest,
+    Wrong.PURPOSE: ConsentPurposeRefused,
+    Wrong.DATES: DateRangeRefused,
+    Wrong.ATTRIBUTE: AttributeUnknown,
+    Wrong.QUESTION: QuestionInvalid,
+    Wrong.LEVEL: VerificationRequired,
+}
+
+
+@dataclass(frozen=True)
+class Exchanges:
+    """A marketer's acts."""
+
+    store: Store
+    peers: Peers
+    notary: Notary
+    clock: Clock
+
+    async def check(self, marketer: str, request: brokerpb.CreateExchangeRequest) -> ExchangeRecord:
+        """Check a request whole, and write down the exchange it would be. Raises the faults of the proto."""
+        criteria = _criteria(request)
+        held = await self.peers.identity.card(marketer)
+        terms = with_questions(terms_from(request.terms), criteria)
+        catalogue, now = await self.peers.vault.catalogue(), self.clock.now()
+        _raise_first(list(objections(terms, Level(held.card.level), catalogue, now)))
+        message = termspb.Terms()
+        message.CopyFrom(request.terms)
+        del message.content.fields[:]
+        message.content.fields.extend(field_to(field) for field in terms.fields)
+        assert terms.decision_deadline is not None
+        return ExchangeRecord(
+            marketer=marketer,
+            exchange_id=new_id(),
+            terms=message.SerializeToString(deterministic=True),
+            audience=request.audience.SerializeToString(deterministic=True),
+            offer_text=request.offer_text,
+            decision_deadline=terms.decision_deadline,
+            created_at=now,
+        )
+
+    async def create(self, tx: Tx, exchange: ExchangeRecord, request: brokerpb.CreateExchangeRequest) -> None:
+        """Make the exchange; who is in it is found later, but for customers the marketer knows."""
+        known = list(dict.fromkeys(request.audience.pseudonyms.pseudonyms))
+        await self.store.add_exchange(tx, exchange, matched=bool(known))
+        if known and request.release_in_answer:
+            await self.store.add_participants(tx, exchange, known, lease=LEASE)
+        elif known:
+            await self.store.add_participants(tx, exchange, known)
+
+    async def find(self, marketer: str, exchange_id: str) -> ExchangeRecord:
+        """One of the marketer's exchanges. Raises ExchangeNotFound."""
+        exchange = await self.store.exchange(self.store.db, marketer, exchange_id)
+        if exchange is None:
+            raise ExchangeNotFound
+        return exchange
+
+    async def cancel(self, marketer: str, exchange_id: str) -> ExchangeRecord:
+        """End an exchange. Raises ExchangeNotFound."""
+        await self.find(marketer, exchange_id)
+        async with self.store.db.tx("broker.CancelExchange") as tx:
+            await self.store.cancel(tx, marketer, exchange_id, self.clock.now())
+        return await self.find(marketer, exchange_id)
+
+    async def acknowledge(self, marketer: str, delivery_ids: Sequence[str]) -> None:
+        """Take deliveries off the feed, all or none. Raises DeliveryNotFound."""
+        async with self.store.db.tx("broker.AcknowledgeDeliveries") as tx:
+            gone, unknown = await self.store.acknowledge(tx, marketer, delivery_ids)
+            if unknown:
+                raise DeliveryNotFound
+            await append(tx, [self._acknowledged(marketer, one) for one in gone if one.audit_ref])
+
+    def _acknowledged(self, marketer: str, one: Acknowledged) -> OutboxEvent:
+        detail = {
+            "marketer": marketer,
+            "pseudonym": one.pseudonym,
+            "exchange": f"{marketer}/exchanges/{one.exchange_id}",
+        }
+        note, _ = self.notary.note("broker:release:acknowledged", detail)
+        event = eventspb.DeliveryAcknowledged(note=note)
+        return envelope(event, self.clock.now(), refs={"audit": one.audit_ref or b""})
+
+
+def _criteria(request: brokerpb.CreateExchangeRequest) -> Criteria | None:
+    match request.audience.WhichOneof("audience"):
+        case "criteria":
+            if request.release_in_answer:
+                raise InvalidRequest(violations=[Violation("release_in_answer", "needs one known pseudonym")])
+            return _parsed(request.audience.criteria)
+        case "pseudonyms":
+            if request.release_in_answer and len(set(request.audience.pseudonyms.pseudonyms)) != 1:
+                raise InvalidRequest(violations=[Violation("release_in_answer", "needs one known pseudonym")])
+            return None
+    raise InvalidRequest(violations=[Violation("audience", "choose criteria or pseudonyms")])
+
+
+def _parsed(criteria: termspb.Criteria) -> Criteria:
+    try:
+        return criteria_from(criteria)
+    except ValueError as error:
+        raise InvalidRequest(violations=[Violation("audience.criteria", str(error))]) from None
+
+
+def _raise_first(found: Sequence[Objection]) -> None:
+    """Raise the fault of the first objection, with everything that is wrong in its way."""
+    if not found:
+        return
+    by_kind: dict[Wrong, list[Violation]] = defaultdict(list)
+    for objection in found:
+        by_kind[objection.wrong].append(Violation(objection.path, objection.says))
+    raise _FAULTS[found[0].wrong](violations=by_kind[found[0].wrong])

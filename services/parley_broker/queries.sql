@@ -1,0 +1,163 @@
+-- name: exchange_insert
+-- Make an exchange.
+INSERT INTO exchanges (marketer, exchange_id, terms, audience, offer_text, decision_deadline, created_at, matched)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8);
+
+-- name: exchange_find
+-- One exchange of the marketer's.
+SELECT exchange_id, terms, audience, offer_text, decision_deadline, created_at, cancelled_at FROM exchanges
+WHERE marketer = $1 AND exchange_id = $2;
+
+-- name: exchanges_page
+-- A page of the marketer's exchanges, newest first.
+SELECT exchange_id, terms, audience, offer_text, decision_deadline, created_at, cancelled_at FROM exchanges
+WHERE marketer = $1 AND (created_at, exchange_id) < ($2, $3)
+ORDER BY created_at DESC, exchange_id DESC LIMIT $4;
+
+-- name: exchange_cancel
+-- End an exchange; a second time keeps the first.
+UPDATE exchanges SET cancelled_at = coalesce(cancelled_at, $3), matched = true WHERE marketer = $1 AND exchange_id = $2;
+
+-- name: participants_cancel
+-- End everything of an exchange that isn't released; what was prepared is dropped.
+UPDATE participants SET state = 6, permit = NULL, batch = NULL, sealed = NULL
+WHERE marketer = $1 AND exchange_id = $2 AND state IN (1, 2, 3, 4);
+
+-- name: participants_lapse
+-- End what its exchange's decision deadline has overtaken; prepared values are left to be settled or refused.
+UPDATE participants AS p SET state = 6 FROM exchanges AS e
+WHERE p.state IN (1, 2, 3) AND e.marketer = p.marketer AND e.exchange_id = p.exchange_id AND e.decision_deadline <= $1;
+
+-- name: exchange_lease
+-- Take one exchange that has customers still to be found.
+UPDATE exchanges SET leased_until = clock_timestamp() + $1
+WHERE (marketer, exchange_id) = (
+    SELECT marketer, exchange_id FROM exchanges
+    WHERE NOT matched AND cancelled_at IS NULL AND leased_until < clock_timestamp()
+    ORDER BY leased_until LIMIT 1 FOR UPDATE SKIP LOCKED)
+RETURNING marketer, exchange_id, terms, audience, offer_text, decision_deadline, created_at, cancelled_at, match_token;
+
+-- name: exchange_advance
+-- Note how far matching has come, and let go.
+UPDATE exchanges SET match_token = $3, matched = matched OR $4, leased_until = '-infinity'
+WHERE marketer = $1 AND exchange_id = $2;
+
+-- name: introductions_insert
+-- Keep what identity said about customers new to a marketer.
+INSERT INTO introductions (marketer, pseudonym, consent_ref, vault_ref, audit_ref, identity_ref)
+SELECT $1, i.* FROM unnest($2::text[], $3::bytea[], $4::bytea[], $5::bytea[], $6::bytea[])
+    AS i (pseudonym, consent_ref, vault_ref, audit_ref, identity_ref)
+ON CONFLICT DO NOTHING;
+
+-- name: participants_insert
+-- Add customers to an exchange that isn't cancelled; unknown pseudonyms are nobody's.
+INSERT INTO participants (marketer, exchange_id, pseudonym, state, leased_until)
+SELECT i.marketer, e.exchange_id, i.pseudonym, 1, clock_timestamp() + $4
+FROM introductions AS i JOIN exchanges AS e ON e.marketer = i.marketer AND e.exchange_id = $2
+WHERE i.marketer = $1 AND i.pseudonym = ANY($3) AND e.cancelled_at IS NULL
+ON CONFLICT DO NOTHING;
+
+-- name: participants_lease
+-- Take participants of one exchange that have something to be done.
+WITH one AS (
+    SELECT marketer, exchange_id FROM participants
+    WHERE state IN (1, 3, 4) AND leased_until < clock_timestamp() ORDER BY leased_until LIMIT 1
+), some AS (
+    SELECT p.marketer, p.exchange_id, p.pseudonym FROM participants AS p JOIN one USING (marketer, exchange_id)
+    WHERE p.state IN (1, 3, 4) AND p.leased_until < clock_timestamp()
+    LIMIT $1 FOR UPDATE OF p SKIP LOCKED
+)
+UPDATE participants AS p SET leased_until = clock_timestamp() + $2
+FROM some, introductions AS i
+WHERE p.marketer = some.marketer AND p.exchange_id = some.exchange_id AND p.pseudonym = some.pseudonym
+    AND i.marketer = p.marketer AND i.pseudonym = p.pseudonym
+RETURNING p.marketer, p.exchange_id, p.pseudonym, p.state, p.permit, p.batch, p.sealed,
+    i.consent_ref, i.vault_ref, i.audit_ref;
+
+-- name: participant_find
+-- One participant.
+SELECT p.marketer, p.exchange_id, p.pseudonym, p.state, p.permit, p.batch, p.sealed, i.consent_ref, i.vault_ref, i.audit_ref
+FROM participants AS p JOIN introductions AS i USING (marketer, pseudonym)
+WHERE p.marketer = $1 AND p.exchange_id = $2 AND p.pseudonym = $3;
+
+-- name: participants_of_deliveries
+-- The participants whose releases are to be sent.
+SELECT p.marketer, p.exchange_id, p.pseudonym, p.state, p.permit, p.batch, p.sealed, i.consent_ref, i.vault_ref, i.audit_ref
+FROM unnest($2::text[], $3::text[]) AS d (exchange_id, pseudonym)
+JOIN participants AS p ON p.marketer = $1 AND p.exchange_id = d.exchange_id AND p.pseudonym = d.pseudonym
+JOIN introductions AS i ON i.marketer = p.marketer AND i.pseudonym = p.pseudonym;
+
+-- name: participants_decided
+-- Move participants on from being decided, unless something overtook them; let go.
+UPDATE participants AS p SET state = d.state, leased_until = '-infinity'
+FROM unnest($3::text[], $4::smallint[]) AS d (pseudonym, state)
+WHERE p.marketer = $1 AND p.exchange_id = $2 AND p.pseudonym = d.pseudonym AND p.state IN (1, 3)
+    AND NOT (p.state = 3 AND d.state = 2);
+
+-- name: participants_prepared
+-- Keep prepared values: from here on a crash settles them, and never decides twice.
+UPDATE participants AS p SET state = 4, permit = d.permit, batch = $6, sealed = d.sealed
+FROM unnest($3::text[], $4::bytea[], $5::bytea[]) AS d (pseudonym, permit, sealed)
+WHERE p.marketer = $1 AND p.exchange_id = $2 AND p.pseudonym = d.pseudonym AND p.state IN (1, 3)
+RETURNING p.pseudonym;
+
+-- name: participants_settled
+-- Finish participants whose release was committed, unless it was already so; answers those that are new.
+UPDATE participants AS p SET state = 5, leased_until = '-infinity'
+WHERE p.marketer = $1 AND p.exchange_id = $2 AND p.pseudonym = ANY($3) AND p.state = 4
+RETURNING p.pseudonym;
+
+-- name: participants_unsettled
+-- Drop prepared values that may not be released, and go where the refusal leads.
+UPDATE participants AS p SET state = d.state, permit = NULL, batch = NULL, sealed = NULL, leased_until = '-infinity'
+FROM unnest($3::text[], $4::smallint[]) AS d (pseudonym, state)
+WHERE p.marketer = $1 AND p.exchange_id = $2 AND p.pseudonym = d.pseudonym AND p.state IN (4, 5);
+
+-- name: participant_accepted
+-- Note that a customer accepted: to be decided again.
+UPDATE participants SET state = 3, leased_until = '-infinity'
+WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = $3 AND state IN (1, 2);
+
+-- name: feed_places
+-- Lock a marketer's feed and take places in it; answers the last one taken.
+INSERT INTO feeds (marketer, last_seq) VALUES ($1, $2)
+ON CONFLICT (marketer) DO UPDATE SET last_seq = feeds.last_seq + $2 RETURNING last_seq;
+
+-- name: deliveries_insert
+-- Put deliveries on the feed.
+INSERT INTO deliveries (marketer, seq, delivery_id, exchange_id, pseudonym, payload, created_at)
+SELECT $1, d.* , $7
+FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::bytea[])
+    AS d (seq, delivery_id, exchange_id, pseudonym, payload);
+
+-- name: deliveries_behind
+-- What is on the feed behind a place, oldest first.
+SELECT seq, delivery_id, exchange_id, pseudonym, payload FROM deliveries
+WHERE marketer = $1 AND seq > $2 ORDER BY seq LIMIT $3;
+
+-- name: delivery_of
+-- The delivery of one release.
+SELECT seq, delivery_id, exchange_id, pseudonym, payload FROM deliveries
+WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = $3;
+
+-- name: deliveries_void
+-- Take releases off the feed that may not be sent any more.
+DELETE FROM deliveries AS d USING unnest($2::text[], $3::text[]) AS v (exchange_id, pseudonym)
+WHERE d.marketer = $1 AND d.exchange_id = v.exchange_id AND d.pseudonym = v.pseudonym;
+
+-- name: deliveries_acknowledge
+-- Take acknowledged deliveries off the feed, drop their values and remember their names; answers those that are new.
+WITH gone AS (
+    DELETE FROM deliveries WHERE marketer = $1 AND delivery_id = ANY($2) RETURNING delivery_id, exchange_id, pseudonym
+), dropped AS (
+    UPDATE participants AS p SET permit = NULL, batch = NULL, sealed = NULL FROM gone
+    WHERE p.marketer = $1 AND p.exchange_id = gone.exchange_id AND p.pseudonym = gone.pseudonym
+), kept AS (
+    INSERT INTO acknowledged (marketer, delivery_id) SELECT $1, delivery_id FROM gone ON CONFLICT DO NOTHING
+)
+SELECT gone.delivery_id, gone.exchange_id, gone.pseudonym, i.audit_ref FROM gone
+LEFT JOIN introductions AS i ON i.marketer = $1 AND i.pseudonym = gone.pseudonym;
+
+-- name: acknowledged_find
+-- Which of these were acknowledged before.
+SELECT delivery_id FROM acknowledged WHERE marketer = $1 AND delivery_id = ANY($2);

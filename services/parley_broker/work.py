@@ -1,0 +1,254 @@
+"""
+The work in the background: finding customers, and taking each through decide, release and settle.
+
+Every step is kept before the next is taken, so that it goes on after a crash at any point; every step may be repeated.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from parley.broker.v1 import broker_pb2 as brokerpb
+from parley.common.v1 import permit_pb2 as permitpb
+from parley.common.v1 import terms_pb2 as termspb
+from parley.consent.v1 import consent_pb2 as consentpb
+from parley.vault.v1 import vault_pb2 as vaultpb
+from parley_broker.clients import Peers
+from parley_broker.domain.outcomes import Refusal, after
+from parley_broker.domain.states import TO_DECIDE, Participant
+from parley_broker.settling import Settling
+from parley_broker.store import ExchangeRecord, NewDelivery, ParticipantRecord, Store
+from parley_kit.faultpoints import reach
+from parley_kit.faults import Fault
+from parley_rpc.platform import Platform
+
+_IDLE_S = 0.1
+_LAPSE_EVERY_S = 1.0
+_PERMIT_INVALID = "PERMIT_INVALID"
+
+
+@dataclass
+class Bell:
+    """Wakes whoever waits for work or deliveries; waiting is bounded, so a missed ring only delays."""
+
+    _event: asyncio.Event
+
+    def ring(self) -> None:
+        """Wake everyone who waits."""
+        self._event.set()
+        self._event = asyncio.Event()
+
+    async def wait(self, seconds: float) -> None:
+        """Wait for a ring, so long at the most."""
+        try:
+            await asyncio.wait_for(self._event.wait(), seconds)
+        except TimeoutError:
+            return
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Finds the customers of exchanges by criteria, page by page."""
+
+    store: Store
+    peers: Peers
+    bell: Bell
+
+    async def turn(self) -> bool:
+        """Find one page of one exchange's customers; whether there was one to find."""
+        leased = await self.store.lease_exchange()
+        if leased is None:
+            return False
+        exchange, token = leased
+        criteria = brokerpb.Audience.FromString(exchange.audience).criteria
+        held = await self.peers.identity.card(exchange.marketer)
+        page = await self.peers.vault.match(held.statement, exchange.name, criteria, token)
+        found = (
+            await self.peers.identity.introduce(exchange.marketer, exchange.name, page.candidate_refs)
+            if page.candidate_refs
+            else []
+        )
+        await reach("broker.after_introduce")
+        async with self.store.db.tx("broker.matched") as tx:
+            await self.store.introduce(tx, exchange.marketer, found)
+            await self.store.add_participants(tx, exchange, [one.pseudonym for one in found])
+            await self.store.advance(tx, exchange, page.next_page_token)
+        self.bell.ring()
+        return True
+
+
+@dataclass(frozen=True)
+class Releasing:
+    """Takes participants as far as they get just now."""
+
+    store: Store
+    peers: Peers
+    settling: Settling
+    bell: Bell
+    batch: int
+
+    async def turn(self) -> bool:
+        """Take some participants of one exchange on; whether there were any."""
+        leased = await self.store.lease_participants(self.batch)
+        if not leased:
+            return False
+        first = leased[0]
+        exchange = await self.store.exchange(self.store.db, first.marketer, first.exchange_id)
+        assert exchange is not None
+        await self.carry(exchange, leased)
+        return True
+
+    async def carry(self, exchange: ExchangeRecord, participants: Sequence[ParticipantRecord]) -> None:
+        """Decide, release, keep, settle, deliver."""
+        to_decide = [one for one in participants if one.state in TO_DECIDE]
+        prepared = await self._prepare(exchange, to_decide) if to_decide else []
+        await reach("broker.after_prepare")
+        await self._settle(exchange, [*prepared, *(one for one in participants if one.state is Participant.AGREED)])
+
+    async def _prepare(
+        self, exchange: ExchangeRecord, participants: Sequence[ParticipantRecord]
+    ) -> list[ParticipantRecord]:
+        held = await self.peers.identity.card(exchange.marketer)
+        decided = await self.peers.consent.decide(
+            consentpb.DecideRequest(
+                marketer_card=held.statement,
+                exchange=exchange.name,
+                terms=termspb.Terms.FromString(exchange.terms),
+                offer_text=exchange.offer_text,
+                entries=[
+                    consentpb.DecideEntry(consent_ref=one.consent_ref, audit_ref=one.audit_ref) for one in participants
+                ],
+            )
+        )
+        await reach("broker.after_decide")
+        states = {
+            one.pseudonym: _without_permit(decision.outcome)
+            for one, decision in zip(participants, decided.decisions, strict=True)
+            if decision.outcome != consentpb.DECISION_OUTCOME_ALLOWED
+        }
+        await self.store.decided(exchange, states)
+        allowed = [
+            (one, decision.permit)
+            for one, decision in zip(participants, decided.decisions, strict=True)
+            if decision.outcome == consentpb.DECISION_OUTCOME_ALLOWED
+        ]
+        return await self._release(exchange, decided.batch, allowed) if allowed else []
+
+    async def _release(
+        self,
+        exchange: ExchangeRecord,
+        batch: permitpb.PermitBatch,
+        allowed: Sequence[tuple[ParticipantRecord, permitpb.Permit]],
+    ) -> list[ParticipantRecord]:
+        entries = [vaultpb.ReleaseEntry(vault_ref=one.vault_ref, permit=permit) for one, permit in allowed]
+        outcomes = await self.peers.vault.release(batch, entries)
+        await reach("broker.after_release")
+        signed = batch.SerializeToString()
+        prepared = {
+            one.pseudonym: replace(
+                one,
+                state=Participant.AGREED,
+                permit=permit.SerializeToString(),
+                batch=signed,
+                sealed=outcome.sealed_release,
+            )
+            for (one, permit), outcome in zip(allowed, outcomes, strict=True)
+            if outcome.sealed_release
+        }
+        await self.store.decided(exchange, _void(allowed, outcomes))
+        kept = await self.store.prepared(
+            exchange, signed, {name: (one.permit or b"", one.sealed or b"") for name, one in prepared.items()}
+        )
+        return [one for name, one in prepared.items() if name in kept]
+
+    async def _settle(self, exchange: ExchangeRecord, participants: Sequence[ParticipantRecord]) -> None:
+        if not participants:
+            return
+        outcomes = await self.settling.settle(participants)
+        await reach("broker.after_settle")
+        settled, refused = [], {}
+        for one, outcome in zip(participants, outcomes, strict=True):
+            if outcome.refusal == consentpb.SETTLE_REFUSAL_UNSPECIFIED:
+                settled.append(_delivery(exchange, one, outcome))
+            elif (leads_to := after(Refusal(outcome.refusal))) is not None:
+                refused[one.pseudonym] = leads_to
+        if settled:
+            await self.store.finish(exchange, settled, self.peers.clock.now())
+        if refused:
+            await self.store.unsettled(exchange.marketer, exchange.exchange_id, refused)
+        self.bell.ring()
+
+
+@dataclass(frozen=True)
+class Work:
+    """The loops that never end."""
+
+    store: Store
+    matching: Matching
+    releasing: Releasing
+    bell: Bell
+    platform: Platform
+
+    async def match(self) -> None:
+        """Find customers, for ever."""
+        await self._loop(self.matching.turn)
+
+    async def release(self) -> None:
+        """Decide, release and settle, for ever."""
+        await self._loop(self.releasing.turn)
+
+    async def lapse(self) -> None:
+        """End what deadlines have overtaken, for ever."""
+
+        async def turn() -> bool:
+            await self.store.lapse(self.platform.clock.now())
+            await asyncio.sleep(_LAPSE_EVERY_S)
+            return True
+
+        await self._loop(turn)
+
+    async def _loop(self, turn: Callable[[], Awaitable[bool]]) -> None:
+        """Go on whatever fails: a lease brings back what was in hand, so nothing is lost by failing."""
+        while True:
+            try:
+                if not await turn():
+                    await self.bell.wait(_IDLE_S)
+            except Fault as fault:
+                self.platform.log.warning("work_waiting", reason=fault.reason)
+                await asyncio.sleep(fault.retry_after or _IDLE_S)
+            except Exception as error:
+                self.platform.log.exception("work_failed", error_type=type(error).__name__)
+                await asyncio.sleep(_IDLE_S)
+
+
+def _without_permit(outcome: consentpb.DecisionOutcome.ValueType) -> Participant:
+    return Participant.OFFERED if outcome == consentpb.DECISION_OUTCOME_ASKED else Participant.TERMINATED
+
+
+def _void(
+    allowed: Sequence[tuple[ParticipantRecord, permitpb.Permit]], outcomes: Sequence[vaultpb.ReleaseOutcome]
+) -> Mapping[str, Participant]:
+    """Permits that vault will never honour end their participants; expired ones are decided again after the lease."""
+    return {
+        one.pseudonym: Participant.TERMINATED
+        for (one, _), outcome in zip(allowed, outcomes, strict=True)
+        if outcome.refusal == _PERMIT_INVALID
+    }
+
+
+def _delivery(
+    exchange: ExchangeRecord, participant: ParticipantRecord, outcome: consentpb.SettleOutcome
+) -> NewDelivery:
+    permit = permitpb.Permit.FromString(participant.permit or b"")
+    release = brokerpb.ReleaseDelivery(
+        exchange=exchange.name,
+        release_id=permitpb.PermitBody.FromString(permit.body).release_id,
+        pseudonym=participant.pseudonym,
+        sealed_release=participant.sealed or b"",
+        consent_artefact=outcome.artefact,
+        opening=outcome.opening,
+    )
+    if outcome.HasField("consent_opening"):
+        release.consent_opening.CopyFrom(outcome.consent_opening)
+    payload = brokerpb.Delivery(release=release).SerializeToString()
+    return NewDelivery(payload, exchange.exchange_id, participant.pseudonym)

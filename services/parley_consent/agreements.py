@@ -1,0 +1,65 @@
+"""Writing down an agreement: its signed artefact, and what audit logs of it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from parley.common.v1 import receipt_pb2 as receiptpb
+from parley_bus.envelopes import Notary
+from parley_consent.domain.artefact import Birth, Parties, artefact, field_claims
+from parley_consent.domain.records import MarketerRecord
+from parley_crypto.commitment import Opening
+from parley_crypto.jws import sign_statement
+from parley_crypto.signing import Signer
+from parley_terms.terms import Terms
+
+
+@dataclass(frozen=True)
+class Scribe:
+    """Signs artefacts and notes agreements, releases and withdrawals for the log."""
+
+    signer: Signer
+    notary: Notary
+    jurisdiction: str
+
+    def artefact(self, marketer: MarketerRecord, pseudonym: str, birth: Birth, terms: Terms) -> str:
+        """Sign the artefact of an agreement."""
+        parties = Parties(marketer.marketer, marketer.name, marketer.entity, marketer.contact, pseudonym)
+        return sign_statement("consent", artefact(parties, birth, terms, self.jurisdiction), self.signer)
+
+    def notice(self, consent_id: str, pseudonym: str, notice: str, at: datetime) -> str:
+        """Sign what a marketer is told about a consent."""
+        claims = {
+            "consent": f"consents/{consent_id}",
+            "pseudonym": pseudonym,
+            "notice": notice,
+            "iat": int(at.timestamp()),
+        }
+        return sign_statement("notice", claims, self.signer)
+
+    def note(self, kind: str, about: "About", **more: Any) -> tuple[receiptpb.AuditNote, Opening]:
+        """Note something that happened to an offer, a consent or a release."""
+        return self.notary.note(kind, {**about.claims(), **more})
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What every detail about an agreement says: with whom, as whom, for what."""
+
+    consent_id: str
+    marketer: MarketerRecord
+    pseudonym: str
+    exchange: str
+    terms: Terms
+
+    def claims(self) -> dict[str, Any]:
+        """As canonical JSON takes it."""
+        return {
+            "consent": f"consents/{self.consent_id}",
+            "marketer": self.marketer.marketer,
+            "marketer_name": self.marketer.name,
+            "pseudonym": self.pseudonym,
+            "exchange": self.exchange,
+            "purposes": sorted(self.terms.purposes),
+            "fields": [field_claims(field) for field in self.terms.fields],
+        }

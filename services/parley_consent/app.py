@@ -1,0 +1,58 @@
+"""Consent, assembled."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from parley.consent.v1.consent_pb2_grpc import add_ConsentServiceServicer_to_server
+from parley_bus.consumer import Consumer
+from parley_bus.envelopes import Notary
+from parley_bus.relay import Relay
+from parley_consent.agreements import Scribe
+from parley_consent.commands import Acts
+from parley_consent.config import Config
+from parley_consent.events import Hearing, Notices
+from parley_consent.releases import Releases
+from parley_consent.servicer import ConsentServicer
+from parley_consent.store import Store
+from parley_crypto.keyfiles import read_key
+from parley_crypto.keyring import KeyRing
+from parley_crypto.signing import Signer
+from parley_crypto.trust import Trust
+from parley_db.database import Database
+from parley_db.migrate import check
+from parley_db.mutations import Mutations
+from parley_rpc.platform import Platform, Service
+from parley_rpc.server import Registration
+
+
+@asynccontextmanager
+async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
+    """Assemble consent; leaving the block closes what it opened."""
+    trust, signer, clock = Trust.load(config.trust), Signer.load(config.signing_key), platform.clock
+    request_key = read_key(config.request_key)
+    async with Database.open(config.postgres_dsn, application_name="parley_consent") as db:
+        await check(db, "parley_consent")
+        store = Store(db)
+        scribe = Scribe(signer, Notary(trust.sealing["audit"], clock), config.jurisdiction)
+        acts = Acts(store, scribe, clock, config.longest_notice_delay)
+        releases = Releases(store, scribe, signer, KeyRing.load(config.ref_key), request_key, clock, config.audit_limit)
+        hearing = Hearing(store)
+        consumers = {
+            "audit": Consumer(
+                db, platform.bus, stream_of="audit", group="consent", handler=hearing.audit, log=platform.log
+            ),
+            "identity": Consumer(
+                db, platform.bus, stream_of="identity", group="consent", handler=hearing.identity, log=platform.log
+            ),
+        }
+        relay = Relay(db, platform.bus, service="consent", groups=("audit", "broker"), log=platform.log)
+        servicer = ConsentServicer(acts, releases, Mutations(db, request_key), trust)
+        yield Service(
+            registrations=[Registration(add_ConsentServiceServicer_to_server, servicer)],
+            tasks={
+                "relay": relay.run,
+                "notices": Notices(store, scribe, clock, platform).run,
+                **{f"hear_{name}": consumer.run for name, consumer in consumers.items()},
+            },
+            pings={"postgres": db.ping},
+        )

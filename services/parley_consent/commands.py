@@ -1,0 +1,195 @@
+"""What customers do: each act locks their row first, raises their revision, and is an event."""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from parley.common.v1 import terms_pb2 as termspb
+from parley.consent.v1 import consent_events_pb2 as eventspb
+from parley_bus.envelopes import envelope
+from parley_consent.agreements import About, Scribe
+from parley_consent.domain.artefact import Birth
+from parley_consent.domain.deciding import Effect, Scope
+from parley_consent.domain.records import ConsentRecord, RuleRecord, SettlementRecord
+from parley_consent.domain.states import State, at, may_become
+from parley_consent.faults import ConsentNotFound, InvalidConsentStatus, OfferNotFound, RuleNotFound
+from parley_consent.store import Store
+from parley_crypto.commitment import Opening
+from parley_db.database import Tx
+from parley_db.outbox import append
+from parley_kit.clock import Clock
+from parley_kit.ids import new_id
+from parley_terms.terms import Terms
+from parley_terms.wire import terms_from
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    """Who acts: this service's id for them, and the reference under which audit knows them."""
+
+    customer: str
+    audit_ref: bytes
+
+
+@dataclass(frozen=True)
+class Acts:
+    """A customer's acts, each within the transaction it is given."""
+
+    store: Store
+    scribe: Scribe
+    clock: Clock
+    longest_notice_delay: timedelta
+    jitter: Callable[[float], float] = lambda longest: secrets.SystemRandom().uniform(0, longest)
+
+    async def add_rule(self, tx: Tx, who: Customer, effect: Effect, scope: Scope, terms: bytes) -> RuleRecord:
+        """Add a standing rule."""
+        await self.store.act(tx, who.customer, who.audit_ref)
+        rule = RuleRecord(new_id(), effect, scope, terms, self.clock.now())
+        await self.store.add_rule(tx, who.customer, rule)
+        await self._rule_event(tx, who, "consent:rule:made", rule.rule_id, effect.name)
+        return rule
+
+    async def end_rule(self, tx: Tx, who: Customer, rule_id: str) -> None:
+        """End a rule. Raises RuleNotFound."""
+        await self.store.act(tx, who.customer, who.audit_ref)
+        if not await self.store.end_rule(tx, who.customer, rule_id, self.clock.now()):
+            raise RuleNotFound
+        await self._rule_event(tx, who, "consent:rule:ended", rule_id, "")
+
+    async def _rule_event(self, tx: Tx, who: Customer, kind: str, rule_id: str, effect: str) -> None:
+        note, _ = self.scribe.notary.note(kind, {"rule": f"rules/{rule_id}", "effect": effect.lower()})
+        await append(tx, [envelope(eventspb.RuleChanged(note=note), self.clock.now(), refs={"audit": who.audit_ref})])
+
+    async def accept(self, tx: Tx, who: Customer, offer_id: str) -> tuple[ConsentRecord, Opening]:
+        """Make an offer a consent. Raises OfferNotFound, InvalidConsentStatus."""
+        now = self.clock.now()
+        offer = await self._offer(tx, who, offer_id, State.ACTIVE)
+        terms = _agreed(terms_from(termspb.Terms.FromString(offer.terms)), now)
+        note, opening = self.scribe.note("consent:offer:accepted", _about(offer, terms))
+        birth = Birth(f"consents/{offer_id}", offer.exchange, "", now)
+        consent = replace(
+            offer,
+            state=State.ACTIVE,
+            terms=_starting(offer.terms, terms),
+            artefact=self.scribe.artefact(offer.marketer, offer.pseudonym, birth, terms),
+            salt=opening.salt,
+            detail=opening.detail,
+        )
+        await self.store.agree(tx, who.customer, consent, now)
+        event = eventspb.ConsentGiven(note=note, exchange=offer.exchange, pseudonym=offer.pseudonym)
+        await append(tx, [envelope(event, now, refs={"audit": who.audit_ref})])
+        return consent, opening
+
+    async def answer(self, tx: Tx, who: Customer, offer_id: str, answer: State) -> None:
+        """Refuse an offer, or put it aside: to the marketer, silence. Raises OfferNotFound, InvalidConsentStatus."""
+        offer = await self._offer(tx, who, offer_id, answer)
+        await self.store.move(tx, who.customer, offer_id, answer)
+        kind = "consent:offer:refused" if answer is State.REJECTED else "consent:offer:deferred"
+        note, _ = self.scribe.note(kind, _about(offer))
+        event = envelope(eventspb.OfferAnswered(note=note), self.clock.now(), refs={"audit": who.audit_ref})
+        await append(tx, [event])
+
+    async def withdraw(self, tx: Tx, who: Customer, consent_id: str) -> tuple[ConsentRecord, Opening | None]:
+        """
+        End a consent and leave a refuse rule for its marketer and purposes. Withdrawing twice keeps the first time.
+
+        The opening is the act's: there is none the second time. Raises ConsentNotFound, InvalidConsentStatus.
+        """
+        await self.store.act(tx, who.customer, who.audit_ref)
+        consent = await self._consent(tx, who, consent_id)
+        if consent.state is State.REVOKED:
+            return consent, None
+        now = self.clock.now()
+        _require(consent, State.REVOKED, now)
+        await self.store.revoke(tx, who.customer, consent_id, now, "customer")
+        await self.store.add_rule(tx, who.customer, _refusal(consent, now))
+        opening = await self._changed(tx, who, consent, "consent:consent:withdrawn")
+        await self._tell(tx, who, consent, "ConsentRevoked")
+        return replace(consent, state=State.REVOKED, revoked_at=now, revoked_by="customer"), opening
+
+    async def pause(self, tx: Tx, who: Customer, consent_id: str) -> ConsentRecord:
+        """Suspend a consent. Raises ConsentNotFound, InvalidConsentStatus."""
+        consent = await self._move(tx, who, consent_id, State.PAUSED)
+        await self._changed(tx, who, consent, "consent:consent:paused")
+        if not await self.store.cancel_notice(tx, who.customer, consent_id, "ConsentResumed"):
+            await self._tell(tx, who, consent, "ConsentPaused")
+        return consent
+
+    async def resume(self, tx: Tx, who: Customer, consent_id: str) -> ConsentRecord:
+        """End a pause. Raises ConsentNotFound, InvalidConsentStatus."""
+        consent = await self._move(tx, who, consent_id, State.ACTIVE)
+        await self._changed(tx, who, consent, "consent:consent:resumed")
+        if not await self.store.cancel_notice(tx, who.customer, consent_id, "ConsentPaused"):
+            await self._tell(tx, who, consent, "ConsentResumed")
+        return consent
+
+    async def settlements(self, tx: Tx, who: Customer, consent_id: str) -> list[SettlementRecord]:
+        """The releases made under a consent: what a withdrawal answers with."""
+        return await self.store.settlements(tx, who.customer, consent_id)
+
+    async def _offer(self, tx: Tx, who: Customer, offer_id: str, wanted: State) -> ConsentRecord:
+        await self.store.act(tx, who.customer, who.audit_ref)
+        offer = await self.store.consent(tx, who.customer, offer_id)
+        if offer is None or offer.rule_id:
+            raise OfferNotFound
+        if not may_become(_now(offer, self.clock.now()), wanted) or offer.state is State.PAUSED:
+            raise InvalidConsentStatus
+        return offer
+
+    async def _move(self, tx: Tx, who: Customer, consent_id: str, wanted: State) -> ConsentRecord:
+        await self.store.act(tx, who.customer, who.audit_ref)
+        consent = await self._consent(tx, who, consent_id)
+        _require(consent, wanted, self.clock.now())
+        await self.store.move(tx, who.customer, consent_id, wanted)
+        return replace(consent, state=wanted)
+
+    async def _consent(self, tx: Tx, who: Customer, consent_id: str) -> ConsentRecord:
+        consent = await self.store.consent(tx, who.customer, consent_id)
+        if consent is None or not consent.artefact:
+            raise ConsentNotFound
+        return consent
+
+    async def _changed(self, tx: Tx, who: Customer, consent: ConsentRecord, kind: str) -> Opening:
+        """One event at once, for audit and the customer alone; the marketer's notice comes apart."""
+        note, opening = self.scribe.note(kind, _about(consent))
+        event = envelope(eventspb.ConsentChanged(note=note), self.clock.now(), refs={"audit": who.audit_ref})
+        await append(tx, [event])
+        return opening
+
+    async def _tell(self, tx: Tx, who: Customer, consent: ConsentRecord, notice: str) -> None:
+        delay = timedelta(seconds=self.jitter(self.longest_notice_delay.total_seconds()))
+        due = self.clock.now() + delay
+        await self.store.schedule_notice(tx, who.customer, consent, notice, notice_id=new_id(), due=due)
+
+
+def _now(consent: ConsentRecord, now: datetime) -> State:
+    return at(consent.state, consent.decision_deadline, consent.valid_until, now)
+
+
+def _require(consent: ConsentRecord, wanted: State, now: datetime) -> None:
+    if not may_become(_now(consent, now), wanted) or (wanted is State.ACTIVE and consent.state is not State.PAUSED):
+        raise InvalidConsentStatus
+
+
+def _about(consent: ConsentRecord, terms: Terms | None = None) -> About:
+    agreed = terms or terms_from(termspb.Terms.FromString(consent.terms))
+    return About(consent.consent_id, consent.marketer, consent.pseudonym, consent.exchange, agreed)
+
+
+def _agreed(terms: Terms, now: datetime) -> Terms:
+    return replace(terms, validity=replace(terms.validity, start=terms.validity.start or now))
+
+
+def _starting(raw: bytes, terms: Terms) -> bytes:
+    """The terms as they were offered, with the start that acceptance gave them."""
+    message = termspb.Terms.FromString(raw)
+    if terms.validity.start:
+        message.timing.validity.start_time.FromDatetime(terms.validity.start)
+    return message.SerializeToString(deterministic=True)
+
+
+def _refusal(consent: ConsentRecord, now: datetime) -> RuleRecord:
+    purposes = termspb.Terms.FromString(consent.terms).purposes
+    terms = termspb.Terms(purposes=purposes).SerializeToString(deterministic=True)
+    return RuleRecord(new_id(), Effect.REFUSE, Scope(marketer=consent.marketer.marketer), terms, now)

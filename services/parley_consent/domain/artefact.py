@@ -1,0 +1,105 @@
+"""
+The consent artefact: what one customer agreed with one marketer, in the fields of ISO/IEC TS 27560 as DPV spells them.
+
+The principal is the pseudonym: both sides hold the artefact, and it must name the customer to nobody else.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from parley_terms.terms import Field, Form, OneOf, Range, Terms
+
+SCHEMA = "https://w3id.org/dpv/schema/dpv-27560#record"
+_FORMS = {Form.EXACT: "exact", Form.BANDED: "banded", Form.ANSWER: "answer"}
+
+
+@dataclass(frozen=True, slots=True)
+class Parties:
+    """Who agreed."""
+
+    marketer: str
+    display_name: str
+    legal_entity: str
+    contact: str
+    pseudonym: str
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """How the agreement came about."""
+
+    consent: str
+    exchange: str
+    rule: str
+    at: datetime
+
+
+def artefact(parties: Parties, birth: Birth, terms: Terms, jurisdiction: str) -> dict[str, Any]:
+    """Build the artefact's claims, ready to be signed."""
+    return {
+        "schema_version": SCHEMA,
+        "record_id": birth.consent,
+        "pii_principal_id": parties.pseudonym,
+        "pii_processing": [_processing(parties, birth, terms, jurisdiction)],
+        "party_identification": [_party(parties)],
+        "events": [_event(parties, birth, terms)],
+    }
+
+
+def _processing(parties: Parties, birth: Birth, terms: Terms, jurisdiction: str) -> dict[str, Any]:
+    return {
+        "privacy_notice": f"urn:parley:exchange:{birth.exchange}",
+        "language": "en",
+        "purpose": sorted(terms.purposes),
+        "lawful_basis": "https://w3id.org/dpv/legal/eu/gdpr#A6-1-a",
+        "pii_information": [field_claims(field) for field in terms.fields],
+        "pii_controllers": [parties.marketer],
+        "collection_method": "release" if not birth.rule else "release under a standing rule",
+        "processing_method": sorted(channel.name.lower() for channel in terms.channels),
+        "retention_period": "until the end of the consent",
+        "recipient_third_parties": [],
+        "withdrawal_method": "parley.consent.v1.ConsentService/WithdrawConsent",
+        "jurisdiction": jurisdiction,
+        "use": terms.use.name.lower() if terms.use else "",
+    }
+
+
+def _party(parties: Parties) -> dict[str, Any]:
+    return {
+        "party_id": parties.marketer,
+        "party_name": parties.legal_entity,
+        "party_address": parties.contact,
+        "party_contact": parties.contact,
+        "party_type": "https://w3id.org/dpv#DataController",
+        "party_role": parties.display_name,
+    }
+
+
+def _event(parties: Parties, birth: Birth, terms: Terms) -> dict[str, Any]:
+    return {
+        "event_time": iso(birth.at),
+        "event_type": "https://w3id.org/dpv#ConsentGiven",
+        "event_state": "ACTIVE",
+        "validity_duration": {
+            "start": iso(terms.validity.start or birth.at),
+            "end": iso(terms.validity.end) if terms.validity.end else "",
+        },
+        "entity_id": parties.pseudonym,
+    }
+
+
+def field_claims(field: Field) -> dict[str, Any]:
+    """One field as it stands in artefacts and audit details."""
+    claims: dict[str, Any] = {"pii_type": field.attribute, "form": _FORMS[field.form]}
+    match field.question:
+        case OneOf(values):
+            claims["question"] = {"one_of": list(values)}
+        case Range(least, most):
+            claims["question"] = {name: bound for name, bound in (("min", least), ("max", most)) if bound is not None}
+    return claims
+
+
+def iso(moment: datetime) -> str:
+    """RFC 3339, UTC, microseconds."""
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,0 +1,145 @@
+"""Decisions: which rule governs a request, and what becomes of it for one customer."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum
+
+from parley_consent.domain.meeting import Agreed, meet
+from parley_terms.terms import Channel, Level, Terms, Use
+
+
+class Effect(IntEnum):
+    """What a rule does. At equal rank the greater wins."""
+
+    ALLOW = 1
+    ASK = 2
+    REFUSE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """For whom a rule stands: one marketer, a verification level and above, or (neither) everyone."""
+
+    marketer: str = ""
+    least_level: Level | None = None
+
+    @property
+    def rank(self) -> int:
+        """How specific it is."""
+        return 2 if self.marketer else 1 if self.least_level else 0
+
+    def includes(self, marketer: str, level: Level) -> bool:
+        """The marketer is within."""
+        if self.marketer:
+            return self.marketer == marketer
+        return self.least_level is None or level >= self.least_level
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A customer's standing terms, for whom, and what they do."""
+
+    rule_id: str
+    effect: Effect
+    scope: Scope
+    terms: Terms
+
+
+@dataclass(frozen=True, slots=True)
+class LiveConsent:
+    """A consent that is active or paused, with the marketer of the request at hand."""
+
+    consent_id: str
+    paused: bool
+    used: bool
+    terms: Terms
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Everything of one customer that bears on a request."""
+
+    objected: bool = False
+    rules: tuple[Rule, ...] = ()
+    consents: tuple[LiveConsent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A request, and who makes it."""
+
+    marketer: str
+    level: Level
+    terms: Terms
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """It may be released: under a consent, or under a rule from which a consent is yet to be born."""
+
+    terms: Terms
+    consent_id: str = ""
+    rule_id: str = ""
+
+
+class Otherwise(IntEnum):
+    """It may not be released, now."""
+
+    ASK = 2
+    REFUSE = 3
+
+
+def decide(standing: Standing, asking: Asking, now: datetime) -> Allowed | Otherwise:
+    """
+    What becomes of a request for one customer.
+
+    An objection stands above all. A governing refusal blocks even an active consent. A live consent that covers the request
+    goes before asking again; a paused one answers for its customer: not now.
+    """
+    rule = governing(standing.rules, asking, now)
+    if standing.objected or (rule and rule.effect is Effect.REFUSE):
+        return Otherwise.REFUSE
+    if covered := _under_consent(standing.consents, asking, now):
+        return covered
+    if rule and rule.effect is Effect.ALLOW and isinstance(agreed := meet(rule.terms, asking.terms, now), Agreed):
+        return Allowed(agreed.terms, rule_id=rule.rule_id)
+    if Channel.WEB_INBOX not in asking.terms.channels or asking.terms.unsupported:
+        return Otherwise.REFUSE
+    return Otherwise.ASK
+
+
+def governing(rules: Iterable[Rule], asking: Asking, now: datetime) -> Rule | None:
+    """The most specific rule that applies; at equal rank refuse, then ask, then allow. None: ask."""
+    applying = [rule for rule in rules if _applies(rule, asking, now)]
+    return max(applying, key=lambda rule: (rule.scope.rank, rule.effect), default=None)
+
+
+def _applies(rule: Rule, asking: Asking, now: datetime) -> bool:
+    if not rule.scope.includes(asking.marketer, asking.level):
+        return False
+    if rule.effect is Effect.ALLOW:
+        return isinstance(meet(rule.terms, asking.terms, now), Agreed)
+    return touches(rule.terms, asking.terms, now)
+
+
+def touches(terms: Terms, request: Terms, now: datetime) -> bool:
+    """Whether a request touches the terms of an ask or refuse rule: an empty part touches everything."""
+    return (
+        terms.validity.holds(now)
+        and (not terms.purposes or bool(terms.purposes & request.purposes))
+        and (not terms.channels or bool(terms.channels & request.channels))
+        and (not terms.fields or bool(terms.attributes & request.attributes))
+    )
+
+
+def _under_consent(consents: Iterable[LiveConsent], asking: Asking, now: datetime) -> Allowed | Otherwise | None:
+    paused = False
+    for consent in consents:
+        agreed = meet(consent.terms, asking.terms, now)
+        if not isinstance(agreed, Agreed) or (consent.used and consent.terms.use is Use.ONE_TIME):
+            continue
+        if not consent.paused:
+            return Allowed(agreed.terms, consent_id=consent.consent_id)
+        paused = True
+    return Otherwise.REFUSE if paused else None

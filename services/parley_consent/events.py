@@ -1,0 +1,90 @@
+"""What consent hears from other services, and the notices it writes when they are due."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from parley.audit.v1 import audit_events_pb2 as auditpb
+from parley.common.v1 import receipt_pb2 as receiptpb
+from parley.consent.v1 import consent_events_pb2 as eventspb
+from parley.identity.v1 import identity_events_pb2 as identitypb
+from parley_bus.consumer import Received
+from parley_bus.envelopes import envelope
+from parley_consent.agreements import Scribe
+from parley_consent.store import DueNotice, Store
+from parley_db.database import Tx
+from parley_db.outbox import OutboxEvent, append
+from parley_kit.clock import Clock
+from parley_kit.faults import Conflict, Unavailable
+from parley_rpc.platform import Platform
+from parley_terms.wire import timestamp
+
+_LOOK_EVERY_S = 0.2
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """Applies other services' events."""
+
+    store: Store
+
+    async def audit(self, tx: Tx, events: Sequence[Received]) -> None:
+        """Learn how far audit has logged this service's stream."""
+        logged = [
+            auditpb.StreamLogged.FromString(event.envelope.payload)
+            for event in events
+            if event.envelope.type == auditpb.StreamLogged.DESCRIPTOR.full_name
+        ]
+        if own := [event.seq for event in logged if event.service == "consent"]:
+            await self.store.logged(tx, max(own))
+
+    async def identity(self, tx: Tx, events: Sequence[Received]) -> None:
+        """Learn which marketers are suspended."""
+        for event in events:
+            if event.envelope.type == identitypb.MarketerChanged.DESCRIPTOR.full_name:
+                changed = identitypb.MarketerChanged.FromString(event.envelope.payload)
+                await self.store.suspend(tx, changed.marketer, suspended=changed.suspended)
+
+
+@dataclass(frozen=True)
+class Notices:
+    """Writes each marketer's notice as an event of its own, when its random delay is over."""
+
+    store: Store
+    scribe: Scribe
+    clock: Clock
+    platform: Platform
+
+    async def run(self) -> None:
+        """Write what is due, for ever."""
+        while True:
+            try:
+                await self.turn()
+            except (Unavailable, Conflict) as error:
+                self.platform.log.warning("notices_waiting", reason=error.reason)
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def turn(self) -> None:
+        """Write what is due now: taking a notice and its event commit together."""
+
+        async def body(tx: Tx) -> None:
+            due = await self.store.take_notices(tx, self.clock.now())
+            await append(tx, [self._event(notice) for notice in due])
+
+        await self.store.db.run("consent.notices", body)
+
+    def _event(self, due: DueNotice) -> OutboxEvent:
+        now = self.clock.now()
+        detail = {"consent": f"consents/{due.consent_id}", "marketer": due.marketer, "pseudonym": due.pseudonym}
+        note, opening = self.scribe.notary.note("consent:notice:written", {**detail, "notice": due.notice})
+        event = eventspb.ConsentNotified(
+            note=note,
+            marketer=due.marketer,
+            pseudonym=due.pseudonym,
+            consent=f"consents/{due.consent_id}",
+            notice=due.notice,
+            signed_notice=self.scribe.notice(due.consent_id, due.pseudonym, due.notice, now),
+            notice_time=timestamp(now),
+            opening=receiptpb.Opening(salt=opening.salt, detail=opening.detail),
+        )
+        return envelope(event, now, refs={"audit": due.audit_ref})

@@ -1,0 +1,39 @@
+"""Facts that stop a request to consent."""
+
+from parley_kit.faults import Code, Fault
+
+
+class ConsentNotFound(Fault):
+    """No consent with this name is visible to you: see ListConsents."""
+
+    code, reason = Code.NOT_FOUND, "CONSENT_NOT_FOUND"
+
+
+class OfferNotFound(Fault):
+    """No offer with this name is visible to you: see ListOffers."""
+
+    code, reason = Code.NOT_FOUND, "OFFER_NOT_FOUND"
+
+
+class RuleNotFound(Fault):
+    """No rule with this name is visible to you: see ListRules."""
+
+    code, reason = Code.NOT_FOUND, "RULE_NOT_FOUND"
+
+
+class InvalidConsentStatus(Fault):
+    """The consent or offer is past this: it was answered, has lapsed, or has ended. Read it again."""
+
+    code, reason = Code.FAILED_PRECONDITION, "INVALID_CONSENT_STATUS"
+
+
+class InvalidConsentPurpose(Fault):
+    """A purpose is not in the vocabulary: use the DPV purposes that docs/terms.md lists."""
+
+    code, reason = Code.INVALID_ARGUMENT, "INVALID_CONSENT_PURPOSE"
+
+
+class InvalidDateRange(Fault):
+    """The dates don't fit together: a span ends after it starts, and a rule has no decision deadline."""
+
+    code, reason = Code.INVALID_ARGUMENT, "INVALID_DATE_RANGE"

@@ -1,0 +1,125 @@
+-- name: customer_act
+-- Lock a customer's row for an act of theirs, and raise the revision: what was decided before is stale from its commit on.
+INSERT INTO customers (customer, revision, audit_ref) VALUES ($1, 1, $2)
+ON CONFLICT (customer) DO UPDATE SET revision = customers.revision + 1, audit_ref = excluded.audit_ref;
+
+-- name: customer_object
+-- Set or lift an objection to all marketing.
+UPDATE customers SET objected_at = $2 WHERE customer = $1;
+
+-- name: customer_meet
+-- Make rows for customers who are asked for the first time.
+INSERT INTO customers (customer, audit_ref)
+SELECT * FROM unnest($1::text[], $2::bytea[]) AS met (customer, audit_ref) ORDER BY met.customer
+ON CONFLICT (customer) DO NOTHING;
+
+-- name: customers_find
+-- Revisions and objections, to be read before the rules and consents they guard.
+SELECT customer, revision, objected_at FROM customers WHERE customer = ANY($1);
+
+-- name: rules_standing
+-- The rules that stand, of several customers.
+SELECT customer, rule_id, effect, scope_marketer, scope_level, terms FROM rules
+WHERE customer = ANY($1) AND ended_at IS NULL;
+
+-- name: consents_live
+-- Active and paused consents of several customers with one marketer, newest first.
+SELECT k.customer, k.consent_id, k.state, k.terms,
+    EXISTS (SELECT 1 FROM settlements AS s WHERE s.customer = k.customer AND s.consent_id = k.consent_id) AS used
+FROM consents AS k
+WHERE k.customer = ANY($1) AND k.marketer = $2 AND k.state IN (5, 6)
+ORDER BY k.created_at DESC;
+
+-- name: offers_of_exchange
+-- The offers already made to these customers in one exchange.
+SELECT customer, state FROM consents WHERE customer = ANY($1) AND exchange = $2 AND rule_id = '';
+
+-- name: offers_insert
+-- Open offers, one for each customer and exchange; answers those that are new.
+INSERT INTO consents (customer, consent_id, state, marketer, marketer_name, marketer_entity, marketer_contact, marketer_level,
+    pseudonym, exchange, terms, offer_text, one_time, decision_deadline, valid_until, created_at)
+SELECT o.customer, o.consent_id, 1, $5, $6, $7, $8, $9, o.pseudonym, $10, $11, $12, $13, $14, $15, $4
+FROM unnest($1::text[], $2::text[], $3::text[]) AS o (customer, consent_id, pseudonym)
+ON CONFLICT DO NOTHING
+RETURNING consent_id;
+
+-- name: rule_insert
+-- Add a rule.
+INSERT INTO rules (customer, rule_id, effect, scope_marketer, scope_level, terms, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7);
+
+-- name: rule_end
+-- End a rule of the customer's; answers whether one stood.
+UPDATE rules SET ended_at = $3 WHERE customer = $1 AND rule_id = $2 AND ended_at IS NULL RETURNING true;
+
+-- name: rules_page
+-- A page of the customer's standing rules, newest first.
+SELECT rule_id, effect, scope_marketer, scope_level, terms, created_at FROM rules
+WHERE customer = $1 AND ended_at IS NULL AND (created_at, rule_id) < ($2, $3)
+ORDER BY created_at DESC, rule_id DESC LIMIT $4;
+
+-- name: consent_find
+-- One row of the customer's, offer or consent.
+SELECT consent_id, state, marketer, marketer_name, marketer_entity, marketer_contact, marketer_level, pseudonym, exchange, terms,
+    offer_text, rule_id, artefact, salt, detail, decision_deadline, valid_until, created_at, agreed_at, revoked_at, revoked_by
+FROM consents WHERE customer = $1 AND consent_id = $2;
+
+-- name: consents_page
+-- A page of the customer's agreements ($5) or offers (not $5), newest first; of offers only the open ones where $6.
+SELECT consent_id, state, marketer, marketer_name, marketer_entity, marketer_contact, marketer_level, pseudonym, exchange, terms,
+    offer_text, rule_id, artefact, salt, detail, decision_deadline, valid_until, created_at, agreed_at, revoked_at, revoked_by
+FROM consents
+WHERE customer = $1 AND (created_at, consent_id) < ($2, $3)
+    AND CASE WHEN $5 THEN agreed_at IS NOT NULL ELSE rule_id = '' END
+    AND (NOT $6 OR (state IN (1, 2) AND decision_deadline > $7))
+ORDER BY created_at DESC, consent_id DESC LIMIT $4;
+
+-- name: consent_agree
+-- Make an offer a consent.
+UPDATE consents SET state = 5, artefact = $3, salt = $4, detail = $5, agreed_at = $6, terms = $7
+WHERE customer = $1 AND consent_id = $2;
+
+-- name: consent_move
+-- Change a consent's state.
+UPDATE consents SET state = $3 WHERE customer = $1 AND consent_id = $2;
+
+-- name: consent_revoke
+-- End a consent.
+UPDATE consents SET state = 7, revoked_at = $3, revoked_by = $4 WHERE customer = $1 AND consent_id = $2;
+
+-- name: settlements_of
+-- The settlements made under a consent, oldest first.
+SELECT release_id, exchange, settled_at FROM settlements
+WHERE customer = $1 AND consent_id = $2 ORDER BY settled_at, release_id;
+
+-- name: settle
+-- Commit releases or refuse them; see the function.
+SELECT refusal, salt, detail, artefact, born_salt, born_detail FROM settle($1::settle_item[], $2) ORDER BY ordinal;
+
+-- name: notice_schedule
+-- Plan what a marketer will be told.
+INSERT INTO notices (notice_id, due_at, customer, consent_id, marketer, pseudonym, notice)
+VALUES ($1, $2, $3, $4, $5, $6, $7);
+
+-- name: notice_cancel
+-- Drop a pending notice of a kind about a consent; answers whether there was one.
+DELETE FROM notices WHERE customer = $1 AND consent_id = $2 AND notice = $3 RETURNING true;
+
+-- name: notices_take
+-- Take the notices that are due, earliest first; no two takers get the same.
+DELETE FROM notices WHERE notice_id IN (
+    SELECT notice_id FROM notices WHERE due_at <= $1 ORDER BY due_at LIMIT 100 FOR UPDATE SKIP LOCKED)
+RETURNING customer, consent_id, marketer, pseudonym, notice, (
+    SELECT audit_ref FROM customers WHERE customers.customer = notices.customer) AS audit_ref;
+
+-- name: audit_progress_set
+-- Note how far audit has logged this service's stream.
+UPDATE audit_progress SET logged_seq = greatest(logged_seq, $1);
+
+-- name: marketer_suspend
+-- Note that a marketer is suspended.
+INSERT INTO suspended_marketers (marketer) VALUES ($1) ON CONFLICT DO NOTHING;
+
+-- name: marketer_reinstate
+-- Note that a marketer is not suspended any more.
+DELETE FROM suspended_marketers WHERE marketer = $1;

@@ -1,0 +1,289 @@
+"""What the broker asks: decisions, with permits for what is allowed; and settlements, whose commit is the release."""
+
+import asyncio
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from parley.common.v1 import permit_pb2 as permitpb
+from parley.common.v1 import receipt_pb2 as receiptpb
+from parley.common.v1 import terms_pb2 as termspb
+from parley.consent.v1 import consent_events_pb2 as eventspb
+from parley.consent.v1 import consent_pb2 as consentpb
+from parley_bus.envelopes import envelope
+from parley_consent.agreements import About, Scribe
+from parley_consent.domain.artefact import Birth
+from parley_consent.domain.deciding import Allowed, Asking, Otherwise, decide
+from parley_consent.domain.records import MarketerRecord
+from parley_consent.domain.states import OPEN
+from parley_consent.store import NewOffer, OfferBatch, Settled, SettleItem, Stood, Store
+from parley_crypto.batch import Batch, BatchInvalid, sign_batch, verify_in_batch
+from parley_crypto.keyring import KeyRing
+from parley_crypto.signing import Signer
+from parley_crypto.statements import Card
+from parley_crypto.subject_ref import RefInvalid, SubjectRef, open_ref
+from parley_db.outbox import append
+from parley_kit.clock import Clock
+from parley_kit.faultpoints import reach
+from parley_kit.ids import new_id
+from parley_terms.terms import Level, Terms, Use
+from parley_terms.wire import field_to, terms_from, timestamp
+
+PERMIT_LIFE = timedelta(seconds=30)
+_INLINE = 8  # so many items are signed on the event loop; more go to a thread
+_Refusal = consentpb.SettleRefusal
+
+
+@dataclass(frozen=True)
+class Request:
+    """A marketer's request for decisions."""
+
+    card: Card
+    exchange: str
+    terms: termspb.Terms
+    offer_text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A customer a decision is asked about: who they are here and to the marketer, and for audit."""
+
+    ref: SubjectRef
+    audit_ref: bytes
+
+
+@dataclass(frozen=True)
+class Releases:
+    """Decides and settles."""
+
+    store: Store
+    scribe: Scribe
+    signer: Signer
+    ref_ring: KeyRing
+    release_key: bytes = field(repr=False)
+    clock: Clock
+    audit_limit: timedelta
+
+    async def decide(self, request: Request, entries: Sequence[consentpb.DecideEntry]) -> consentpb.DecideResponse:
+        """Decide about each customer: a read, but for the offers it opens. A ref that isn't ours is refused."""
+        people = [self._person(request.card, entry) for entry in entries]
+        known = [person for person in people if person]
+        now, terms = self.clock.now(), terms_from(request.terms)
+        asking = Asking(request.card.marketer, Level(request.card.level), terms)
+        stood = await self.store.stand([p.ref.subject for p in known], asking.marketer, request.exchange)
+        verdicts = {name: decide(where.standing, asking, now) for name, where in stood.items()}
+        await self._ask(
+            request, terms, [p for p in known if _is_new_offer(verdicts[p.ref.subject], stood[p.ref.subject])], now
+        )
+        return self._response(request, people, stood, verdicts, now)
+
+    def _person(self, card: Card, entry: consentpb.DecideEntry) -> Person | None:
+        try:
+            ref = open_ref(self.ref_ring, "consent", entry.consent_ref)
+        except RefInvalid:
+            return None
+        return Person(ref, entry.audit_ref) if ref.marketer == card.marketer and ref.pseudonym else None
+
+    async def _ask(self, request: Request, terms: Terms, people: Sequence[Person], now: datetime) -> None:
+        if not people:
+            return
+        assert terms.decision_deadline is not None
+        assert terms.validity.end is not None
+        marketer = _marketer(request.card)
+        batch = OfferBatch(
+            marketer=marketer,
+            exchange=request.exchange,
+            terms=request.terms.SerializeToString(deterministic=True),
+            text=request.offer_text,
+            one_time=terms.use is Use.ONE_TIME,
+            decision_deadline=terms.decision_deadline,
+            valid_until=terms.validity.end,
+            created_at=now,
+        )
+        offers = [NewOffer(p.ref.subject, p.audit_ref, new_id(), p.ref.pseudonym) for p in people]
+        async with self.store.db.tx("consent.Ask") as tx:
+            made = await self.store.make_offers(tx, batch, offers)
+            events = []
+            for offer in offers:
+                if offer.offer_id in made:
+                    about = About(offer.offer_id, marketer, offer.pseudonym, request.exchange, terms)
+                    note, _ = self.scribe.note("consent:offer:made", about)
+                    events.append(envelope(eventspb.OfferMade(note=note), now, refs={"audit": offer.audit_ref}))
+            await append(tx, events)
+
+    def _response(
+        self,
+        request: Request,
+        people: Sequence[Person | None],
+        stood: Mapping[str, Stood],
+        verdicts: Mapping[str, Allowed | Otherwise],
+        now: datetime,
+    ) -> consentpb.DecideResponse:
+        response, bodies = consentpb.DecideResponse(), []
+        for person in people:
+            verdict = verdicts[person.ref.subject] if person else Otherwise.REFUSE
+            decision = response.decisions.add()
+            if isinstance(verdict, Allowed):
+                assert person is not None
+                decision.outcome = consentpb.DECISION_OUTCOME_ALLOWED
+                body = self._permit(request, person.ref, stood[person.ref.subject].revision, verdict, now)
+                decision.permit.body = body.SerializeToString(deterministic=True)
+                bodies.append(decision.permit)
+            else:
+                decision.outcome = _outcome(verdict, stood[person.ref.subject] if person else None)
+        if bodies:
+            batch, proofs = sign_batch(self.signer, [permit.body for permit in bodies])
+            for index, (permit, proof) in enumerate(zip(bodies, proofs, strict=True)):
+                permit.index = index
+                permit.proof.extend(proof)
+            response.batch.CopyFrom(
+                permitpb.PermitBatch(
+                    root=batch.root, size=batch.size, signature=batch.signature, key_id=self.signer.key_id
+                )
+            )
+        return response
+
+    def _permit(
+        self, request: Request, ref: SubjectRef, revision: int, allowed: Allowed, now: datetime
+    ) -> permitpb.PermitBody:
+        terms = termspb.Terms()
+        terms.CopyFrom(request.terms)
+        assert allowed.terms.validity.start is not None
+        terms.timing.validity.start_time.FromDatetime(allowed.terms.validity.start)
+        card = request.card
+        return permitpb.PermitBody(
+            permit_id=new_id(),
+            release_id=self._release_id(request.exchange, ref.pseudonym),
+            exchange=request.exchange,
+            consent=f"consents/{allowed.consent_id or new_id()}",
+            rule=f"rules/{allowed.rule_id}" if allowed.rule_id else "",
+            revision=revision,
+            marketer=card.marketer,
+            sealing_key_id=card.sealing_key_id,
+            sealing_key=card.sealing_key,
+            pseudonym=ref.pseudonym,
+            fields=[field_to(item) for item in allowed.terms.fields],
+            vault_host=ref.host,
+            issue_time=timestamp(now),
+            expire_time=timestamp(now + PERMIT_LIFE),
+            terms=terms,
+            marketer_display_name=card.display_name,
+            marketer_legal_entity=card.legal_entity,
+            marketer_contact=card.contact,
+            marketer_level=termspb.VerificationLevel.ValueType(card.level),
+        )
+
+    def _release_id(self, exchange: str, pseudonym: str) -> str:
+        """One per exchange and pseudonym, the same in every permit for that release, and no one else's to compute."""
+        message = f"{exchange}\n{pseudonym}".encode()
+        digest = hashlib.blake2b(message, digest_size=20, key=self.release_key, person=b"parley/release").digest()
+        return base64.b32encode(digest).decode().lower()
+
+    async def settle(self, entries: Sequence[consentpb.SettleEntry]) -> consentpb.SettleResponse:
+        """Commit releases, or refuse them, in the order asked."""
+        items = await asyncio.to_thread(self._items, entries) if len(entries) > _INLINE else self._items(entries)
+        await reach("consent.before_settle")
+        wanted = [item for item in items if item]
+        settled = iter(await self.store.settle(wanted, self.audit_limit) if wanted else [])
+        await reach("consent.after_settle")
+        return consentpb.SettleResponse(
+            outcomes=[
+                _settle_outcome(next(settled))
+                if item
+                else consentpb.SettleOutcome(refusal=consentpb.SETTLE_REFUSAL_PERMIT_INVALID)
+                for item in items
+            ]
+        )
+
+    def _items(self, entries: Sequence[consentpb.SettleEntry]) -> list[SettleItem | None]:
+        return [self._item(entry) for entry in entries]
+
+    def _item(self, entry: consentpb.SettleEntry) -> SettleItem | None:
+        try:
+            ref = open_ref(self.ref_ring, "consent", entry.consent_ref)
+            batch = Batch(entry.batch.root, entry.batch.size, entry.batch.signature)
+            key = {self.signer.key_id: self.signer.public_key}[entry.batch.key_id]
+            verify_in_batch(key, batch, entry.permit.body, entry.permit.index, entry.permit.proof)
+        except (RefInvalid, BatchInvalid, KeyError):
+            return None
+        permit = permitpb.PermitBody.FromString(entry.permit.body)
+        if (ref.pseudonym, ref.marketer) != (permit.pseudonym, permit.marketer):
+            return None
+        return self._written(ref.subject, permit)
+
+    def _written(self, customer: str, permit: permitpb.PermitBody) -> SettleItem:
+        """Everything that is written if this settles: made before, because the commit is the release."""
+        now, terms = self.clock.now(), terms_from(permit.terms)
+        assert terms.validity.end is not None
+        marketer = MarketerRecord(
+            permit.marketer,
+            permit.marketer_display_name,
+            permit.marketer_legal_entity,
+            permit.marketer_contact,
+            permit.marketer_level,
+        )
+        consent_id, rule_id = permit.consent.removeprefix("consents/"), permit.rule.removeprefix("rules/")
+        about = About(consent_id, marketer, permit.pseudonym, permit.exchange, terms)
+        note, opening = self.scribe.note("consent:release:settled", about, release=permit.release_id)
+        released = envelope(eventspb.ReleaseSettled(note=note), now)
+        born_note, born = self.scribe.note("consent:consent:born", about, rule=permit.rule) if rule_id else (None, None)
+        birth = envelope(eventspb.ConsentBorn(note=born_note), now)
+        return SettleItem(
+            customer=customer,
+            release_id=permit.release_id,
+            consent_id=consent_id,
+            rule_id=rule_id,
+            revision=permit.revision,
+            exchange=permit.exchange,
+            marketer=marketer.marketer,
+            marketer_name=marketer.name,
+            marketer_entity=marketer.entity,
+            marketer_contact=marketer.contact,
+            marketer_level=marketer.level,
+            pseudonym=permit.pseudonym,
+            terms=permit.terms.SerializeToString(deterministic=True),
+            one_time=terms.use is Use.ONE_TIME,
+            valid_until=terms.validity.end,
+            artefact=self._artefact(marketer, permit, consent_id, terms, now) if rule_id else "",
+            born_salt=born.salt if born else b"",
+            born_detail=born.detail if born else b"",
+            born_event_id=birth.event_id,
+            born_envelope=birth.envelope,
+            salt=opening.salt,
+            detail=opening.detail,
+            event_id=released.event_id,
+            envelope=released.envelope,
+        )
+
+    def _artefact(
+        self, marketer: MarketerRecord, permit: permitpb.PermitBody, consent_id: str, terms: Terms, now: datetime
+    ) -> str:
+        birth = Birth(f"consents/{consent_id}", permit.exchange, permit.rule, now)
+        return self.scribe.artefact(marketer, permit.pseudonym, birth, terms)
+
+
+def _marketer(card: Card) -> MarketerRecord:
+    return MarketerRecord(card.marketer, card.display_name, card.legal_entity, card.contact, card.level)
+
+
+def _is_new_offer(verdict: Allowed | Otherwise, stood: Stood) -> bool:
+    return verdict is Otherwise.ASK and stood.offer is None
+
+
+def _outcome(verdict: Otherwise, stood: Stood | None) -> consentpb.DecisionOutcome.ValueType:
+    asked = verdict is Otherwise.ASK and stood is not None and (stood.offer is None or stood.offer in OPEN)
+    return consentpb.DECISION_OUTCOME_ASKED if asked else consentpb.DECISION_OUTCOME_REFUSED
+
+
+def _settle_outcome(settled: Settled) -> consentpb.SettleOutcome:
+    outcome = consentpb.SettleOutcome(refusal=_Refusal.ValueType(settled.refusal))
+    if settled.refusal == consentpb.SETTLE_REFUSAL_UNSPECIFIED:
+        outcome.opening.CopyFrom(receiptpb.Opening(salt=settled.salt or b"", detail=settled.detail or b""))
+        outcome.artefact = settled.artefact or ""
+        if settled.born_salt:
+            outcome.consent_opening.CopyFrom(
+                receiptpb.Opening(salt=settled.born_salt, detail=settled.born_detail or b"")
+            )
+    return outcome

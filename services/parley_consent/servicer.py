@@ -1,0 +1,177 @@
+"""Consent's RPCs: from the wire to a command and back, a few lines each."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from parley.consent.v1 import consent_pb2 as consentpb
+from parley.consent.v1 import consent_pb2_grpc
+from parley_consent.commands import Acts, Customer
+from parley_consent.domain.states import State
+from parley_consent.faults import ConsentNotFound, OfferNotFound
+from parley_consent.releases import Releases, Request
+from parley_consent.wire import (
+    checked_terms,
+    consent_to,
+    effect_from,
+    next_token,
+    offer_to,
+    opening_to,
+    page_from,
+    rule_to,
+    scope_from,
+)
+from parley_crypto.jws import StatementInvalid
+from parley_crypto.statements import verify_card
+from parley_crypto.trust import Trust
+from parley_db.database import Tx
+from parley_db.mutations import M, Mutations, WithRequestId
+from parley_kit.faults import NotSupportedYet, Unauthenticated, Violation
+from parley_rpc.principal import caller
+from parley_terms.wire import terms_from
+
+
+@dataclass(frozen=True)
+class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
+    """``parley.consent.v1.ConsentService``; the proto says what each method does."""
+
+    acts: Acts
+    releases: Releases
+    mutations: Mutations
+    trust: Trust
+
+    async def _once(self, request: WithRequestId, response: type[M], body: Callable[[Tx, Customer], Awaitable[M]]) -> M:
+        who = _customer()
+        return await self.mutations.once(who.customer, request, response, lambda tx: body(tx, who))
+
+    async def CreateRule(self, request: consentpb.CreateRuleRequest, context: Any) -> consentpb.Rule:
+        checked_terms(request.rule.terms, "rule.terms")
+        effect, scope = effect_from(request.rule), scope_from(request.rule.scope)
+        terms = request.rule.terms.SerializeToString(deterministic=True)
+
+        async def body(tx: Tx, who: Customer) -> consentpb.Rule:
+            return rule_to(await self.acts.add_rule(tx, who, effect, scope, terms))
+
+        return await self._once(request, consentpb.Rule, body)
+
+    async def ListRules(self, request: consentpb.ListRulesRequest, context: Any) -> consentpb.ListRulesResponse:
+        page = page_from(request.page_size, request.page_token)
+        rules = await self.acts.store.rules(_customer().customer, page)
+        token = next_token(page, [(rule.created_at, rule.rule_id) for rule in rules])
+        return consentpb.ListRulesResponse(rules=[rule_to(rule) for rule in rules], next_page_token=token)
+
+    async def DeleteRule(self, request: consentpb.DeleteRuleRequest, context: Any) -> consentpb.DeleteRuleResponse:
+        async def body(tx: Tx, who: Customer) -> consentpb.DeleteRuleResponse:
+            await self.acts.end_rule(tx, who, _id(request.name))
+            return consentpb.DeleteRuleResponse()
+
+        return await self._once(request, consentpb.DeleteRuleResponse, body)
+
+    async def ListOffers(self, request: consentpb.ListOffersRequest, context: Any) -> consentpb.ListOffersResponse:
+        page, now = page_from(request.page_size, request.page_token), self.acts.clock.now()
+        offers = await self.acts.store.offers(_customer().customer, page, now if request.open_only else None)
+        token = next_token(page, [(offer.created_at, offer.consent_id) for offer in offers])
+        return consentpb.ListOffersResponse(offers=[offer_to(offer, now) for offer in offers], next_page_token=token)
+
+    async def GetOffer(self, request: consentpb.GetOfferRequest, context: Any) -> consentpb.Offer:
+        store, who = self.acts.store, _customer()
+        offer = await store.consent(store.db, who.customer, _id(request.name))
+        if offer is None or offer.rule_id:
+            raise OfferNotFound
+        return offer_to(offer, self.acts.clock.now())
+
+    async def AcceptOffer(self, request: consentpb.AcceptOfferRequest, context: Any) -> consentpb.AcceptOfferResponse:
+        async def body(tx: Tx, who: Customer) -> consentpb.AcceptOfferResponse:
+            consent, opening = await self.acts.accept(tx, who, _id(request.name))
+            return consentpb.AcceptOfferResponse(
+                consent=consent_to(consent, self.acts.clock.now()), opening=opening_to(opening)
+            )
+
+        return await self._once(request, consentpb.AcceptOfferResponse, body)
+
+    async def RefuseOffer(self, request: consentpb.RefuseOfferRequest, context: Any) -> consentpb.RefuseOfferResponse:
+        async def body(tx: Tx, who: Customer) -> consentpb.RefuseOfferResponse:
+            await self.acts.answer(tx, who, _id(request.name), State.REJECTED)
+            return consentpb.RefuseOfferResponse()
+
+        return await self._once(request, consentpb.RefuseOfferResponse, body)
+
+    async def DeferOffer(self, request: consentpb.DeferOfferRequest, context: Any) -> consentpb.DeferOfferResponse:
+        async def body(tx: Tx, who: Customer) -> consentpb.DeferOfferResponse:
+            await self.acts.answer(tx, who, _id(request.name), State.DEFERRED)
+            return consentpb.DeferOfferResponse()
+
+        return await self._once(request, consentpb.DeferOfferResponse, body)
+
+    async def ListConsents(
+        self, request: consentpb.ListConsentsRequest, context: Any
+    ) -> consentpb.ListConsentsResponse:
+        page, now = page_from(request.page_size, request.page_token), self.acts.clock.now()
+        consents = await self.acts.store.consents(_customer().customer, page)
+        return consentpb.ListConsentsResponse(
+            consents=[consent_to(consent, now) for consent in consents],
+            next_page_token=next_token(page, [(consent.created_at, consent.consent_id) for consent in consents]),
+        )
+
+    async def GetConsent(self, request: consentpb.GetConsentRequest, context: Any) -> consentpb.Consent:
+        store, who = self.acts.store, _customer()
+        consent = await store.consent(store.db, who.customer, _id(request.name))
+        if consent is None or not consent.artefact:
+            raise ConsentNotFound
+        settlements = await store.settlements(store.db, who.customer, consent.consent_id)
+        return consent_to(consent, self.acts.clock.now(), settlements)
+
+    async def WithdrawConsent(
+        self, request: consentpb.WithdrawConsentRequest, context: Any
+    ) -> consentpb.WithdrawConsentResponse:
+        async def body(tx: Tx, who: Customer) -> consentpb.WithdrawConsentResponse:
+            consent, opening = await self.acts.withdraw(tx, who, _id(request.name))
+            made = await self.acts.settlements(tx, who, consent.consent_id)
+            return consentpb.WithdrawConsentResponse(
+                consent=consent_to(consent, self.acts.clock.now(), made), opening=opening_to(opening)
+            )
+
+        return await self._once(request, consentpb.WithdrawConsentResponse, body)
+
+    async def PauseConsent(
+        self, request: consentpb.PauseConsentRequest, context: Any
+    ) -> consentpb.PauseConsentResponse:
+        async def body(tx: Tx, who: Customer) -> consentpb.PauseConsentResponse:
+            consent = await self.acts.pause(tx, who, _id(request.name))
+            made = await self.acts.settlements(tx, who, consent.consent_id)
+            return consentpb.PauseConsentResponse(consent=consent_to(consent, self.acts.clock.now(), made))
+
+        return await self._once(request, consentpb.PauseConsentResponse, body)
+
+    async def ResumeConsent(
+        self, request: consentpb.ResumeConsentRequest, context: Any
+    ) -> consentpb.ResumeConsentResponse:
+        async def body(tx: Tx, who: Customer) -> consentpb.ResumeConsentResponse:
+            consent = await self.acts.resume(tx, who, _id(request.name))
+            return consentpb.ResumeConsentResponse(consent=consent_to(consent, self.acts.clock.now()))
+
+        return await self._once(request, consentpb.ResumeConsentResponse, body)
+
+    async def Decide(self, request: consentpb.DecideRequest, context: Any) -> consentpb.DecideResponse:
+        terms = terms_from(request.terms)
+        if terms.unsupported:
+            paths = [Violation(f"terms.{path}", "not enforced yet") for path in terms.unsupported]
+            raise NotSupportedYet(violations=paths)
+        try:
+            card = verify_card(request.marketer_card, self.trust.keys("identity"), self.acts.clock.now())
+        except StatementInvalid as error:
+            raise Unauthenticated("The marketer's card is not valid now: fetch a fresh one.") from error
+        asked = Request(card, request.exchange, request.terms, request.offer_text)
+        return await self.releases.decide(asked, request.entries)
+
+    async def Settle(self, request: consentpb.SettleRequest, context: Any) -> consentpb.SettleResponse:
+        return await self.releases.settle(request.entries)
+
+
+def _customer() -> Customer:
+    principal = caller()
+    return Customer(principal.id, principal.audit_ref)
+
+
+def _id(name: str) -> str:
+    return name.partition("/")[2]

@@ -1,0 +1,344 @@
+"""Consent's one store, on Postgres."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from parley.common.v1 import terms_pb2 as termspb
+from parley_consent.domain.deciding import Effect, LiveConsent, Rule, Scope, Standing
+from parley_consent.domain.records import ConsentRecord, MarketerRecord, Page, RuleRecord, SettlementRecord
+from parley_consent.domain.states import State
+from parley_db.database import Database, Tx
+from parley_db.queries import load
+from parley_terms.terms import Level
+from parley_terms.wire import terms_from
+
+_SQL = load("parley_consent")
+
+
+@dataclass(frozen=True, slots=True)
+class Stood:
+    """Where one customer stands with one marketer, and the revision that was read before."""
+
+    revision: int
+    standing: Standing
+    offer: State | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewOffer:
+    """An offer to one customer, and who they are to the marketer."""
+
+    customer: str
+    audit_ref: bytes
+    offer_id: str
+    pseudonym: str
+
+
+@dataclass(frozen=True, slots=True)
+class OfferBatch:
+    """What is the same in every offer of an exchange."""
+
+    marketer: MarketerRecord
+    exchange: str
+    terms: bytes
+    text: str
+    one_time: bool
+    decision_deadline: datetime
+    valid_until: datetime
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SettleItem:
+    """One release to settle, with everything that is written if it is; columns as the type ``settle_item``."""
+
+    customer: str
+    release_id: str
+    consent_id: str
+    rule_id: str
+    revision: int
+    exchange: str
+    marketer: str
+    marketer_name: str
+    marketer_entity: str
+    marketer_contact: str
+    marketer_level: int
+    pseudonym: str
+    terms: bytes
+    one_time: bool
+    valid_until: datetime
+    artefact: str
+    born_salt: bytes
+    born_detail: bytes
+    born_event_id: UUID
+    born_envelope: bytes
+    salt: bytes
+    detail: bytes
+    event_id: UUID
+    envelope: bytes
+
+    def row(self) -> tuple[Any, ...]:
+        """As asyncpg takes a composite."""
+        return tuple(getattr(self, name) for name in self.__slots__)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What came of one item: a refusal (0: settled), and what opens its receipts."""
+
+    refusal: int
+    salt: bytes | None
+    detail: bytes | None
+    artefact: str | None
+    born_salt: bytes | None
+    born_detail: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class DueNotice:
+    """What a marketer is to be told now."""
+
+    consent_id: str
+    marketer: str
+    pseudonym: str
+    notice: str
+    audit_ref: bytes
+
+
+class Store:
+    """
+    Rules, consents and settlements of customers, by this service's id for them.
+
+    Methods that take a ``tx`` are part of it; the others are single statements. Absent rows are None or left out.
+    """
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+
+    async def act(self, tx: Tx, customer: str, audit_ref: bytes) -> None:
+        """
+        Lock the customer for an act of theirs and raise their revision.
+
+        Must be the first statement of the transaction: what follows reads what other acts and settlements committed.
+        """
+        await tx.execute(_SQL.customer_act, customer, audit_ref)
+
+    async def stand(self, customers: Sequence[str], marketer: str, exchange: str) -> Mapping[str, Stood]:
+        """
+        Where each customer stands with a marketer. Revisions are read before what they guard.
+
+        Customers never seen before stand at revision 0, with nothing.
+        """
+        names = list(customers)
+        known = {row["customer"]: row for row in await self.db.fetch(_SQL.customers_find, names)}
+        rules: dict[str, list[Rule]] = defaultdict(list)
+        for row in await self.db.fetch(_SQL.rules_standing, names):
+            rules[row["customer"]].append(_rule(row))
+        consents: dict[str, list[LiveConsent]] = defaultdict(list)
+        for row in await self.db.fetch(_SQL.consents_live, names, marketer):
+            consents[row["customer"]].append(_live(row))
+        offers = {
+            row["customer"]: State(row["state"])
+            for row in await self.db.fetch(_SQL.offers_of_exchange, names, exchange)
+        }
+        return {
+            name: Stood(
+                revision=known[name]["revision"] if name in known else 0,
+                standing=Standing(
+                    objected=name in known and known[name]["objected_at"] is not None,
+                    rules=tuple(rules[name]),
+                    consents=tuple(consents[name]),
+                ),
+                offer=offers.get(name),
+            )
+            for name in names
+        }
+
+    async def make_offers(self, tx: Tx, batch: OfferBatch, offers: Sequence[NewOffer]) -> set[str]:
+        """Open offers, one for each customer and exchange; returns the ids of those that are new."""
+        await tx.execute(
+            _SQL.customer_meet,
+            [offer.customer for offer in offers],
+            [offer.audit_ref for offer in offers],
+        )
+        rows = await tx.fetch(
+            _SQL.offers_insert,
+            [offer.customer for offer in offers],
+            [offer.offer_id for offer in offers],
+            [offer.pseudonym for offer in offers],
+            batch.created_at,
+            batch.marketer.marketer,
+            batch.marketer.name,
+            batch.marketer.entity,
+            batch.marketer.contact,
+            batch.marketer.level,
+            batch.exchange,
+            batch.terms,
+            batch.text,
+            batch.one_time,
+            batch.decision_deadline,
+            batch.valid_until,
+        )
+        return {row["consent_id"] for row in rows}
+
+    async def add_rule(self, tx: Tx, customer: str, rule: RuleRecord) -> None:
+        """Add a rule."""
+        await tx.execute(
+            _SQL.rule_insert,
+            customer,
+            rule.rule_id,
+            rule.effect,
+            rule.scope.marketer,
+            rule.scope.least_level or 0,
+            rule.terms,
+            rule.created_at,
+        )
+
+    async def end_rule(self, tx: Tx, customer: str, rule_id: str, at: datetime) -> bool:
+        """End a standing rule; whether there was one."""
+        return bool(await tx.fetchval(_SQL.rule_end, customer, rule_id, at))
+
+    async def rules(self, customer: str, page: Page) -> list[RuleRecord]:
+        """A page of standing rules, newest first."""
+        rows = await self.db.fetch(_SQL.rules_page, customer, page.before, page.before_id, page.size)
+        return [
+            RuleRecord(row["rule_id"], Effect(row["effect"]), _scope(row), row["terms"], row["created_at"])
+            for row in rows
+        ]
+
+    async def consent(self, tx: Tx | Database, customer: str, consent_id: str) -> ConsentRecord | None:
+        """One offer or consent of the customer's."""
+        row = await tx.fetchrow(_SQL.consent_find, customer, consent_id)
+        return _consent(row) if row else None
+
+    async def consents(self, customer: str, page: Page) -> list[ConsentRecord]:
+        """A page of what was agreed, newest first."""
+        return await self._page(customer, page, agreed=True, open_at=None)
+
+    async def offers(self, customer: str, page: Page, open_at: datetime | None) -> list[ConsentRecord]:
+        """A page of the inbox, newest first; only offers that are open at a moment, if one is given."""
+        return await self._page(customer, page, agreed=False, open_at=open_at)
+
+    async def _page(self, customer: str, page: Page, *, agreed: bool, open_at: datetime | None) -> list[ConsentRecord]:
+        rows = await self.db.fetch(
+            _SQL.consents_page,
+            customer,
+            page.before,
+            page.before_id,
+            page.size,
+            agreed,
+            open_at is not None,
+            open_at,
+        )
+        return [_consent(row) for row in rows]
+
+    async def agree(self, tx: Tx, customer: str, agreed: ConsentRecord, at: datetime) -> None:
+        """Make an offer a consent, with its artefact and what opens its leaf."""
+        await tx.execute(
+            _SQL.consent_agree,
+            customer,
+            agreed.consent_id,
+            agreed.artefact,
+            agreed.salt,
+            agreed.detail,
+            at,
+            agreed.terms,
+        )
+
+    async def move(self, tx: Tx, customer: str, consent_id: str, state: State) -> None:
+        """Change a consent's state."""
+        await tx.execute(_SQL.consent_move, customer, consent_id, state)
+
+    async def revoke(self, tx: Tx, customer: str, consent_id: str, at: datetime, by: str) -> None:
+        """End a consent."""
+        await tx.execute(_SQL.consent_revoke, customer, consent_id, at, by)
+
+    async def settlements(self, tx: Tx | Database, customer: str, consent_id: str) -> list[SettlementRecord]:
+        """The releases committed under a consent, oldest first."""
+        rows = await tx.fetch(_SQL.settlements_of, customer, consent_id)
+        return [SettlementRecord(row["release_id"], row["exchange"], row["settled_at"]) for row in rows]
+
+    async def settle(self, items: Sequence[SettleItem], audit_limit: timedelta) -> list[Settled]:
+        """Commit releases or refuse them, in the order given: one autocommitted call of one function."""
+        rows = await self.db.fetch(_SQL.settle, [item.row() for item in items], audit_limit)
+        return [Settled(*row) for row in rows]
+
+    async def schedule_notice(
+        self, tx: Tx, customer: str, consent: ConsentRecord, notice: str, *, notice_id: str, due: datetime
+    ) -> None:
+        """Plan what the consent's marketer will be told."""
+        await tx.execute(
+            _SQL.notice_schedule,
+            notice_id,
+            due,
+            customer,
+            consent.consent_id,
+            consent.marketer.marketer,
+            consent.pseudonym,
+            notice,
+        )
+
+    async def cancel_notice(self, tx: Tx, customer: str, consent_id: str, notice: str) -> bool:
+        """Drop a pending notice; whether there was one."""
+        return bool(await tx.fetchval(_SQL.notice_cancel, customer, consent_id, notice))
+
+    async def take_notices(self, tx: Tx, now: datetime) -> list[DueNotice]:
+        """Take up to 100 notices that are due; they are gone if the transaction commits."""
+        rows = await tx.fetch(_SQL.notices_take, now)
+        return [
+            DueNotice(row["consent_id"], row["marketer"], row["pseudonym"], row["notice"], row["audit_ref"])
+            for row in rows
+        ]
+
+    async def logged(self, tx: Tx, seq: int) -> None:
+        """Note how far audit has logged this service's stream."""
+        await tx.execute(_SQL.audit_progress_set, seq)
+
+    async def suspend(self, tx: Tx, marketer: str, *, suspended: bool) -> None:
+        """Note whether a marketer is suspended."""
+        await tx.execute(_SQL.marketer_suspend if suspended else _SQL.marketer_reinstate, marketer)
+
+
+def _rule(row: Any) -> Rule:
+    terms = terms_from(termspb.Terms.FromString(row["terms"]))
+    return Rule(row["rule_id"], Effect(row["effect"]), _scope(row), terms)
+
+
+def _scope(row: Any) -> Scope:
+    return Scope(row["scope_marketer"], Level(row["scope_level"]) if row["scope_level"] else None)
+
+
+def _live(row: Any) -> LiveConsent:
+    terms = terms_from(termspb.Terms.FromString(row["terms"]))
+    return LiveConsent(row["consent_id"], row["state"] == State.PAUSED, row["used"], terms)
+
+
+def _consent(row: Any) -> ConsentRecord:
+    return ConsentRecord(
+        consent_id=row["consent_id"],
+        state=State(row["state"]),
+        marketer=MarketerRecord(
+            row["marketer"],
+            row["marketer_name"],
+            row["marketer_entity"],
+            row["marketer_contact"],
+            row["marketer_level"],
+        ),
+        pseudonym=row["pseudonym"],
+        exchange=row["exchange"],
+        terms=row["terms"],
+        offer_text=row["offer_text"],
+        rule_id=row["rule_id"],
+        artefact=row["artefact"],
+        salt=row["salt"] or b"",
+        detail=row["detail"] or b"",
+        decision_deadline=row["decision_deadline"],
+        valid_until=row["valid_until"],
+        created_at=row["created_at"],
+        revoked_at=row["revoked_at"],
+        revoked_by=row["revoked_by"],
+    )

@@ -1,0 +1,143 @@
+"""Consent's records between wire and value."""
+
+import base64
+import binascii
+from datetime import UTC, datetime
+
+from parley.common.v1 import receipt_pb2 as receiptpb
+from parley.common.v1 import terms_pb2 as termspb
+from parley.consent.v1 import consent_pb2 as consentpb
+from parley_consent.domain.deciding import Effect, Scope
+from parley_consent.domain.records import ConsentRecord, Page, RuleRecord, SettlementRecord
+from parley_consent.domain.states import at
+from parley_consent.faults import InvalidConsentPurpose, InvalidDateRange
+from parley_crypto.commitment import Opening
+from parley_kit.faults import InvalidRequest, NotSupportedYet, Violation
+from parley_terms.purposes import PURPOSES
+from parley_terms.terms import Level, Terms
+from parley_terms.wire import terms_from, timestamp
+
+_LONGEST_PAGE, _DEFAULT_PAGE = 1000, 100
+_END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
+
+
+def checked_terms(message: termspb.Terms, prefix: str) -> Terms:
+    """Read a rule's terms. Raises NotSupportedYet, InvalidConsentPurpose, InvalidDateRange."""
+    terms = terms_from(message)
+    if terms.unsupported:
+        raise NotSupportedYet(
+            violations=[Violation(f"{prefix}.{path}", "not enforced yet") for path in terms.unsupported]
+        )
+    if not terms.purposes <= PURPOSES.keys():
+        raise InvalidConsentPurpose
+    start, end = terms.validity.start, terms.validity.end
+    if terms.decision_deadline or (start and end and end <= start):
+        raise InvalidDateRange
+    return terms
+
+
+def scope_from(message: consentpb.RuleScope) -> Scope:
+    """Read a scope. Raises InvalidRequest where none is chosen."""
+    match message.WhichOneof("scope"):
+        case "marketer":
+            return Scope(marketer=message.marketer)
+        case "least_level" if message.least_level:
+            return Scope(least_level=Level(message.least_level))
+        case "everyone":
+            return Scope()
+    raise InvalidRequest(violations=[Violation("rule.scope", "choose a marketer, a level, or everyone")])
+
+
+def rule_to(rule: RuleRecord) -> consentpb.Rule:
+    """Write a rule."""
+    scope = consentpb.RuleScope(everyone=consentpb.Everyone())
+    if rule.scope.marketer:
+        scope = consentpb.RuleScope(marketer=rule.scope.marketer)
+    elif rule.scope.least_level:
+        scope = consentpb.RuleScope(least_level=termspb.VerificationLevel.ValueType(rule.scope.least_level))
+    return consentpb.Rule(
+        name=f"rules/{rule.rule_id}",
+        effect=consentpb.RuleEffect.ValueType(rule.effect),
+        scope=scope,
+        terms=termspb.Terms.FromString(rule.terms),
+        create_time=timestamp(rule.created_at),
+    )
+
+
+def effect_from(message: consentpb.Rule) -> Effect:
+    """Read an effect, which the rules of the field have made sure is there."""
+    return Effect(message.effect)
+
+
+def offer_to(record: ConsentRecord, now: datetime) -> consentpb.Offer:
+    """Write an offer, with the state it has now."""
+    return consentpb.Offer(
+        name=f"offers/{record.consent_id}",
+        state=_state(record, now),
+        marketer=record.marketer.marketer,
+        marketer_display_name=record.marketer.name,
+        marketer_level=termspb.VerificationLevel.ValueType(record.marketer.level),
+        terms=termspb.Terms.FromString(record.terms),
+        text=record.offer_text,
+        exchange=record.exchange,
+        create_time=timestamp(record.created_at),
+    )
+
+
+def consent_to(
+    record: ConsentRecord, now: datetime, settlements: list[SettlementRecord] | None = None
+) -> consentpb.Consent:
+    """Write a consent, with the state it has now."""
+    message = consentpb.Consent(
+        name=f"consents/{record.consent_id}",
+        state=_state(record, now),
+        marketer=record.marketer.marketer,
+        marketer_display_name=record.marketer.name,
+        pseudonym=record.pseudonym,
+        terms=termspb.Terms.FromString(record.terms),
+        artefact=record.artefact,
+        rule=f"rules/{record.rule_id}" if record.rule_id else "",
+        create_time=timestamp(record.created_at),
+        revoked_by=record.revoked_by,
+        settlements=[
+            consentpb.Settlement(
+                release_id=settlement.release_id,
+                exchange=settlement.exchange,
+                settle_time=timestamp(settlement.settled_at),
+            )
+            for settlement in settlements or []
+        ],
+    )
+    if record.revoked_at:
+        message.revoke_time.CopyFrom(timestamp(record.revoked_at))
+    return message
+
+
+def opening_to(opening: Opening | None) -> receiptpb.Opening | None:
+    """Write what opens a receipt."""
+    return receiptpb.Opening(salt=opening.salt, detail=opening.detail) if opening else None
+
+
+def _state(record: ConsentRecord, now: datetime) -> consentpb.ConsentState.ValueType:
+    state = at(record.state, record.decision_deadline, record.valid_until, now)
+    return consentpb.ConsentState.ValueType(state)
+
+
+def page_from(size: int, token: str) -> Page:
+    """Read where a page starts. Raises InvalidRequest."""
+    length = min(size or _DEFAULT_PAGE, _LONGEST_PAGE)
+    if not token:
+        return Page(_END_OF_TIME, "", length)
+    try:
+        moment, _, last = base64.urlsafe_b64decode(token.encode()).decode().partition(" ")
+        return Page(datetime.fromisoformat(moment), last, length)
+    except (ValueError, binascii.Error):
+        raise InvalidRequest(violations=[Violation("page_token", "not a token of this list")]) from None
+
+
+def next_token(page: Page, ends: list[tuple[datetime, str]]) -> str:
+    """Write where the next page starts: behind the last of this one, if it is full."""
+    if len(ends) < page.size:
+        return ""
+    moment, last = ends[-1]
+    return base64.urlsafe_b64encode(f"{moment.isoformat()} {last}".encode()).decode()

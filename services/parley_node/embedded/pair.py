@@ -1,0 +1,108 @@
+"""The pair: PostgreSQL and Valkey, started or adopted, kept up while somebody owns them."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from parley_node.embedded import postgres, valkey
+from parley_node.embedded.errors import ServersUnavailable
+from parley_node.embedded.identity import choose
+from parley_node.embedded.locate import Binaries, locate
+from parley_node.embedded.paths import Layout, create, layout, try_lock
+from parley_node.embedded.supervise import Launch, Supervisor
+
+_ADOPT_WAIT_S = 60.0  # another process may be making the pair just now
+_ADOPT_POLL_S = 0.02
+
+
+@dataclass(frozen=True)
+class ServerPair:
+    """
+    A running PostgreSQL and Valkey.
+
+    ``provider`` names where they come from, for people. ``adopted``: another process owns them, and they end with it.
+    """
+
+    valkey_url: str
+    provider: str
+    adopted: bool
+    where: Layout
+
+    def postgres_dsn(self, database: str, role: str) -> str:
+        """URL of a database for a role. No password: who reaches the socket, in its 0700 directory, is trusted."""
+        return postgres.dsn(self.where, database, role)
+
+    @property
+    def admin_dsn(self) -> str:
+        """URL of the superuser, for making databases and roles."""
+        return self.postgres_dsn("postgres", postgres.SUPERUSER)
+
+
+@asynccontextmanager
+async def servers(data_dir: Path) -> AsyncIterator[ServerPair]:
+    """
+    A pair on ``data_dir``, which is created where missing.
+
+    Whoever comes first owns it: starts it, starts again what dies, and stops it on leaving. Whoever comes while it runs
+    adopts it and leaves it alone. An owner that is killed takes the servers with it, and the next one waits for them to
+    be gone. Raises ServersUnavailable, with the next step in its message.
+    """
+    binaries, where = locate(), layout(data_dir)
+    try:
+        await asyncio.to_thread(create, where)
+        lock = await _lock_unless_running(where)
+    except OSError as refusal:
+        raise ServersUnavailable(f"{refusal.filename}: {refusal.strerror}: choose another data directory") from refusal
+    if lock is None:
+        yield _pair(where, binaries, adopted=True)
+        return
+    try:
+        async with _supervised(where, binaries):
+            yield _pair(where, binaries, adopted=False)
+    finally:
+        os.close(lock)
+
+
+async def _lock_unless_running(where: Layout) -> int | None:
+    """Become the owner (an open lock), or answer None once another owner's servers are up."""
+    for _ in range(int(_ADOPT_WAIT_S / _ADOPT_POLL_S)):
+        if (lock := try_lock(where.owner_lock)) is not None:
+            return lock
+        if await asyncio.to_thread(_both_ready, where):
+            return None
+        await asyncio.sleep(_ADOPT_POLL_S)
+    raise ServersUnavailable(f"another process owns {where.root} but its servers do not answer: see its logs there")
+
+
+def _both_ready(where: Layout) -> bool:
+    return postgres.ready(where) and valkey.ready(where)
+
+
+@asynccontextmanager
+async def _supervised(where: Layout, binaries: Binaries) -> AsyncIterator[None]:
+    supervisors = [
+        _supervisor("postgres", where, lambda: postgres.prepare(where, choose(binaries, where))),
+        _supervisor("valkey", where, lambda: valkey.prepare(where, binaries.valkey_server)),
+    ]
+    for supervisor in supervisors:
+        supervisor.start()
+    try:
+        await asyncio.gather(*(asyncio.wrap_future(supervisor.up) for supervisor in supervisors))
+        yield
+    finally:
+        await asyncio.shield(_stop(supervisors))
+
+
+def _supervisor(name: str, where: Layout, prepare: Callable[[], Launch]) -> Supervisor:
+    return Supervisor(name, prepare=prepare, lock=where.lock(name), log=where.log(name))
+
+
+async def _stop(supervisors: Sequence[Supervisor]) -> None:
+    await asyncio.gather(*(asyncio.to_thread(supervisor.stop) for supervisor in supervisors))
+
+
+def _pair(where: Layout, binaries: Binaries, *, adopted: bool) -> ServerPair:
+    return ServerPair(valkey_url=valkey.url(where), provider=binaries.provider, adopted=adopted, where=where)

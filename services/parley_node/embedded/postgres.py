@@ -1,0 +1,173 @@
+"""PostgreSQL on a Unix socket: made once, refused when it is another major's, ready when it says so."""
+
+import re
+import shutil
+import signal
+import socket
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from parley_node.embedded.errors import ServersUnavailable
+from parley_node.embedded.identity import Identity
+from parley_node.embedded.paths import Layout
+from parley_node.embedded.supervise import Launch
+
+PORT = 5432  # only names the socket file: there is no TCP
+SUPERUSER = "parley"
+
+_PID_FILE = "postmaster.pid"
+_STATUS_LINE = 7  # PostgreSQL, src/include/utils/pidfile.h: LOCK_FILE_LINE_PM_STATUS, from 0
+_PEERCRED = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
+
+
+def dsn(where: Layout, database: str, role: str) -> str:
+    """URL of a database for a role, over the socket."""
+    socket_directory = quote(str(where.postgres_sockets), safe="/")
+    return f"postgresql://{quote(role, safe='')}@/{quote(database, safe='')}?host={socket_directory}&port={PORT}"
+
+
+def prepare(where: Layout, identity: Identity) -> Launch:
+    """
+    Make the data directory where there is none, and say how to start on it.
+
+    Raises ServersUnavailable when initdb fails or the directory belongs to another major version.
+    """
+    identity.give(where.postgres_sockets)
+    if where.postgres_data.exists():
+        identity.give(where.postgres_data)
+        refuse_other_major(where.postgres_data, _major(identity))
+    else:
+        _initialise(where, identity)
+    return Launch(
+        command=[str(identity.pginstall / "bin" / "postgres"), "-D", str(where.postgres_data), *_options(where)],
+        stop=signal.SIGINT,  # fast shutdown: ends sessions, writes a checkpoint
+        ready=lambda pid: ready(where, pid),
+        leash=identity.options,
+        tidy=lambda: remove_stale_locks(where),
+    )
+
+
+def settings(where: Layout) -> Mapping[str, str]:
+    """
+    Server settings; everything else is PostgreSQL's default, fsync and synchronous_commit among it.
+
+    Statements, parameters and constraint details may hold values of customers: none of them reaches the log, and
+    errors of statements are not logged at all (``log`` ranks above ``error`` there).
+    """
+    return {
+        "listen_addresses": "",
+        "unix_socket_directories": str(where.postgres_sockets),
+        "unix_socket_permissions": "0700",
+        "port": str(PORT),
+        "max_connections": "200",
+        "shared_buffers": "64MB",
+        "timezone": "UTC",
+        "log_timezone": "UTC",
+        "log_min_messages": "log",
+        "log_min_error_statement": "panic",
+        "log_error_verbosity": "terse",
+        "log_parameter_max_length_on_error": "0",
+        "log_checkpoints": "off",
+    }
+
+
+def ready(where: Layout, pid: int | None = None) -> bool:
+    """
+    Whether PostgreSQL takes connections, and is process ``pid`` where one is given.
+
+    Its pid file is read first, so that a server in recovery isn't bothered; the socket proves that the file isn't stale.
+    """
+    lines = _lines(where.postgres_data / _PID_FILE)
+    if len(lines) <= _STATUS_LINE or lines[_STATUS_LINE].strip() != "ready":
+        return False
+    listener = listener_of(where.postgres_sockets / f".s.PGSQL.{PORT}")
+    return listener is not None and pid in (None, listener)
+
+
+def listener_of(path: Path) -> int | None:
+    """Process id of who listens on a Unix socket (SO_PEERCRED), or None when nobody does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return None
+        pid, _, _ = _PEERCRED.unpack(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size))
+    return int(pid)
+
+
+def refuse_other_major(data: Path, major: str) -> None:
+    """Raise ServersUnavailable, saying how to move on, when ``data`` was made by another major version."""
+    made_by = (data / "PG_VERSION").read_text().strip()
+    if made_by != major:
+        raise ServersUnavailable(
+            f"{data} was made by PostgreSQL {made_by} and this is {major}: start it once more with {made_by}, dump it "
+            f"(`pg_dumpall > parley.sql`), move {data} away, start Parley, and load the dump (`psql -f parley.sql`)",
+        )
+
+
+def remove_stale_locks(where: Layout) -> None:
+    """
+    Remove lock files whose process id now belongs to something else.
+
+    PostgreSQL cleans up after dead processes itself, but takes any living one for a postmaster, and after a reboot or
+    in a container the same small ids come round again. A living process whose working directory is the data
+    directory is a server, whoever started it, and its files stay.
+    """
+    for path in (where.postgres_data / _PID_FILE, where.postgres_sockets / f".s.PGSQL.{PORT}.lock"):
+        lines = _lines(path)
+        if lines and not serves(lines[0].strip(), where.postgres_data):
+            path.unlink(missing_ok=True)
+
+
+def serves(pid: str, data: Path) -> bool:
+    """Whether a process with this id may be a server on ``data``; a dead one counts, as PostgreSQL judges those better."""
+    process = Path("/proc") / pid.lstrip("-")
+    try:
+        return (process / "cwd").resolve(strict=True) == data.resolve()
+    except OSError:
+        return not process.exists()
+
+
+def _initialise(where: Layout, identity: Identity) -> None:
+    """Make the data directory under another name first: one that has its name is whole."""
+    unfinished = where.root / "postgres.new"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(0o700)
+    identity.give(unfinished)
+    made = identity.run(
+        [
+            "initdb",
+            "-D",
+            str(unfinished),
+            "-U",
+            SUPERUSER,
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--no-instructions",
+        ],
+    )
+    if made.returncode != 0:
+        raise ServersUnavailable(f"initdb failed as {identity.label}: {made.stderr.strip()}")
+    unfinished.rename(where.postgres_data)
+
+
+def _major(identity: Identity) -> str:
+    asked = identity.run(["postgres", "-V"])
+    found = re.search(r"\) (\d+)", asked.stdout)
+    if found is None:
+        raise ServersUnavailable(f"PostgreSQL does not run here as {identity.label}: {asked.stderr.strip()}")
+    return found[1]
+
+
+def _options(where: Layout) -> list[str]:
+    return [part for name, value in settings(where).items() for part in ("-c", f"{name}={value}")]
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,166 @@
+"""
+Keep one server running from a thread of its own.
+
+A thread, because the parent-death signal fires when the *thread* that forked ends: this one lives exactly as long as
+its server is wanted.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import structlog
+
+from parley_node.embedded import leash
+from parley_node.embedded.errors import ServersUnavailable
+
+_POLL_S = 0.005
+_LOCK_WAIT_S = 15.0  # for a killed owner's servers to shut down; PostgreSQL writes a checkpoint first
+_STOP_WAIT_S = 20.0
+_PATIENCE = 4  # failed starts before the first success
+_LONGEST_PAUSE_S = 2.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """
+    How to start one server.
+
+    ``leash`` are options of :mod:`leash` that give up root; ``stop`` is the signal that asks the server to end, also
+    when its parent dies; ``tidy`` runs before each start; ``ready`` says whether the process with this id answers.
+    """
+
+    command: Sequence[str]
+    stop: signal.Signals
+    ready: Callable[[int], bool]
+    leash: Sequence[str] = ()
+    tidy: Callable[[], None] = lambda: None
+
+
+def leash_command(options: Sequence[str], stop: signal.Signals, command: Sequence[str]) -> list[str]:
+    """Command line that becomes ``command`` on a leash held by the calling thread."""
+    tied = ("--parent", str(os.getpid()), "--signal", str(int(stop)), *options)
+    return [sys.executable, "-I", "-S", leash.__file__, *tied, "--", *command]
+
+
+def server_environment() -> dict[str, str]:
+    """Environment of every server: nothing inherited, neither secrets nor PGPORT and its kin."""
+    return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+
+
+class Supervisor(threading.Thread):
+    """
+    One server, started again whenever it dies until :meth:`stop`.
+
+    ``prepare`` runs first, in the thread, and answers how to launch. ``up`` resolves when the server first answers, or
+    fails with ServersUnavailable after a few failed starts; later deaths are healed for as long as it takes.
+    """
+
+    def __init__(self, name: str, *, prepare: Callable[[], Launch], lock: Path, log: Path) -> None:
+        super().__init__(name=f"parley-{name}", daemon=True)
+        self.up: Future[None] = Future()
+        self._server = name
+        self._prepare = prepare
+        self._lock = lock
+        self._log_file = log
+        self._mutex = threading.Lock()
+        self._stopping = threading.Event()
+        self._launch: Launch | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def run(self) -> None:
+        """Body of the thread."""
+        self.up.set_running_or_notify_cancel()  # from here on nobody who gives up waiting can cancel it
+        try:
+            self._launch = self._prepare()
+            self._keep_up(self._launch)
+        except BaseException as failure:  # noqa: BLE001 - whoever waits for `up` raises it
+            self._fail(failure)
+
+    def stop(self) -> None:
+        """End the server and wait until it is gone; safe at any moment, from any other thread. Blocks."""
+        with self._mutex:
+            self._stopping.set()
+            self._signal(self._launch.stop if self._launch else signal.SIGTERM)
+        self.join(_STOP_WAIT_S)
+        if self.is_alive():
+            self._signal(signal.SIGKILL)
+            self.join()
+
+    def _keep_up(self, launch: Launch) -> None:
+        failures = 0
+        while process := self._spawn(launch):
+            failures = 0 if self._came_up(process, launch) else failures + 1
+            code = process.wait()
+            if self._stopping.is_set():
+                return
+            if failures == _PATIENCE and not self.up.done():
+                raise ServersUnavailable(f"{self._server} did not start (exit {code}): {self._last_words()}")
+            _log.warning("server_restarted", service=self._server, code=code, attempt=failures)
+            self._stopping.wait(pause(failures))
+
+    def _spawn(self, launch: Launch) -> subprocess.Popen[bytes] | None:
+        """Start the server, or nothing once it is to stop."""
+        with self._mutex:
+            if self._stopping.is_set():
+                return None
+            launch.tidy()
+            self._process = self._popen(launch)
+            return self._process
+
+    def _popen(self, launch: Launch) -> subprocess.Popen[bytes]:
+        locked = ("--lock", str(self._lock), "--lock-wait", str(_LOCK_WAIT_S))
+        with private_append(self._log_file) as log:
+            return subprocess.Popen(  # noqa: S603 - our own binaries
+                leash_command((*locked, *launch.leash), launch.stop, launch.command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=server_environment(),
+                cwd="/",
+                start_new_session=True,  # a terminal's Ctrl-C is the owner's to answer, not the servers'
+            )
+
+    def _came_up(self, process: subprocess.Popen[bytes], launch: Launch) -> bool:
+        while process.poll() is None:
+            if launch.ready(process.pid):
+                if not self.up.done():
+                    self.up.set_result(None)
+                return True
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_POLL_S)
+        return False
+
+    def _fail(self, failure: BaseException) -> None:
+        if not self.up.done():
+            self.up.set_exception(failure)
+        else:
+            _log.error("server_abandoned", service=self._server, error_type=type(failure).__name__)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    def _last_words(self) -> str:
+        lines = self._log_file.read_text(errors="replace").splitlines()[-4:]
+        return " / ".join([*lines, f"see {self._log_file}"])
+
+
+def pause(failures: int) -> float:
+    """Seconds before the next start after this many failed ones in a row."""
+    return min(_LONGEST_PAUSE_S, 0.05 * 2.0**failures)
+
+
+def private_append(path: Path) -> BinaryIO:
+    """Open a file to append to, created for this user alone."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab")

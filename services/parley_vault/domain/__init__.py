@@ -1,0 +1,1 @@
+"""What vault decides, pure and synchronous."""

@@ -1,0 +1,167 @@
+"""
+Finding candidates: the matching index, kept in step with what is committed.
+
+Whoever changes items does it inside :meth:`Finder.changing`. Its end takes the subjects out of the index at once, whatever
+happened, and reads them again from the database: what is in doubt isn't matched on.
+"""
+
+import asyncio
+import base64
+import binascii
+import heapq
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+from structlog.typing import FilteringBoundLogger
+
+from parley_crypto.jws import Keys, StatementInvalid
+from parley_crypto.keyring import CiphertextInvalid, KeyRing
+from parley_crypto.statements import Card, verify_card
+from parley_crypto.subject_ref import CandidateRef, seal_candidate
+from parley_kit.clock import Clock
+from parley_kit.faults import InvalidRequest, Unauthenticated, Violation
+from parley_terms.terms import Criteria, Level
+from parley_terms.values import Catalogue
+from parley_vault.domain.items import check
+from parley_vault.domain.matching import Fact, Index, order_of
+from parley_vault.offload import work
+from parley_vault.safe import Kept, Safe
+from parley_vault.store import Store
+
+_PAGE = 5_000
+_RETRY_AFTER = 0.5
+
+
+class Finder:
+    """The index, and its upkeep. ``run`` is to be run for as long as the service is."""
+
+    def __init__(self, store: Store, safe: Safe, catalogue: Catalogue, log: FilteringBoundLogger) -> None:
+        self.index = Index(catalogue)
+        self._store, self._safe, self._log = store, safe, log
+        self._stale: set[str] = set()
+        self._woken = asyncio.Event()
+        self._reading = asyncio.Lock()
+
+    async def rebuild(self) -> None:
+        """Read every discoverable item: once, before anything is served."""
+        after, count = ("", ""), 0
+        while page := await self._store.discoverable_page(after, _PAGE):
+            self._add(await work(len(page), partial(self._facts, page)))
+            after, count = (page[-1].place.subject, page[-1].place.attribute), count + len(page)
+            self._log.info("index_rebuilding", count=count)
+        self._log.info("index_rebuilt", count=count)
+
+    @asynccontextmanager
+    async def changing(self, subjects: Iterable[str]) -> AsyncIterator[None]:
+        """Keep the index in step with what the block commits for these subjects."""
+        try:
+            yield
+        finally:
+            for subject in subjects:
+                self.index.forget(subject)
+                self._stale.add(subject)
+            self._woken.set()
+        await self.catch_up()
+
+    async def catch_up(self) -> None:
+        """Read what has changed, in one statement for all who wait. Raises what the database raises; nothing is lost then."""
+        async with self._reading:
+            reading, self._stale = self._stale, set()
+            try:
+                kept = await self._store.discoverable_of(reading) if reading else []
+                facts = await work(len(kept), partial(self._facts, kept))
+            except BaseException:
+                self._stale |= reading
+                raise
+            # Who has changed again since is in doubt again.
+            self._add({subject: found for subject, found in facts.items() if subject not in self._stale})
+
+    async def run(self) -> None:
+        """Catch up with changes whose callers went away or met an error, until cancelled."""
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            try:
+                await self.catch_up()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the subjects stay out of the index until it is over
+                self._log.warning("index_behind", count=len(self._stale), error_type=type(error).__name__)
+                self._woken.set()
+                await asyncio.sleep(_RETRY_AFTER)
+
+    def _add(self, facts: Mapping[str, Mapping[str, Fact]]) -> None:
+        for subject, found in facts.items():
+            self.index.add(subject, found)
+
+    def _facts(self, kept: Iterable[Kept]) -> dict[str, dict[str, Fact]]:
+        facts: dict[str, dict[str, Fact]] = defaultdict(dict)
+        for item in kept:
+            try:
+                facts[item.place.subject][item.place.attribute] = Fact(self._safe.text(item), Level(item.level))
+            except CiphertextInvalid as error:
+                self._log.warning("item_refused", error_type=type(error).__name__)
+        return facts
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What a marketer asks for in an exchange, a page at a time."""
+
+    card: str
+    exchange: str
+    criteria: Criteria
+    size: int
+    token: str
+
+
+@dataclass(frozen=True)
+class Matcher:
+    """Answers who matches, in an order that says nothing."""
+
+    finder: Finder
+    catalogue: Catalogue
+    clock: Clock
+    identity: Keys
+    candidates: KeyRing = field(repr=False)
+    order_key: bytes = field(repr=False)
+
+    async def match(self, search: Search) -> tuple[list[bytes], str]:
+        """
+        Sealed candidates, and the token of the next page (empty: that was the last).
+
+        The order of an exchange is fixed, so pages neither overlap nor skip anyone who matches throughout. Raises
+        Unauthenticated, InvalidRequest, AttributeUnknown, InvalidValue.
+        """
+        card = self._card(search.card)
+        after = _after(search.token)
+        check(self.catalogue, search.criteria, "criteria")
+        found = self.finder.index.find(search.criteria, Level(card.level))
+        return await work(len(found), partial(self._page, search, card, after, found))
+
+    def _card(self, statement: str) -> Card:
+        try:
+            return verify_card(statement, self.identity, self.clock.now())
+        except (StatementInvalid, KeyError, ValueError) as error:
+            raise Unauthenticated from error
+
+    def _page(self, search: Search, card: Card, after: bytes, found: Iterable[str]) -> tuple[list[bytes], str]:
+        ordered = ((order_of(self.order_key, search.exchange, subject), subject) for subject in found)
+        page = heapq.nsmallest(search.size + 1, (place for place in ordered if place[0] > after))
+        sealed = [self._seal(search, card, subject) for _, subject in page[: search.size]]
+        return sealed, _token(page, search.size)
+
+    def _seal(self, search: Search, card: Card, subject: str) -> bytes:
+        return seal_candidate(self.candidates, CandidateRef(subject, search.exchange, card.marketer))
+
+
+def _token(page: Sequence[tuple[bytes, str]], size: int) -> str:
+    return base64.urlsafe_b64encode(page[size - 1][0]).decode() if len(page) > size else ""
+
+
+def _after(token: str) -> bytes:
+    try:
+        return base64.b64decode(token, altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidRequest(violations=[Violation("page_token", "is none of ours")]) from None

@@ -1,0 +1,78 @@
+-- name: subjects_meet
+-- Makes rows for subjects that have none; in one order always, so that two calls can't deadlock.
+INSERT INTO subjects (subject, dek, created_at)
+SELECT met.subject, met.dek, $3 FROM unnest($1::text[], $2::bytea[]) AS met (subject, dek) ORDER BY met.subject
+ON CONFLICT (subject) DO NOTHING;
+
+-- name: subjects_lock
+-- Locks subjects for a change of their items, and answers their wrapped data keys.
+SELECT subject, dek FROM subjects WHERE subject = ANY($1) ORDER BY subject FOR UPDATE;
+
+-- name: items_latest
+-- The newest version of each item that is there, of pairs (subject, attribute).
+SELECT w.subject, w.attribute, s.dek, i.version, i.ciphertext, i.provenance, i.created_at, coalesce(d.level, 0) AS level
+FROM unnest($1::text[], $2::text[]) AS w (subject, attribute)
+JOIN subjects AS s ON s.subject = w.subject
+JOIN LATERAL (
+    SELECT version, ciphertext, provenance, created_at FROM items
+    WHERE items.subject = w.subject AND items.attribute = w.attribute ORDER BY version DESC LIMIT 1
+) AS i ON true
+LEFT JOIN discoverable AS d ON d.subject = w.subject AND d.attribute = w.attribute;
+
+-- name: items_page
+-- A page of one subject's items, each in its newest version, by attribute.
+SELECT DISTINCT ON (i.attribute)
+    i.subject, i.attribute, s.dek, i.version, i.ciphertext, i.provenance, i.created_at, coalesce(d.level, 0) AS level
+FROM items AS i
+JOIN subjects AS s ON s.subject = i.subject
+LEFT JOIN discoverable AS d ON d.subject = i.subject AND d.attribute = i.attribute
+WHERE i.subject = $1 AND i.attribute COLLATE "C" > $2
+ORDER BY i.attribute COLLATE "C", i.version DESC LIMIT $3;
+
+-- name: item_versions
+-- The newest 1,000 versions of one item, newest first; only the newest can be discoverable.
+SELECT i.subject, i.attribute, s.dek, i.version, i.ciphertext, i.provenance, i.created_at,
+    CASE WHEN row_number() OVER (ORDER BY i.version DESC) = 1 THEN coalesce(d.level, 0) ELSE 0 END AS level
+FROM items AS i
+JOIN subjects AS s ON s.subject = i.subject
+LEFT JOIN discoverable AS d ON d.subject = i.subject AND d.attribute = i.attribute
+WHERE i.subject = $1 AND i.attribute = $2
+ORDER BY i.version DESC LIMIT 1000;
+
+-- name: items_delete
+-- Deletes an item with its history; answers the version that was newest, if any.
+WITH gone AS (DELETE FROM items WHERE subject = $1 AND attribute = $2 RETURNING version)
+SELECT max(version) FROM gone;
+
+-- name: discoverable_set
+-- Lets an item be matched on from a level up.
+INSERT INTO discoverable (subject, attribute, level) VALUES ($1, $2, $3)
+ON CONFLICT (subject, attribute) DO UPDATE SET level = excluded.level;
+
+-- name: discoverable_clear
+-- Lets nobody match on items any more: pairs (subject, attribute).
+DELETE FROM discoverable AS d USING unnest($1::text[], $2::text[]) AS w (subject, attribute)
+WHERE d.subject = w.subject AND d.attribute = w.attribute;
+
+-- name: discoverable_page
+-- A page of all discoverable items, each in its newest version, by subject and attribute.
+SELECT d.subject, d.attribute, s.dek, i.version, i.ciphertext, i.provenance, i.created_at, d.level
+FROM discoverable AS d
+JOIN subjects AS s ON s.subject = d.subject
+JOIN LATERAL (
+    SELECT version, ciphertext, provenance, created_at FROM items
+    WHERE items.subject = d.subject AND items.attribute = d.attribute ORDER BY version DESC LIMIT 1
+) AS i ON true
+WHERE (d.subject, d.attribute) > ($1, $2)
+ORDER BY d.subject, d.attribute LIMIT $3;
+
+-- name: discoverable_of
+-- The discoverable items of some subjects, each in its newest version.
+SELECT d.subject, d.attribute, s.dek, i.version, i.ciphertext, i.provenance, i.created_at, d.level
+FROM discoverable AS d
+JOIN subjects AS s ON s.subject = d.subject
+JOIN LATERAL (
+    SELECT version, ciphertext, provenance, created_at FROM items
+    WHERE items.subject = d.subject AND items.attribute = d.attribute ORDER BY version DESC LIMIT 1
+) AS i ON true
+WHERE d.subject = ANY($1);

@@ -1,0 +1,118 @@
+"""Releases: permits checked, exactly what they name opened, and sealed to the marketer. No record is kept."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC
+from functools import lru_cache
+
+from google.protobuf.message import DecodeError
+from structlog.typing import FilteringBoundLogger
+
+from parley.common.v1 import permit_pb2 as permitpb
+from parley_crypto.batch import Batch, BatchInvalid, verify_in_batch
+from parley_crypto.jws import Keys
+from parley_crypto.keyring import CiphertextInvalid, KeyRing
+from parley_crypto.release import seal_release
+from parley_crypto.signing import KeyInvalid, Signer, check_sealing_key
+from parley_crypto.subject_ref import RefInvalid, open_ref
+from parley_kit.clock import Clock
+from parley_terms.values import Catalogue
+from parley_terms.wire import field_from
+from parley_vault.domain.releasing import Permit, Refusal, refusal, release
+from parley_vault.offload import work
+from parley_vault.safe import Kept, Safe
+from parley_vault.store import Pair, Store
+
+READER = "vault"
+"""Whose refs these are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One release asked for: a sealed ref, and a permit with its place in the batch."""
+
+    ref: bytes
+    permit: permitpb.Permit
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A permit that holds, and the subject it holds for."""
+
+    subject: str
+    permit: Permit
+
+    def pairs(self) -> Iterator[Pair]:
+        """The items that it names."""
+        for one in self.permit.fields:
+            yield self.subject, one.attribute
+
+
+@dataclass(frozen=True)
+class Releases:
+    """Opens what permits allow."""
+
+    store: Store
+    safe: Safe
+    catalogue: Catalogue
+    clock: Clock
+    consent: Keys
+    signer: Signer
+    refs: KeyRing = field(repr=False)
+    host: str
+    log: FilteringBoundLogger
+
+    async def release(self, batch: permitpb.PermitBatch, asked: Sequence[Asked]) -> list[bytes | Refusal]:
+        """What came of each, in order: a sealed release or why there is none. All items are read in one statement."""
+        openings = await work(len(asked), lambda: [self._opening(batch, one) for one in asked])
+        pairs = {pair for opening in openings if isinstance(opening, Opening) for pair in opening.pairs()}
+        kept = await self.store.latest(sorted(pairs)) if pairs else {}
+        return await work(len(asked), lambda: [self._outcome(opening, kept) for opening in openings])
+
+    def _opening(self, batch: permitpb.PermitBatch, asked: Asked) -> Opening | Refusal:
+        try:
+            permit = self._permit(batch, asked.permit)
+            ref = open_ref(self.refs, READER, asked.ref)
+        except (BatchInvalid, DecodeError, KeyInvalid, RefInvalid, KeyError, ValueError):
+            return Refusal.INVALID
+        return refusal(permit, ref, self.host, self.clock.now()) or Opening(ref.subject, permit)
+
+    def _permit(self, batch: permitpb.PermitBatch, permit: permitpb.Permit) -> Permit:
+        signed = Batch(batch.root, batch.size, batch.signature)
+        verify_in_batch(self.consent[batch.key_id], signed, permit.body, permit.index, list(permit.proof))
+        body = permitpb.PermitBody.FromString(permit.body)
+        _check_key(body.sealing_key)
+        return _permit_from(body)
+
+    def _outcome(self, opening: Opening | Refusal, kept: Mapping[Pair, Kept]) -> bytes | Refusal:
+        if isinstance(opening, Refusal):
+            return opening
+        try:
+            values = {pair[1]: self.safe.text(kept[pair]) for pair in set(opening.pairs()) if pair in kept}
+        except CiphertextInvalid as error:
+            self.log.warning("item_refused", error_type=type(error).__name__)
+            return Refusal.DEFECT
+        return seal_release(self.signer, opening.permit.sealing_key, release(opening.permit, values, self.catalogue))
+
+
+@lru_cache(256)
+def _check_key(key: bytes) -> None:
+    """Only success is remembered: one marketer's key comes many times."""
+    check_sealing_key(key)
+
+
+def _permit_from(body: permitpb.PermitBody) -> Permit:
+    """Read a permit. Raises ValueError for a form that isn't one."""
+    validity = body.terms.timing.validity
+    return Permit(
+        release_id=body.release_id,
+        exchange=body.exchange,
+        consent=body.consent,
+        marketer=body.marketer,
+        pseudonym=body.pseudonym,
+        sealing_key=body.sealing_key,
+        fields=tuple(field_from(one) for one in body.fields),
+        vault_host=body.vault_host,
+        expires_at=body.expire_time.ToDatetime(tzinfo=UTC),
+        until=validity.end_time.ToDatetime(tzinfo=UTC) if validity.HasField("end_time") else None,
+    )

@@ -1,0 +1,204 @@
+"""The wire: proto to domain and back."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from parley.common.v1 import terms_pb2 as termspb
+from parley.vault.v1 import vault_pb2 as vaultpb
+from parley.vault.v1 import vault_pb2_grpc as vaultgrpc
+from parley_crypto.keyring import KeyRing
+from parley_crypto.subject_ref import RefInvalid, open_ref
+from parley_db.database import Database, Tx
+from parley_db.mutations import Mutations
+from parley_kit.faults import InvalidRequest, Violation
+from parley_rpc.principal import caller
+from parley_terms.terms import Criteria, Level
+from parley_terms.values import Attribute, Catalogue
+from parley_terms.wire import criteria_from, timestamp
+from parley_vault.commands import Acts, Imports
+from parley_vault.domain.items import Entry, Item, Provenance, canonical
+from parley_vault.domain.releasing import Refusal
+from parley_vault.events import Customer
+from parley_vault.finding import Finder, Matcher, Search
+from parley_vault.releases import READER, Asked, Releases
+from parley_vault.safe import Place
+
+_PAGE, _LONGEST_PAGE = 100, 1_000
+
+
+@dataclass(frozen=True)
+class VaultServicer(vaultgrpc.VaultServiceServicer):
+    """Serves ``parley.vault.v1.VaultService``."""
+
+    db: Database
+    mutations: Mutations
+    catalogue: Catalogue
+    acts: Acts
+    imports: Imports
+    finder: Finder
+    matcher: Matcher
+    releases: Releases
+    refs: KeyRing
+
+    async def ListAttributes(self, _request: vaultpb.ListAttributesRequest, _context: Any) -> Any:
+        """Answer the catalogue."""
+        return vaultpb.ListAttributesResponse(attributes=[_attribute_to(one) for one in self.catalogue.values()])
+
+    async def PutItems(self, request: vaultpb.PutItemsRequest, _context: Any) -> Any:
+        """Put items."""
+        who = _customer()
+        values = canonical(self.catalogue, _entered(who, request))
+
+        async def body(tx: Tx) -> vaultpb.PutItemsResponse:
+            return vaultpb.PutItemsResponse(versions=_versions(await self.acts.put(tx, who, values)))
+
+        async with self.finder.changing([who.subject]):
+            return await self.mutations.once(who.subject, request, vaultpb.PutItemsResponse, body)
+
+    async def GetItem(self, request: vaultpb.GetItemRequest, _context: Any) -> Any:
+        """Answer an item."""
+        return _item_to(await self.acts.get(_customer(), _attribute(request.name)))
+
+    async def ListItems(self, request: vaultpb.ListItemsRequest, _context: Any) -> Any:
+        """Answer a page of items."""
+        size = min(request.page_size or _PAGE, _LONGEST_PAGE)
+        items = await self.acts.page(_customer(), _after(request.page_token), size + 1)
+        token = _token(items[size - 1].attribute) if len(items) > size else ""
+        return vaultpb.ListItemsResponse(items=[_item_to(one) for one in items[:size]], next_page_token=token)
+
+    async def ListItemVersions(self, request: vaultpb.ListItemVersionsRequest, _context: Any) -> Any:
+        """Answer an item's history."""
+        items = await self.acts.versions(_customer(), _attribute(request.name))
+        return vaultpb.ListItemVersionsResponse(items=[_item_to(one) for one in items])
+
+    async def DeleteItem(self, request: vaultpb.DeleteItemRequest, _context: Any) -> Any:
+        """Delete an item with its history."""
+        who, attribute = _customer(), _attribute(request.name)
+        async with self.finder.changing([who.subject]):
+            await self.db.run("vault.DeleteItem", partial(self.acts.delete, who=who, attribute=attribute))
+        return vaultpb.DeleteItemResponse()
+
+    async def SetDiscoverable(self, request: vaultpb.SetDiscoverableRequest, _context: Any) -> Any:
+        """Set an item's switch."""
+        who, attribute = _customer(), _attribute(request.name)
+        level = Level(request.discoverable_to) if request.discoverable_to else None
+        act = partial(self.acts.set_discoverable, who=who, attribute=attribute, level=level)
+        async with self.finder.changing([who.subject]):
+            return _item_to(await self.db.run("vault.SetDiscoverable", act))
+
+    async def ImportItems(self, request: vaultpb.ImportItemsRequest, _context: Any) -> Any:
+        """Import items."""
+        values = canonical(self.catalogue, self._imported(request))
+        async with self.finder.changing({value.subject for value in values}):
+            count = await self.db.run("vault.ImportItems", partial(self.imports.put, values=values))
+        return vaultpb.ImportItemsResponse(new_versions=count)
+
+    async def Match(self, request: vaultpb.MatchRequest, _context: Any) -> Any:
+        """Answer a page of candidates."""
+        size = min(request.page_size or _LONGEST_PAGE, _LONGEST_PAGE)
+        criteria = _criteria(request.criteria)
+        search = Search(request.marketer_card, request.exchange, criteria, size, request.page_token)
+        refs, token = await self.matcher.match(search)
+        return vaultpb.MatchResponse(candidate_refs=refs, next_page_token=token)
+
+    async def Release(self, request: vaultpb.ReleaseRequest, _context: Any) -> Any:
+        """Open what permits allow."""
+        asked = [Asked(entry.vault_ref, entry.permit) for entry in request.entries]
+        outcomes = await self.releases.release(request.batch, asked)
+        return vaultpb.ReleaseResponse(outcomes=[_outcome_to(outcome) for outcome in outcomes])
+
+    def _imported(self, request: vaultpb.ImportItemsRequest) -> list[Entry]:
+        entries = []
+        for index, entry in enumerate(request.entries):
+            subject = self._subject(entry.vault_ref, f"entries[{index}].vault_ref")
+            for place, item in enumerate(entry.items):
+                entries.append(_imported(f"entries[{index}].items[{place}]", subject, item))
+        return entries
+
+    def _subject(self, ref: bytes, path: str) -> str:
+        try:
+            return open_ref(self.refs, READER, ref).subject
+        except RefInvalid:
+            raise InvalidRequest(violations=[Violation(path, "is no reference for this service")]) from None
+
+
+def _customer() -> Customer:
+    principal = caller()
+    return Customer(principal.id, principal.audit_ref)
+
+
+def _entered(who: Customer, request: vaultpb.PutItemsRequest) -> list[Entry]:
+    return [
+        Entry(f"items[{index}]", who.subject, item.attribute, item.value, Provenance.ENTERED)
+        for index, item in enumerate(request.items)
+    ]
+
+
+def _imported(path: str, subject: str, item: vaultpb.ImportedItem) -> Entry:
+    provenance = Provenance(item.provenance)
+    if provenance not in (Provenance.IMPORTED, Provenance.OBSERVED):
+        raise InvalidRequest(violations=[Violation(f"{path}.provenance", "is imported or observed")])
+    return Entry(path, subject, item.attribute, item.value, provenance)
+
+
+def _criteria(message: termspb.Criteria) -> Criteria:
+    try:
+        return criteria_from(message)
+    except ValueError as error:
+        raise InvalidRequest(violations=[Violation("criteria", str(error))]) from None
+
+
+def _attribute(name: str) -> str:
+    return name.removeprefix("items/")
+
+
+def _versions(places: Sequence[Place]) -> list[vaultpb.ItemVersion]:
+    return [vaultpb.ItemVersion(name=f"items/{place.attribute}", version=place.version) for place in places]
+
+
+def _item_to(item: Item) -> vaultpb.Item:
+    return vaultpb.Item(
+        name=f"items/{item.attribute}",
+        attribute=item.attribute,
+        value=item.value,
+        version=item.version,
+        provenance=vaultpb.Provenance.ValueType(item.provenance),
+        discoverable_to=termspb.VerificationLevel.ValueType(item.level or 0),
+        create_time=timestamp(item.created_at),
+    )
+
+
+def _attribute_to(attribute: Attribute) -> vaultpb.Attribute:
+    return vaultpb.Attribute(
+        name=attribute.name,
+        description=attribute.description,
+        type=vaultpb.ValueType.ValueType(attribute.type),
+        unit=attribute.unit,
+        choices=attribute.choices,
+        pattern=attribute.pattern,
+        min=attribute.min,
+        max=attribute.max,
+        category=attribute.category,
+        least_level=termspb.VerificationLevel.ValueType(attribute.least_level),
+    )
+
+
+def _outcome_to(outcome: bytes | Refusal) -> vaultpb.ReleaseOutcome:
+    if isinstance(outcome, Refusal):
+        return vaultpb.ReleaseOutcome(refusal=outcome)
+    return vaultpb.ReleaseOutcome(sealed_release=outcome)
+
+
+def _token(attribute: str) -> str:
+    return base64.urlsafe_b64encode(attribute.encode()).decode()
+
+
+def _after(token: str) -> str:
+    try:
+        return base64.b64decode(token, altchars=b"-_", validate=True).decode("ascii")
+    except (binascii.Error, ValueError):
+        raise InvalidRequest(violations=[Violation("page_token", "is none of ours")]) from None

@@ -1,0 +1,92 @@
+"""Vault's one store, on Postgres. It sees ciphertexts only."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from parley_db.database import Database, Tx
+from parley_db.queries import load
+from parley_terms.terms import Level
+from parley_vault.safe import Kept, Place
+
+_SQL = load("parley_vault")
+
+Pair = tuple[str, str]
+"""A subject and an attribute."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """Subjects, their items, and which of them are discoverable."""
+
+    db: Database
+
+    async def meet(self, tx: Tx, deks: dict[str, bytes], at: datetime) -> dict[str, bytes]:
+        """
+        Lock subjects, by id, making those that aren't there with the wrapped data key given; answers the data keys they have.
+
+        Whoever changes items holds this lock, so that versions follow each other without gaps.
+        """
+        await tx.execute(_SQL.subjects_meet, list(deks), list(deks.values()), at)
+        return await self.lock(tx, deks)
+
+    async def lock(self, tx: Tx, subjects: Iterable[str]) -> dict[str, bytes]:
+        """Lock those of the subjects that are there; answers their wrapped data keys."""
+        rows = await tx.fetch(_SQL.subjects_lock, list(subjects))
+        return {row["subject"]: row["dek"] for row in rows}
+
+    async def latest(self, pairs: Sequence[Pair], tx: Tx | None = None) -> dict[Pair, Kept]:
+        """The newest version of each item that is there, in one statement."""
+        subjects, attributes = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        rows = await (tx or self.db).fetch(_SQL.items_latest, subjects, attributes)
+        return {(row["subject"], row["attribute"]): _kept(row) for row in rows}
+
+    async def page(self, subject: str, after: str, size: int) -> list[Kept]:
+        """Up to so many items behind an attribute, by attribute."""
+        return [_kept(row) for row in await self.db.fetch(_SQL.items_page, subject, after, size)]
+
+    async def versions(self, subject: str, attribute: str) -> list[Kept]:
+        """The versions of an item, newest first, 1,000 at most; only the newest can be discoverable."""
+        return [_kept(row) for row in await self.db.fetch(_SQL.item_versions, subject, attribute)]
+
+    async def insert(self, tx: Tx, rows: Iterable[tuple[Place, bytes, int]], at: datetime) -> None:
+        """Add versions: place, ciphertext, provenance."""
+        records = [
+            (place.subject, place.attribute, place.version, sealed, provenance, at)
+            for place, sealed, provenance in rows
+        ]
+        columns = ("subject", "attribute", "version", "ciphertext", "provenance", "created_at")
+        await tx.copy_records_to_table("items", records=records, columns=columns)
+
+    async def delete(self, tx: Tx, subject: str, attribute: str) -> int:
+        """Delete an item with its history and its switch; answers its newest version, 0 where there was none."""
+        await self.hide(tx, [(subject, attribute)])
+        return await tx.fetchval(_SQL.items_delete, subject, attribute) or 0
+
+    async def show(self, tx: Tx, subject: str, attribute: str, level: Level) -> None:
+        """Let an item be matched on."""
+        await tx.execute(_SQL.discoverable_set, subject, attribute, level)
+
+    async def hide(self, tx: Tx, pairs: Sequence[Pair]) -> None:
+        """Let nobody match on these items."""
+        await tx.execute(_SQL.discoverable_clear, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
+
+    async def discoverable_page(self, after: Pair, size: int) -> list[Kept]:
+        """Up to so many discoverable items behind a pair, by subject and attribute."""
+        return [_kept(row) for row in await self.db.fetch(_SQL.discoverable_page, *after, size)]
+
+    async def discoverable_of(self, subjects: Iterable[str]) -> list[Kept]:
+        """The discoverable items of subjects, in one statement."""
+        return [_kept(row) for row in await self.db.fetch(_SQL.discoverable_of, list(subjects))]
+
+
+def _kept(row: Any) -> Kept:
+    return Kept(
+        place=Place(row["subject"], row["attribute"], row["version"]),
+        dek=row["dek"],
+        ciphertext=row["ciphertext"],
+        provenance=row["provenance"],
+        created_at=row["created_at"],
+        level=row["level"],
+    )

@@ -1,0 +1,106 @@
+"""What a server refuses to be, and how it ends."""
+
+import asyncio
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import CollectorRegistry
+
+from parley_rpc import logs
+from parley_rpc.channels import PlaintextRefused, dial
+from parley_rpc.inproc import InprocessHub
+from parley_rpc.metrics import Metrics
+from parley_rpc.server import Registration, Server, build_server
+from tests.support import echo
+from tests.support import echo_pb2_grpc as echogrpc
+
+ECHO = Registration(echogrpc.add_EchoServiceServicer_to_server, echo.EchoServicer())
+
+
+def built(*registrations: Registration) -> Server:
+    return build_server(
+        registrations,
+        authenticate=echo.authenticate,
+        zones=echo.ZONES,
+        metrics=Metrics(CollectorRegistry()),
+        log=logs.logger("echo", io.StringIO()),
+    )
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", "consent:9090", "10.0.0.1:0", "localhost.example:0", ":0"])
+async def test_plaintext_never_leaves_the_machine(address: str) -> None:
+    with pytest.raises(PlaintextRefused, match="plaintext"):
+        built().add_insecure_port(address)
+    with pytest.raises(PlaintextRefused, match="plaintext"):
+        dial(f"dns:///{address}")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0", "localhost:0"])
+async def test_loopback_may_be_plaintext(address: str) -> None:
+    assert built().add_insecure_port(address) > 0
+
+
+async def test_nothing_joins_a_server_behind_its_guards() -> None:
+    with pytest.raises(TypeError, match="skip the allow list"):
+        echogrpc.add_EchoServiceServicer_to_server(echo.EchoServicer(), built())
+
+
+async def test_service_is_registered_once() -> None:
+    hub = InprocessHub()
+    guards = {
+        "authenticate": echo.authenticate,
+        "zones": echo.ZONES,
+        "metrics": Metrics(CollectorRegistry()),
+        "log": logs.logger("echo", io.StringIO()),
+    }
+    hub.register([ECHO], **guards)  # type: ignore[arg-type]
+
+    with pytest.raises(ValueError, match="registered twice"):
+        built(ECHO, ECHO)
+    with pytest.raises(ValueError, match="registered twice"):
+        hub.register([ECHO], **guards)  # type: ignore[arg-type]
+
+
+async def test_stream_of_requests_is_no_method_to_serve() -> None:
+    handler: Any = grpc.stream_unary_rpc_method_handler(lambda *_: None)
+    registration = Registration(lambda _, s: s.add_registered_method_handlers("a.B", {"C": handler}), None)
+
+    with pytest.raises(TypeError, match="stream of requests"):
+        built(registration)
+
+
+async def test_draining_server_says_so_before_it_stops(tmp_path: Path) -> None:
+    served = built(ECHO)
+    served.add_insecure_port(f"unix:{tmp_path}/s")
+    await served.start()
+    async with dial(f"unix:{tmp_path}/s") as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=echo.SERVICE))
+        first = await watch.read()
+        drained = asyncio.create_task(served.drain(announce=0.2, grace=0.1))
+        second = await watch.read()
+
+        assert not drained.done()
+        assert [
+            first.status,
+            second.status,
+        ] == [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING]
+        await drained
+        assert not await served.wait_for_termination(1)
+
+
+def test_what_the_sdk_imports_needs_no_server_dependency() -> None:
+    program = "import sys, parley_rpc.status, parley_rpc.channels, parley_rpc.deadlines; print(*sys.modules)"
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    answer = subprocess.run(
+        [sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True
+    )
+    loaded = {name.partition(".")[0] for name in answer.stdout.split()}
+
+    assert set() == loaded & {"structlog", "prometheus_client", "asyncpg", "redis"}

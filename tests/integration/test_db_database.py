@@ -1,0 +1,248 @@
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from parley_db.database import LONGEST_ACQUIRE, TRIES, Database, Tx
+from parley_kit.faultpoints import armed
+from parley_kit.faults import Conflict, Unavailable
+from parley_node.embedded import servers
+from tests.support.crashes import kill_listener
+from tests.support.servers import FreshDatabase, scratch_directory
+from tests.support.waiting import until
+
+COLLISION = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$"
+# Runs at COMMIT, and makes it last.
+SLOW_COMMIT = """
+CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.3); RETURN NULL; END $$;
+CREATE CONSTRAINT TRIGGER linger AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED
+FOR EACH ROW EXECUTE FUNCTION linger();
+"""
+
+
+@pytest.fixture
+async def dsn(fresh_database: FreshDatabase) -> str:
+    return await fresh_database("consent")
+
+
+@pytest.fixture
+async def db(dsn: str) -> AsyncIterator[Database]:
+    async with Database.open(dsn, application_name="test") as database:
+        await database.execute("CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0)")
+        yield database
+
+
+async def rows(db: Database) -> list[int]:
+    return [row["id"] for row in await db.fetch("SELECT id FROM t ORDER BY id")]
+
+
+async def test_a_transaction_commits_as_a_whole(db: Database) -> None:
+    async with db.tx("test.write") as tx:
+        await tx.execute("INSERT INTO t VALUES (1)")
+        assert await rows(db) == []
+        await tx.execute("INSERT INTO t VALUES (2)")
+    assert await rows(db) == [1, 2]
+
+
+async def test_an_error_undoes_a_transaction_and_passes(db: Database) -> None:
+    async def body(tx: Tx) -> None:
+        await tx.execute("INSERT INTO t VALUES (1)")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await db.run("test.write", body)
+    assert await rows(db) == []
+
+
+async def test_transactions_read_what_others_commit_meanwhile(db: Database) -> None:
+    async with db.tx("test.read") as tx:
+        assert await tx.fetchval("SELECT count(*) FROM t") == 0
+        await db.execute("INSERT INTO t VALUES (1)")
+        assert await tx.fetchval("SELECT count(*) FROM t") == 1
+
+
+async def test_a_caller_s_mistakes_are_not_disguised(db: Database) -> None:
+    await db.execute("INSERT INTO t VALUES (1)")
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await db.execute("INSERT INTO t VALUES (1)")
+    with pytest.raises(asyncpg.InterfaceError, match="expects 1 argument"):
+        await db.fetch("INSERT INTO t VALUES ($1)")
+
+
+async def test_a_deadlock_is_retried_until_both_have_committed(db: Database) -> None:
+    await db.execute("INSERT INTO t VALUES (1), (2)")
+    both_hold_one = asyncio.Barrier(2)
+    runs: list[int] = []
+
+    async def raise_both(first: int, second: int) -> None:
+        async def body(tx: Tx) -> None:
+            runs.append(first)
+            await tx.execute("UPDATE t SET n = n + 1 WHERE id = $1", first)
+            if len(runs) <= 2:
+                await both_hold_one.wait()
+            await tx.execute("UPDATE t SET n = n + 1 WHERE id = $1", second)
+
+        await db.run("test.raise", body)
+
+    await asyncio.gather(raise_both(1, 2), raise_both(2, 1))
+    assert len(runs) == 3
+    assert await db.fetchval("SELECT sum(n) FROM t") == 4
+
+
+async def test_collisions_without_end_become_a_conflict_after_five_tries(db: Database) -> None:
+    runs = []
+
+    async def body(tx: Tx) -> None:
+        runs.append(await tx.fetchval("SELECT 1"))
+        await tx.execute(COLLISION)
+
+    with pytest.raises(Conflict):
+        await db.run("test.collide", body)
+    assert len(runs) == TRIES
+    with pytest.raises(Conflict):
+        await db.execute(COLLISION)
+    with pytest.raises(Conflict):
+        async with db.tx("test.collide") as tx:
+            await tx.execute(COLLISION)
+
+
+async def test_nobody_waits_long_for_a_connection(dsn: str) -> None:
+    async with Database.open(dsn, application_name="test", max_size=1, acquire_timeout=0.1) as db, db.tx("test.hold"):
+        started = time.monotonic()
+        with pytest.raises(Unavailable) as refusal:
+            await db.fetchval("SELECT 1")
+        assert time.monotonic() - started < 1
+        assert refusal.value.retry_after == 0.2
+
+
+async def test_no_setting_makes_anyone_wait_longer_than_two_seconds(dsn: str) -> None:
+    async with Database.open(dsn, application_name="test", max_size=1, acquire_timeout=60) as db, db.tx("test.hold"):
+        started = time.monotonic()
+        with pytest.raises(Unavailable):
+            await db.ping()
+        assert time.monotonic() - started < LONGEST_ACQUIRE + 0.5
+
+
+async def _is_committing(db: Database) -> Any:
+    return await db.fetchval(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query = 'COMMIT;' "
+        "AND wait_event = 'PgSleep'"
+    )
+
+
+async def test_a_caller_cancelled_at_commit_hears_so_only_once_it_is_decided(db: Database, dsn: str) -> None:
+    await db.execute(SLOW_COMMIT)
+    async with Database.open(dsn, application_name="test", max_size=1) as one:
+
+        async def body(tx: Tx) -> None:
+            await tx.execute("INSERT INTO t VALUES (1)")
+
+        task = asyncio.create_task(one.run("test.write", body))
+        await until(lambda: _is_committing(db))
+        task.cancel()
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await rows(db) == [1]
+        assert await one.fetchval("SELECT pg_current_xact_id_if_assigned() IS NULL") is True
+
+
+async def test_a_caller_cancelled_before_commit_leaves_nothing(db: Database) -> None:
+    async def stop() -> None:
+        raise asyncio.CancelledError
+
+    with armed("test.write.before_commit", stop), pytest.raises(asyncio.CancelledError):
+        async with db.tx("test.write") as tx:
+            await tx.execute("INSERT INTO t VALUES (1)")
+    assert await rows(db) == []
+
+
+async def test_cancelling_at_random_points_never_spoils_a_connection(dsn: str, db: Database) -> None:
+    async with Database.open(dsn, application_name="test", max_size=2) as two:
+
+        async def body(tx: Tx) -> None:
+            await tx.execute("UPDATE t SET n = n + 1")
+            await tx.fetchval("SELECT pg_sleep(0.001)")
+
+        for delay in range(200):
+            task = asyncio.create_task(two.run("test.write", body))
+            await asyncio.sleep(delay * 0.00003)
+            task.cancel()
+            await asyncio.wait([task])
+        async with two.tx("test.first") as first, two.tx("test.second") as second:
+            assert await first.fetchval("SELECT 1") + await second.fetchval("SELECT 2") == 3
+
+
+async def test_a_cancelled_loop_ends_wherever_it_is(db: Database) -> None:
+    async def ask_for_ever() -> None:
+        while True:
+            await db.fetchval("SELECT 1")
+
+    await db.ping()
+    for steps in range(20):
+        task = asyncio.create_task(ask_for_ever())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        _done, going_on = await asyncio.wait([task], timeout=2)
+        assert not going_on
+
+
+async def test_a_lost_connection_is_unavailable_and_the_next_call_has_a_new_one(db: Database, dsn: str) -> None:
+    async with Database.open(dsn, application_name="victim", max_size=1) as one:
+
+        async def body(tx: Tx) -> None:
+            await db.execute("SELECT pg_terminate_backend($1)", await tx.fetchval("SELECT pg_backend_pid()"))
+            await tx.fetchval("SELECT pg_sleep(5)")
+
+        with pytest.raises(Unavailable) as refusal:
+            await one.run("test.lose", body)
+        assert refusal.value.retry_after == 0.2
+        assert await one.fetchval("SELECT 1") == 1
+
+
+async def test_committed_transactions_are_observed_by_name(dsn: str) -> None:
+    seen: list[tuple[str, bool]] = []
+    observe = lambda name, seconds: seen.append((name, 0 < seconds < 5))  # noqa: E731 - one line says it
+    async with Database.open(dsn, application_name="test", observe=observe) as db:
+        async with db.tx("test.good") as tx:
+            await tx.fetchval("SELECT 1")
+        with pytest.raises(asyncpg.UndefinedTableError):
+            async with db.tx("test.bad") as tx:
+                await tx.fetchval("SELECT 1 FROM nowhere")
+    assert seen == [("test.good", True)]
+
+
+async def test_a_killed_postgres_is_unavailable_and_then_back_without_a_new_pool() -> None:
+    with scratch_directory() as scratch:
+        async with (
+            servers(scratch / "data") as own,
+            Database.open(own.admin_dsn, application_name="test", max_size=4) as db,
+        ):
+            await asyncio.gather(*(db.fetchval("SELECT pg_sleep(0.05)") for _ in range(4)))
+            busy = [asyncio.create_task(db.execute("SELECT pg_sleep(20)")) for _ in range(2)]
+            await until(lambda: db.fetchval("SELECT count(*) > 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"))
+            kill_listener(own.where.postgres_sockets / ".s.PGSQL.5432")
+            errors = await asyncio.gather(*busy, return_exceptions=True)
+            assert [type(error) for error in errors] == [Unavailable] * 2
+
+            async def is_back() -> bool:
+                try:
+                    await db.ping()
+                except Unavailable:
+                    return False
+                return True
+
+            await until(is_back)
+            assert await asyncio.gather(*(db.fetchval("SELECT 1") for _ in range(8))) == [1] * 8
+
+
+async def test_opening_needs_no_server() -> None:
+    nowhere = "postgresql://nobody@/none?host=/nonexistent"
+    async with Database.open(nowhere, application_name="test") as db:
+        with pytest.raises(Unavailable):
+            await db.ping()

@@ -1,0 +1,200 @@
+"""The echo service, and one world per transport in which to call it."""
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from prometheus_client import CollectorRegistry
+
+from parley_kit.faults import InvalidRequest, Unauthenticated, Unavailable, Violation
+from parley_rpc import logs, server
+from parley_rpc.channels import dial
+from parley_rpc.inproc import InprocessHub
+from parley_rpc.metrics import Metrics
+from parley_rpc.principal import Metadata, Principal, caller
+from parley_rpc.zones import Zones
+from tests.support import echo_pb2 as echopb
+from tests.support import echo_pb2_grpc as echogrpc
+
+SERVICE = "parley.testing.v1.EchoService"
+SECRET = "jane.doe@example.org"
+outside: ContextVar[str] = ContextVar("outside", default="nothing")
+
+ZONES = Zones.parse(
+    f"""
+    [zones.broker]
+    knows = "what it is told"
+    must_never_know = "the rest"
+    [zones.vault]
+    knows = "what it is told"
+    must_never_know = "the rest"
+    [[calls]]
+    caller = "broker"
+    service = "{SERVICE}"
+    methods = ["Echo", "Repeat", "Missing"]
+    [[calls]]
+    caller = "customer"
+    service = "{SERVICE}"
+    methods = ["Echo"]
+    """,
+)
+
+
+def authenticate(metadata: Metadata, service: str) -> Principal:
+    """Tokens are ``kind:id:service``."""
+    kind, name, audience = str(dict(metadata)["authorization"]).split(":")
+    if audience != service:
+        raise Unauthenticated
+    return Principal(kind, name)
+
+
+class EchoServicer(echogrpc.EchoServiceServicer):
+    """Does what the text says."""
+
+    def __init__(self) -> None:
+        self.reached: list[str] = []
+        self.waiting = asyncio.Event()
+        self.cancelled = asyncio.Event()
+
+    async def Echo(self, request: echopb.EchoRequest, context: Any) -> Any:  # noqa: N802 - gRPC's name
+        self.reached.append(request.text)
+        if behave := self._behaviours().get(request.text):
+            return await behave(context)
+        principal = caller()
+        return echopb.EchoResponse(
+            text=request.text, caller=f"{principal.kind}:{principal.id}", padding=request.padding
+        )
+
+    Hidden = Echo
+
+    Missing = echogrpc.EchoServiceServicer.Missing
+
+    async def Repeat(self, request: echopb.EchoRequest, context: Any) -> AsyncIterator[echopb.EchoResponse]:  # noqa: N802
+        for _ in range(request.count):
+            yield echopb.EchoResponse(text=request.text, caller=caller().kind)
+        if behave := self._behaviours().get(request.text):
+            await behave(context)
+
+    def _behaviours(self) -> dict[str, Callable[[Any], Any]]:
+        return {
+            "crash": self._crash,
+            "fault": self._fault,
+            "wait": self._wait,
+            "abort": self._abort,
+            "set_code": self._set_code,
+            "nothing": self._nothing,
+            "cancel yourself": self._cancel_itself,
+            "context": self._context,
+            "metadata": self._metadata,
+            "unavailable": self._unavailable,
+        }
+
+    async def _crash(self, _: Any) -> None:
+        raise ValueError(f"{SECRET} is not a number")
+
+    async def _fault(self, _: Any) -> None:
+        raise InvalidRequest(
+            "Mend it.",
+            metadata={"field": "text"},
+            violations=[Violation("text", "is wrong")],
+            retry_after=1.5,
+        )
+
+    async def _unavailable(self, _: Any) -> None:
+        raise Unavailable(retry_after=0.25)
+
+    async def _wait(self, _: Any) -> None:
+        self.waiting.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+
+    async def _abort(self, context: Any) -> None:
+        context.set_trailing_metadata((("x-trail", "kept"),))
+        await context.abort(grpc.StatusCode.NOT_FOUND, "gone")
+
+    async def _set_code(self, context: Any) -> echopb.EchoResponse:
+        context.set_code(grpc.StatusCode.DATA_LOSS)
+        context.set_details("lost")
+        return echopb.EchoResponse()
+
+    async def _nothing(self, _: Any) -> None:
+        """Not a response at all."""
+
+    async def _cancel_itself(self, _: Any) -> None:
+        raise asyncio.CancelledError
+
+    async def _context(self, _: Any) -> echopb.EchoResponse:
+        return echopb.EchoResponse(text=outside.get())
+
+    async def _metadata(self, context: Any) -> echopb.EchoResponse:
+        await context.send_initial_metadata((("x-initial", "first"),))
+        context.set_trailing_metadata((("x-trailing", "last"), ("x-bytes-bin", b"\x00\xff")))
+        return echopb.EchoResponse(text=str(dict(context.invocation_metadata()).get("x-sent")))
+
+
+@dataclass
+class World:
+    """One served echo. ``call`` calls as the broker: by token over a network, declared in one process."""
+
+    servicer: EchoServicer
+    registry: CollectorRegistry
+    logged: io.StringIO
+    channel: grpc.aio.Channel
+    open_channel: grpc.aio.Channel
+    token: tuple[tuple[str, str], ...] = (("authorization", f"service:broker:{SERVICE}"),)
+
+    def call(self, text: str, *, method: str = "Echo", metadata: Any = (), timeout: float = 5.0, **fields: Any) -> Any:
+        request = echopb.EchoRequest(text=text, **fields)
+        stub = getattr(echogrpc.EchoServiceStub(self.channel), method)
+        return stub(request, timeout=timeout, metadata=(*self.token, *metadata))
+
+    @property
+    def open_stub(self) -> Any:
+        return echogrpc.EchoServiceStub(self.open_channel)
+
+
+def _guards() -> tuple[EchoServicer, dict[str, Any], CollectorRegistry, io.StringIO]:
+    registry, logged = CollectorRegistry(), io.StringIO()
+    log = logs.logger("echo", logged)
+    guards = {"authenticate": authenticate, "zones": ZONES, "metrics": Metrics(registry), "log": log}
+    return EchoServicer(), guards, registry, logged
+
+
+@asynccontextmanager
+async def inprocess(_: Path) -> AsyncIterator[World]:
+    servicer, guards, registry, logged = _guards()
+    hub = InprocessHub()
+    hub.register([server.Registration(echogrpc.add_EchoServiceServicer_to_server, servicer)], **guards)
+    yield World(servicer, registry, logged, hub.channel("broker"), hub.channel(), ())
+    await hub.close()
+
+
+@asynccontextmanager
+async def _served(address: str, target: str) -> AsyncIterator[World]:
+    servicer, guards, registry, logged = _guards()
+    served = server.build_server(
+        [server.Registration(echogrpc.add_EchoServiceServicer_to_server, servicer)],
+        **guards,
+    )
+    port = served.add_insecure_port(address)
+    await served.start()
+    async with dial(target.format(port=port)) as channel:
+        yield World(servicer, registry, logged, channel, channel)
+    await served.stop(None)
+
+
+def unix(directory: Path) -> AbstractAsyncContextManager[World]:
+    return _served(f"unix:{directory}/echo.sock", f"unix:{directory}/echo.sock")
+
+
+def tcp(_: Path) -> AbstractAsyncContextManager[World]:
+    return _served("127.0.0.1:0", "127.0.0.1:{port}")

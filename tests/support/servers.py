@@ -1,0 +1,172 @@
+"""
+The servers that tests run on: named by URL, in containers, or embedded (the default), always real.
+
+``PARLEY_POSTGRES_URL`` and ``PARLEY_VALKEY_URL`` win; then ``PARLEY_SERVERS=containers``; then the embedded pair.
+"""
+
+import asyncio
+import itertools
+import secrets
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import asyncpg
+import pytest
+
+from parley_node.embedded import ExternalServers, ServersUnavailable, ensure_databases, from_environment, servers
+from parley_node.embedded.databases import owned_name
+
+if TYPE_CHECKING:  # only PARLEY_SERVERS=containers loads it
+    from testcontainers.core.container import DockerContainer
+
+Migrate = Callable[[str], Awaitable[object]]
+
+
+class FreshDatabase(Protocol):
+    """The fixture ``fresh_database``."""
+
+    async def __call__(self, service: str, migrate: Migrate | None = None) -> str:
+        """Make a database of the test's own, cloned from the migrated template, and answer its URL for the service."""
+
+
+_POSTGRES_IMAGE = "postgres:18"
+_VALKEY_IMAGE = "valkey/valkey:9"
+
+
+class Pair(Protocol):
+    """What every provider answers with."""
+
+    @property
+    def admin_dsn(self) -> str:
+        """URL of a role that may make databases and roles."""
+
+    @property
+    def valkey_url(self) -> str:
+        """URL of Valkey."""
+
+    @property
+    def provider(self) -> str:
+        """Where the servers come from, for people."""
+
+    def postgres_dsn(self, database: str, role: str) -> str:
+        """URL of a database for a role."""
+
+
+@asynccontextmanager
+async def server_pair(environ: Mapping[str, str]) -> AsyncIterator[Pair]:
+    """A pair for one test run, by the environment's choice; the run skips, saying why, where there can be none."""
+    if external := from_environment(environ):
+        yield external
+    elif environ.get("PARLEY_SERVERS") == "containers":
+        async with _containers() as pair:
+            yield pair
+    else:
+        async with _embedded() as pair:
+            yield pair
+
+
+@asynccontextmanager
+async def _embedded() -> AsyncIterator[Pair]:
+    with scratch_directory() as scratch:
+        async with AsyncExitStack() as stack:
+            try:
+                pair = await stack.enter_async_context(servers(scratch))
+            except ServersUnavailable as reason:
+                pytest.skip(f"no embedded servers: {reason}")
+            yield pair
+
+
+@asynccontextmanager
+async def _containers() -> AsyncIterator[Pair]:
+    containers: list[DockerContainer] = []
+    try:
+        yield await asyncio.to_thread(_start_containers, containers)
+    finally:
+        for container in containers:
+            await asyncio.to_thread(container.stop)
+
+
+def _start_containers(started: list["DockerContainer"]) -> ExternalServers:
+    """Start both, noting in ``started`` what is to be stopped. Ends the run where no engine answers: they were asked for."""
+    from testcontainers.community.postgres import PostgresContainer  # noqa: PLC0415 - only this choice needs it
+    from testcontainers.community.valkey import ValkeyContainer  # noqa: PLC0415 - as above
+
+    try:
+        postgres = PostgresContainer(_POSTGRES_IMAGE, driver=None).with_env("POSTGRES_HOST_AUTH_METHOD", "trust")
+        started.append(postgres.start())
+        valkey = ValkeyContainer(_VALKEY_IMAGE)
+        started.append(valkey.start())
+    except Exception as reason:  # noqa: BLE001 - the client raises many kinds; each means the same here
+        pytest.exit(f"PARLEY_SERVERS=containers, but the containers do not start: {reason}: start a Docker engine", 4)
+    valkey_url = f"redis://{valkey.get_host()}:{valkey.get_exposed_port()}/0"
+    return ExternalServers(postgres.get_connection_url(), valkey_url, f"containers {_POSTGRES_IMAGE}, {_VALKEY_IMAGE}")
+
+
+@contextmanager
+def scratch_directory() -> Iterator[Path]:
+    """Make a directory, short enough for sockets and passable for PostgreSQL's user, and remove it afterwards."""
+    path = Path(tempfile.mkdtemp(prefix="parley-test-"))
+    path.chmod(0o711)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+class Databases:
+    """Databases for tests: each a clone of its service's migrated template, which is made once a run."""
+
+    def __init__(self, pair: Pair) -> None:
+        self._pair = pair
+        self._run = secrets.token_hex(4)
+        self._numbers = itertools.count(1)
+        self._templates: dict[tuple[str, Migrate], str] = {}
+        self._making = asyncio.Lock()
+
+    async def create(self, service: str, migrate: Migrate | None) -> str:
+        """Make a database owned by the service's role, empty without ``migrate``, and answer its name."""
+        template = "template1" if migrate is None else await self._template(service, migrate)
+        return await self._clone(template, service)
+
+    async def drop(self, *names: str) -> None:
+        """Drop databases, whoever is still connected."""
+        async with self._admin() as admin:
+            for name in names:
+                await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+    async def close(self) -> None:
+        """Drop the templates."""
+        await self.drop(*self._templates.values())
+
+    def dsn(self, name: str, service: str) -> str:
+        """URL of a database for the service's role."""
+        return self._pair.postgres_dsn(name, owned_name(service))
+
+    async def _template(self, service: str, migrate: Migrate) -> str:
+        async with self._making:
+            if (service, migrate) not in self._templates:
+                name = await self._clone("template1", service)
+                await migrate(self.dsn(name, service))
+                self._templates[service, migrate] = name
+        return self._templates[service, migrate]
+
+    async def _clone(self, template: str, service: str) -> str:
+        await ensure_databases(self._pair.admin_dsn, [service])
+        owner = owned_name(service)
+        name = f"{owner}_{self._run}_{next(self._numbers)}"
+        async with self._admin() as admin:
+            await admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" OWNER "{owner}"')
+            await admin.execute(f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC')
+        return name
+
+    @asynccontextmanager
+    async def _admin(self) -> AsyncIterator[asyncpg.Connection]:
+        admin = await asyncpg.connect(self._pair.admin_dsn)
+        try:
+            yield admin
+        finally:
+            await admin.close()

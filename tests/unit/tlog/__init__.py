@@ -1,0 +1,1 @@
+"""Are the transparency log's formats and verifiers right, byte for byte?"""
