@@ -39,7 +39,9 @@ class PublishedFile:
         try:
             self._replace(note)
         except OSError as error:
-            raise LogRefused("The file of the newest published checkpoint can't be written: see to its disk.") from error
+            raise LogRefused(
+                "The file of the newest published checkpoint can't be written: see to its disk."
+            ) from error
 
     def _replace(self, note: bytes) -> None:
         draft = self.path.with_name(f"{self.path.name}.new")

@@ -28,7 +28,9 @@ def tiles_app(db: Database, store: Store, policy: bytes) -> Starlette:
         Route("/policy", files.policy_file),
         Route("/tile/{name:path}", files.tile),
     ]
-    return Starlette(routes=routes, exception_handlers={Unavailable: _unavailable})
+    app = Starlette(routes=routes, exception_handlers={Unavailable: _unavailable})
+    app.router.redirect_slashes = False  # a path has one spelling
+    return app
 
 
 @dataclass(frozen=True)

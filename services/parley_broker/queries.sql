@@ -62,14 +62,14 @@ ON CONFLICT DO NOTHING;
 WITH one AS (
     SELECT marketer, exchange_id FROM participants
     WHERE state IN (1, 3, 4) AND leased_until < clock_timestamp() ORDER BY leased_until LIMIT 1
-), some AS (
+), taken AS (
     SELECT p.marketer, p.exchange_id, p.pseudonym FROM participants AS p JOIN one USING (marketer, exchange_id)
     WHERE p.state IN (1, 3, 4) AND p.leased_until < clock_timestamp()
     LIMIT $1 FOR UPDATE OF p SKIP LOCKED
 )
 UPDATE participants AS p SET leased_until = clock_timestamp() + $2
-FROM some, introductions AS i
-WHERE p.marketer = some.marketer AND p.exchange_id = some.exchange_id AND p.pseudonym = some.pseudonym
+FROM taken, introductions AS i
+WHERE p.marketer = taken.marketer AND p.exchange_id = taken.exchange_id AND p.pseudonym = taken.pseudonym
     AND i.marketer = p.marketer AND i.pseudonym = p.pseudonym
 RETURNING p.marketer, p.exchange_id, p.pseudonym, p.state, p.permit, p.batch, p.sealed,
     i.consent_ref, i.vault_ref, i.audit_ref;

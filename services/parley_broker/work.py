@@ -19,7 +19,6 @@ from parley_broker.domain.states import TO_DECIDE, Participant
 from parley_broker.settling import Settling
 from parley_broker.store import ExchangeRecord, NewDelivery, ParticipantRecord, Store
 from parley_kit.faultpoints import reach
-from parley_kit.faults import Fault
 from parley_rpc.platform import Platform
 
 _IDLE_S = 0.1
@@ -209,16 +208,14 @@ class Work:
 
     async def _loop(self, turn: Callable[[], Awaitable[bool]]) -> None:
         """Go on whatever fails: a lease brings back what was in hand, so nothing is lost by failing."""
+        state = State(self.platform.log, "work", method=turn.__qualname__)
         while True:
             try:
                 if not await turn():
                     await self.bell.wait(_IDLE_S)
-            except Fault as fault:
-                self.platform.log.warning("work_waiting", reason=fault.reason)
-                await asyncio.sleep(fault.retry_after or _IDLE_S)
-            except Exception as error:
-                self.platform.log.exception("work_failed", error_type=type(error).__name__)
-                await asyncio.sleep(_IDLE_S)
+                state.good("flowing")
+            except Exception as error:  # noqa: BLE001 - a defect in one exchange must not stop the others
+                await asyncio.sleep(state.bad("failing", error))
 
 
 def _without_permit(outcome: consentpb.DecisionOutcome.ValueType) -> Participant:

@@ -128,7 +128,7 @@ class Releases:
             if isinstance(verdict, Allowed):
                 assert person is not None
                 decision.outcome = consentpb.DECISION_OUTCOME_ALLOWED
-                body = self._permit(request, person.ref, stood[person.ref.subject].revision, verdict, now)
+                body = self._permit(request, person, stood[person.ref.subject].revision, verdict, now)
                 decision.permit.body = body.SerializeToString(deterministic=True)
                 bodies.append(decision.permit)
             else:
@@ -146,13 +146,13 @@ class Releases:
         return response
 
     def _permit(
-        self, request: Request, ref: SubjectRef, revision: int, allowed: Allowed, now: datetime
+        self, request: Request, person: Person, revision: int, allowed: Allowed, now: datetime
     ) -> permitpb.PermitBody:
         terms = termspb.Terms()
         terms.CopyFrom(request.terms)
         assert allowed.terms.validity.start is not None
         terms.timing.validity.start_time.FromDatetime(allowed.terms.validity.start)
-        card = request.card
+        card, ref = request.card, person.ref
         return permitpb.PermitBody(
             permit_id=new_id(),
             release_id=self._release_id(request.exchange, ref.pseudonym),
@@ -173,6 +173,7 @@ class Releases:
             marketer_legal_entity=card.legal_entity,
             marketer_contact=card.contact,
             marketer_level=termspb.VerificationLevel.ValueType(card.level),
+            audit_ref=person.audit_ref,
         )
 
     def _release_id(self, exchange: str, pseudonym: str) -> str:
@@ -227,9 +228,10 @@ class Releases:
         consent_id, rule_id = permit.consent.removeprefix("consents/"), permit.rule.removeprefix("rules/")
         about = About(consent_id, marketer, permit.pseudonym, permit.exchange, terms)
         note, opening = self.scribe.note("consent:release:settled", about, release=permit.release_id)
-        released = envelope(eventspb.ReleaseSettled(note=note), now)
+        refs = {"audit": permit.audit_ref}
+        released = envelope(eventspb.ReleaseSettled(note=note), now, refs=refs)
         born_note, born = self.scribe.note("consent:consent:born", about, rule=permit.rule) if rule_id else (None, None)
-        birth = envelope(eventspb.ConsentBorn(note=born_note), now)
+        birth = envelope(eventspb.ConsentBorn(note=born_note), now, refs=refs)
         return SettleItem(
             customer=customer,
             release_id=permit.release_id,

@@ -29,7 +29,7 @@ class Lines:
     def __init__(self) -> None:
         self.lines: list[dict[str, Any]] = []
 
-    def info(self, event: str, /, **fields: Any) -> None:
+    def info(self, event: str, *_args: Any, **fields: Any) -> None:
         self.lines.append({"event": event, **fields})
 
     warning = info

@@ -199,7 +199,7 @@ def _validity_reason(moment: datetime, standing: Terms) -> Reason:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What may be answered: ``allow`` under any one of these consents or rules on these terms, ``ask``, or ``refuse``; and why."""
+    """What may be answered: ``allow`` (under any of these consents or rules, on these terms), ``ask`` or ``refuse``; and why."""
 
     effect: str
     why: str

@@ -27,7 +27,7 @@ from parley_terms.terms import Channel, Field, Form, Level, Range, Terms, Use, V
 from tests.property.oracle import INSTANT, Outcome, agrees, outcome, ruling, untouched
 
 SEED = int(os.environ.get("SEED") or secrets.randbits(32))  # SEED=... replays a run
-WORLDS, EACH = 3000, 30
+WORLDS, EACH = 3000, 20
 
 MARKETER, RIVAL = "m" * 26, "r" * 26
 HOUR = timedelta(hours=1)
@@ -81,12 +81,11 @@ def _now_and_then(rng: random.Random, share: float) -> bool:
 
 
 def _request(rng: random.Random, now: datetime) -> Terms:
-    channels = {Channel.DATA, Channel.WEB_INBOX} if _now_and_then(rng, 0.75) else {Channel.DATA}
     return Terms(
         fields=tuple(rng.sample(FIELDS, rng.randint(1, 2))),
         use=rng.choice(list(Use)),
-        purposes=frozenset(rng.sample(PURPOSES, rng.randint(1, 2))),
-        channels=frozenset(channels),
+        purposes=frozenset(rng.sample(PURPOSES, rng.choice([1, 2, 2]))),
+        channels=rng.choice([*[frozenset(Channel)] * 3, frozenset({Channel.DATA}), frozenset({Channel.WEB_INBOX})]),
         validity=Validity(rng.choice([None, now, now - HOUR]), now + rng.choice([INSTANT, HOUR])),
         decision_deadline=now + rng.choice([INSTANT * 0, *[INSTANT, HOUR] * 5]),
         unsupported=("goals",) if _now_and_then(rng, 0.05) else (),
@@ -94,7 +93,7 @@ def _request(rng: random.Random, now: datetime) -> Terms:
 
 
 def _rule(rng: random.Random, rule_id: str, request: Terms, now: datetime) -> Rule:
-    effect = rng.choice([Effect.ALLOW, Effect.ALLOW, Effect.ASK, Effect.ASK, Effect.REFUSE])
+    effect = rng.choice([*[Effect.ALLOW] * 3, *[Effect.ASK] * 2, *[Effect.REFUSE] * 2])
     terms = _covering(rng, request, now) if effect is Effect.ALLOW else _touched(rng, request, now)
     return Rule(rule_id, effect, _scope(rng), terms)
 
@@ -122,8 +121,7 @@ def _narrowed(rng: random.Random, terms: Terms, now: datetime) -> Terms:
         [
             replace(terms, fields=terms.fields[1:]),
             replace(terms, use=Use.ONE_TIME),
-            replace(terms, purposes=frozenset({OTHER_PURPOSE})),
-            replace(terms, purposes=frozenset({*sorted(terms.purposes)[:1]})),
+            replace(terms, purposes=frozenset({rng.choice(sorted(terms.purposes))})),
             replace(terms, channels=frozenset({Channel.WEB_INBOX})),
             replace(terms, validity=Validity(None, now)),
         ]
@@ -137,19 +135,19 @@ def _touched(rng: random.Random, request: Terms, now: datetime) -> Terms:
         fields=rng.choice([(), (asked,), (asked, OTHER_FIELD), (Field(asked.attribute, Form.ANSWER, Range("65")),)]),
         use=rng.choice([None, *Use]),
         purposes=rng.choice([frozenset(), frozenset({min(request.purposes), OTHER_PURPOSE})]),
-        channels=rng.choice([frozenset(), frozenset({Channel.DATA})]),
+        channels=rng.choice([frozenset(), frozenset({min(request.channels)})]),
         validity=Validity(rng.choice([None, now, now - HOUR]), rng.choice([None, now + INSTANT, now + HOUR])),
     )
-    return rng.choice([parts, parts, _clear_of(rng, parts, now)])
+    return rng.choice([parts, _clear_of(rng, parts, request, now)])
 
 
-def _clear_of(rng: random.Random, terms: Terms, now: datetime) -> Terms:
+def _clear_of(rng: random.Random, terms: Terms, request: Terms, now: datetime) -> Terms:
     return rng.choice(
         [
             replace(terms, fields=(OTHER_FIELD,)),
             replace(terms, purposes=frozenset({OTHER_PURPOSE})),
-            replace(terms, channels=frozenset({Channel.WEB_INBOX})),
-            replace(terms, validity=Validity(None, now - rng.choice([INSTANT * 0, INSTANT, HOUR]))),
+            replace(terms, channels=frozenset(Channel) - request.channels),
+            replace(terms, validity=Validity(None, now - rng.choice([INSTANT * 0, INSTANT * 0, HOUR]))),
             replace(terms, validity=Validity(now + rng.choice([INSTANT, HOUR]))),
         ]
     )
@@ -316,7 +314,7 @@ def _with_rules(change: Callable[[Rule, Asking, datetime], Rule | None]) -> Deci
 def _with_scope(change: Callable[[Scope, Asking], Scope | None]) -> Decide:
     def changed(rule: Rule, asking: Asking, _: datetime) -> Rule | None:
         scope = change(rule.scope, asking)
-        return scope and replace(rule, scope=scope)
+        return replace(rule, scope=scope) if scope else None
 
     return _with_rules(changed)
 

@@ -16,8 +16,9 @@ from google.protobuf.message import Message
 from prometheus_client import CollectorRegistry
 
 from parley.audit.v1 import audit_pb2 as auditpb
-from parley.audit.v1.audit_pb2_grpc import AuditServiceAsyncStub, AuditServiceStub
+from parley.audit.v1.audit_pb2_grpc import AuditServiceStub
 from parley.broker.v1 import broker_events_pb2 as brokerpb
+from parley.common.v1.event_envelope_pb2 import EventEnvelope
 from parley.consent.v1 import consent_events_pb2 as consentpb
 from parley.identity.v1 import identity_events_pb2 as identitypb
 from parley.vault.v1 import vault_events_pb2 as vaultpb
@@ -93,20 +94,17 @@ class Secrets:
         keys = {"identity": {self.identity.key_id: self.identity.public_key}}
         return Trust(keys, {"audit": self.sealer.public_key})
 
-    def config(self, dsn: str, **changes: Any) -> Config:
+    def config(self, dsn: str) -> Config:
         return Config(
-            **{
-                "postgres_dsn": dsn,
-                "master_key": self.folder / "master",
-                "sealing_key": self.folder / "sealing",
-                "ref_key": self.folder / "ref",
-                "log_key": self.folder / "log",
-                "origin": ORIGIN,
-                "published": self.folder / "published",
-                "trust": self.folder / "trust.json",
-                "checkpoint_interval": timedelta(milliseconds=10),
-            }
-            | changes
+            postgres_dsn=dsn,
+            master_key=self.folder / "master",
+            sealing_key=self.folder / "sealing",
+            ref_key=self.folder / "ref",
+            log_key=self.folder / "log",
+            origin=ORIGIN,
+            published=self.folder / "published",
+            trust=self.folder / "trust.json",
+            checkpoint_interval=timedelta(milliseconds=10),
         )
 
 
@@ -119,13 +117,7 @@ class Told:
     opening: Opening
 
     def received(self, seq: int) -> Received:
-        return Received(seq, type(envelope_of(self)).FromString(self.envelope))
-
-
-def envelope_of(told: Told) -> Any:
-    from parley.common.v1.event_envelope_pb2 import EventEnvelope  # noqa: PLC0415 - the name is taken above
-
-    return EventEnvelope.FromString(told.envelope)
+        return Received(seq, EventEnvelope.FromString(self.envelope))
 
 
 @dataclass(frozen=True)
@@ -145,14 +137,18 @@ class Writer:
     def liar(self, service: str) -> Told:
         """An event whose sealed opening does not open its commitment."""
         one, other = self.tell(service), self.tell(service)
-        payload = ORDINARY[service].FromString(envelope_of(one).payload)
-        payload.note.sealed_opening = ORDINARY[service].FromString(envelope_of(other).payload).note.sealed_opening
+        payload, true = (_payload(service, each) for each in (one, other))
+        payload.note.sealed_opening = true.note.sealed_opening
         return _in_envelope(payload, {}, one.opening)
 
     def _told(self, kind_of_event: Any, subject: str, kind: str, detail: Mapping[str, Any]) -> Told:
         note, opening = Notary(self.keys.sealer.public_key, CLOCK).note(kind, detail)
         refs = {"audit": seal_ref(self.keys.refs, "audit", SubjectRef(subject))} if subject else {}
         return _in_envelope(kind_of_event(note=note), refs, opening)
+
+
+def _payload(service: str, told: Told) -> Any:
+    return ORDINARY[service].FromString(EventEnvelope.FromString(told.envelope).payload)
 
 
 def _in_envelope(payload: Message, refs: Mapping[str, bytes], opening: Opening) -> Told:
@@ -164,6 +160,8 @@ def _in_envelope(payload: Message, refs: Mapping[str, bytes], opening: Opening) 
 class Audit:
     """A running audit service, and the ways into it."""
 
+    config: Config
+    platform: Platform
     service: Service
     db: Database
     bus: Bus
@@ -176,9 +174,8 @@ class Audit:
         return Writer(self.keys)
 
     @property
-    def stub(self) -> AuditServiceAsyncStub:
-        stub: Any = AuditServiceStub(self.hub.channel())  # type: ignore[arg-type] # the stubs' overloads part sync and aio
-        return stub  # type: ignore[no-any-return] # as above
+    def stub(self) -> AuditServiceStub:
+        return AuditServiceStub(self.hub.channel())
 
     async def publish(self, service: str, told: Sequence[Told]) -> None:
         """Put events on a service's stream, in its next places."""
@@ -256,7 +253,7 @@ async def audit_service(config: Config, keys: Secrets, bus: Bus, log: Any = None
             metrics=Metrics(CollectorRegistry()),
             log=log,
         )
-        yield Audit(service, db, bus, hub, keys)
+        yield Audit(config, platform, service, db, bus, hub, keys)
         await hub.close()
 
 

@@ -67,7 +67,7 @@ class Opening:
         """Check that the entry commits to the detail. Raises EntryInvalid or OpeningInvalid."""
         if len(entry) != 1 + HASH_SIZE or not entry.startswith(_ENTRY_PREFIX):
             raise EntryInvalid("the entry is not of this version")
-        if self.index >= self.size or self.size != _smallest_size(self.index, self.size):
+        if self.size != _smallest_size(self.index, self.size):
             raise OpeningInvalid("the opening's index and size don't fit")
         leaf = merkle.leaf_hash(commit(self.salt, self.detail))
         try:

@@ -1,0 +1,93 @@
+"""Parley's home on this machine: where keys, data and what people need to reach it are kept."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+HOME = "PARLEY_HOME"
+
+
+class NotRunning(Exception):
+    """Nothing runs on this home: start it with `parley up`."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """Where a running Parley answers: gRPC, and the log over HTTP."""
+
+    address: str
+    http: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class Home:
+    """One home: a directory that only its owner may enter."""
+
+    root: Path
+
+    @classmethod
+    def choose(cls, given: Path | None, environ: Mapping[str, str] = os.environ) -> "Home":
+        """The home that was asked for, or the environment's, or ``~/.parley``."""
+        return cls((given or Path(environ.get(HOME) or Path.home() / ".parley")).expanduser().resolve())
+
+    def make(self) -> None:
+        """Create it where it is missing."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @property
+    def servers(self) -> Path:
+        """Where the embedded servers keep their data."""
+        return self.root / "servers"
+
+    def keys(self, zone: str) -> Path:
+        """Where a zone's secrets are."""
+        return self.root / "keys" / zone
+
+    @property
+    def trust(self) -> Path:
+        """The key set that everything else is checked with."""
+        return self.root / "trust.json"
+
+    @property
+    def policy(self) -> Path:
+        """The log policy that receipts are checked with."""
+        return self.root / "policy"
+
+    @property
+    def staff(self) -> Path:
+        """Who may sign in as operator or importer."""
+        return self.root / "staff.json"
+
+    @property
+    def published(self) -> Path:
+        """The newest checkpoint that was published: kept apart from the database, so that no restore can fork the log."""
+        return self.root / "published-checkpoint"
+
+    @property
+    def people(self) -> Path:
+        """Where the command line keeps customers' and marketers' own keys."""
+        return self.root / "people"
+
+    @property
+    def _running(self) -> Path:
+        return self.root / "running.json"
+
+    def started(self, running: Running) -> None:
+        """Note where Parley answers."""
+        self._running.write_text(json.dumps(running.__dict__) + "\n")
+
+    def stopped(self) -> None:
+        """Note that it doesn't any more."""
+        self._running.unlink(missing_ok=True)
+
+    def running(self) -> Running:
+        """Where Parley answers. Raises NotRunning."""
+        try:
+            running = Running(**json.loads(self._running.read_text()))
+            os.kill(running.pid, 0)
+        except (OSError, ValueError, TypeError):
+            raise NotRunning(f"nothing runs on {self.root}: start it with `parley up`") from None
+        return running

@@ -1,0 +1,239 @@
+"""
+Every service in one process, on embedded or given servers.
+
+They talk over the in-process channel, which keeps what a network would: bytes, deadlines, guards and who is calling. One process
+is one memory: this is for trying and testing, not for the separation of zones.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import grpc
+import uvicorn
+from prometheus_client import CollectorRegistry
+from structlog.typing import FilteringBoundLogger
+
+import parley_audit.app
+import parley_audit.config
+import parley_broker.app
+import parley_broker.config
+import parley_consent.app
+import parley_consent.config
+import parley_identity.app
+import parley_identity.config
+import parley_vault.app
+import parley_vault.config
+from parley_bus.bus import Bus
+from parley_crypto.trust import Trust
+from parley_db.migrate import migrate
+from parley_kit.clock import Clock, SystemClock
+from parley_node.embedded import ensure_databases, from_environment, servers
+from parley_node.embedded.external import ExternalServers
+from parley_node.embedded.pair import ServerPair
+from parley_node.home import Home, Running
+from parley_node.provision import ORIGIN, SERVICES, provision
+from parley_rpc.inproc import InprocessHub
+from parley_rpc.metrics import Metrics
+from parley_rpc.platform import Platform, Service
+from parley_rpc.server import Server, build_server
+from parley_rpc.tokens import bearer
+from parley_rpc.zones import Zones
+
+Servers = ServerPair | ExternalServers
+_VAULT_REQUEST_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a node is run. Port 0 is any free one; ``settings`` overrides services' settings by service and name."""
+
+    host: str = "127.0.0.1"
+    port: int = 7400
+    http_port: int = 7401
+    stream_prefix: str = ""
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A running node: where it answers, what it stands on, and how to call it from within."""
+
+    running: Running
+    servers: Servers
+    services: Mapping[str, Service]
+    hub: InprocessHub
+    tasks: asyncio.Task[None]
+
+    async def serve(self) -> None:
+        """Stay until a task ends, which none should: its error comes out here."""
+        await self.tasks
+
+
+@asynccontextmanager
+async def run(
+    home: Home,
+    options: Options,
+    log: FilteringBoundLogger,
+    *,
+    clock: Clock | None = None,
+    told: Callable[[str], None] = lambda _step: None,
+) -> AsyncIterator[Node]:
+    """Run everything for the length of a block. ``told`` hears each step of starting, for whoever watches."""
+    clock = clock or SystemClock()
+    async with AsyncExitStack() as stack:
+        told("keys")
+        provision(home)
+        told("PostgreSQL and Valkey")
+        given: Servers | None = from_environment(os.environ)
+        pair = given or await stack.enter_async_context(servers(home.servers))
+        told("databases")
+        await prepare_databases(pair)
+        bus = await stack.enter_async_context(Bus.open(pair.valkey_url, options.stream_prefix))
+        hub, metrics = InprocessHub(), Metrics(CollectorRegistry())
+        zones, authenticate = Zones.load(), bearer(Trust.load(home.trust), clock)
+        stack.push_async_callback(hub.close)
+        services: dict[str, Service] = {}
+        for name in SERVICES:
+            told(name)
+            platform = Platform(clock, bus, _calling(hub, name), log.bind(service=name))
+            service = await stack.enter_async_context(_build(name, home, pair, platform, options))
+            services[name] = service
+            hub.register(
+                service.registrations,
+                authenticate=authenticate,
+                zones=zones,
+                metrics=metrics,
+                log=platform.log,
+                max_request_bytes=_VAULT_REQUEST_BYTES,
+            )
+        server = build_server(
+            [registration for service in services.values() for registration in service.registrations],
+            authenticate=authenticate,
+            zones=zones,
+            metrics=Metrics(CollectorRegistry()),
+            log=log,
+        )
+        tasks = await stack.enter_async_context(_tasks(services))
+        told("the log over HTTP")
+        http = await stack.enter_async_context(_http(services["audit"].http, options))
+        told("gRPC")
+        address = await stack.enter_async_context(_grpc(server, options))
+        running = Running(address, http, os.getpid())
+        home.started(running)
+        stack.callback(home.stopped)
+        yield Node(running, pair, services, hub, tasks)
+
+
+def _calling(hub: InprocessHub, me: str) -> Callable[[str], grpc.aio.Channel]:
+    """In one process every service is on the hub; what differs is who calls."""
+    return lambda _service: hub.channel(me)
+
+
+async def prepare_databases(pair: Servers) -> None:
+    """Make each service's database and role, and bring its schema up to date."""
+    await ensure_databases(pair.admin_dsn, SERVICES)
+    await asyncio.gather(*(migrate(dsn(pair, name), f"parley_{name}") for name in SERVICES))
+
+
+def dsn(pair: Servers, service: str) -> str:
+    """Where a service's database is, as its own role."""
+    return pair.postgres_dsn(f"parley_{service}", f"parley_{service}")
+
+
+def _build(
+    name: str, home: Home, pair: Servers, platform: Platform, options: Options
+) -> AbstractAsyncContextManager[Service]:
+    config, build = _BUILDERS[name]
+    return build(config(**{**_settings(name, home, dsn(pair, name)), **options.settings.get(name, {})}), platform)
+
+
+_BUILDERS: Mapping[str, tuple[Callable[..., Any], Callable[..., AbstractAsyncContextManager[Service]]]] = {
+    "identity": (parley_identity.config.Config, parley_identity.app.build),
+    "vault": (parley_vault.config.Config, parley_vault.app.build),
+    "consent": (parley_consent.config.Config, parley_consent.app.build),
+    "broker": (parley_broker.config.Config, parley_broker.app.build),
+    "audit": (parley_audit.config.Config, parley_audit.app.build),
+}
+
+
+def _settings(name: str, home: Home, postgres_dsn: str) -> dict[str, Any]:
+    """A service's settings on this home: its own keys, and nobody else's."""
+    keys = {path.stem.replace("-", "_") + "_key": path for path in sorted(home.keys(name).glob("*.key"))}
+    common = {"postgres_dsn": postgres_dsn, "trust": home.trust, **keys}
+    if name == "identity":
+        return {**common, "operators": home.staff}
+    if name == "audit":
+        return {**common, "origin": ORIGIN, "published": home.published}
+    return common
+
+
+@asynccontextmanager
+async def _tasks(services: Mapping[str, Service]) -> AsyncIterator[asyncio.Task[None]]:
+    """Run every service's tasks; the first that fails ends the others, and its error ends the node."""
+
+    async def together() -> None:
+        async with asyncio.TaskGroup() as group:
+            for name, service in services.items():
+                for task, body in service.tasks.items():
+                    group.create_task(_forever(body), name=f"{name}.{task}")
+
+    running = asyncio.create_task(together(), name="services")
+    try:
+        yield running
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def _forever(body: Callable[[], Any]) -> None:
+    await body()
+
+
+@asynccontextmanager
+async def _grpc(server: Server, options: Options) -> AsyncIterator[str]:
+    try:
+        port = server.add_insecure_port(f"{options.host}:{options.port}")
+    except RuntimeError as error:
+        raise OSError(f"port {options.port} is taken: choose another with --port, or 0 for any") from error
+    await server.start()
+    try:
+        yield f"{options.host}:{port}"
+    finally:
+        await server.drain(announce=0.0, grace=2.0)
+
+
+class _Http(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Any:
+        """Leave signals to whoever runs the node."""
+        yield
+
+
+@asynccontextmanager
+async def _http(app: Any, options: Options) -> AsyncIterator[str]:
+    listener = socket.create_server((options.host, options.http_port))
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+    server = _Http(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]), name="http")
+    try:
+        yield f"http://{options.host}:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving
+        listener.close()
+
+
+def fast_notices() -> Mapping[str, Mapping[str, Any]]:
+    """Settings for trying Parley: notices of withdrawal come within seconds, which would join them to the act."""
+    return {"consent": {"longest_notice_delay": timedelta(seconds=2)}}
+
+
+def channel(running: Running) -> grpc.aio.Channel:
+    """A channel to a running node on this machine."""
+    return grpc.aio.insecure_channel(running.address)

@@ -1,0 +1,84 @@
+"""Keys for every zone: made once, each zone's own in a directory of its own; what is public is written beside."""
+
+import base64
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from parley_audit.policy import policy_text
+from parley_crypto.keyfiles import ensure_key, read_key, write_key
+from parley_crypto.signing import Sealer, Signer
+from parley_crypto.tlog.note import PrivateKey
+from parley_crypto.trust import Trust
+from parley_node.home import Home
+
+ORIGIN = "parley.local/log"
+SERVICES = ("identity", "vault", "consent", "broker", "audit")
+
+_OWN_KEYS: Mapping[str, tuple[str, ...]] = {
+    "identity": ("signing", "wrap", "pseudonym", "row", "ref-identity", "request"),
+    "vault": ("signing", "master", "order", "request"),
+    "consent": ("signing", "request"),
+    "broker": ("request",),
+    "audit": ("master", "sealing", "log"),
+}
+_SHARED_KEYS = (
+    # Each is shared by identity and exactly one other zone: (identity's name for it, the other zone, its name there).
+    ("ref-vault", "vault", "ref"),
+    ("ref-consent", "consent", "ref"),
+    ("ref-audit", "audit", "ref"),
+    ("candidate", "vault", "candidate"),
+)
+_STAFF = {"operators/local": "operator", "importers/local": "importer"}
+
+
+def provision(home: Home) -> None:
+    """Make whatever key is missing, and write trust, policy and staff files. What is there stays."""
+    home.make()
+    for zone, names in _OWN_KEYS.items():
+        for name in names:
+            ensure_key(key_file(home, zone, name))
+    for name, zone, there in _SHARED_KEYS:
+        ensure_key(key_file(home, "identity", name))
+        _share(key_file(home, "identity", name), key_file(home, zone, there))
+    for name in _STAFF.values():
+        ensure_key(staff_key(home, name))
+    _write(home.trust, _trust(home).dump())
+    _write(home.staff, _staff(home))
+    log = PrivateKey(ORIGIN, read_key(key_file(home, "audit", "log")))
+    _write(home.policy, policy_text(log.vkey()).decode())
+
+
+def key_file(home: Home, zone: str, name: str) -> Path:
+    """Where a zone's key is."""
+    return home.keys(zone) / f"{name}.key"
+
+
+def staff_key(home: Home, name: str) -> Path:
+    """Where the operator's or the importer's key is."""
+    return home.root / "keys" / "staff" / f"{name}.key"
+
+
+def _share(source: Path, copy: Path) -> None:
+    copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_key(copy, read_key(source))
+
+
+def _trust(home: Home) -> Trust:
+    signers = {zone: Signer.load(key_file(home, zone, "signing")) for zone in ("identity", "vault", "consent")}
+    return Trust(
+        signing={zone: {signer.key_id: signer.public_key} for zone, signer in signers.items()},
+        sealing={"audit": Sealer.load(key_file(home, "audit", "sealing")).public_key},
+    )
+
+
+def _staff(home: Home) -> str:
+    keys = {
+        name: base64.b64encode(Signer.load(staff_key(home, role)).public_key).decode() for name, role in _STAFF.items()
+    }
+    return json.dumps(keys, indent=1) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)

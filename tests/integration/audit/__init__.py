@@ -1,0 +1,1 @@
+"""The audit service on real servers."""

@@ -1,0 +1,149 @@
+"""After a restore the log is continued from its newest published checkpoint, or not at all."""
+
+from pathlib import Path
+from socket import gethostname
+
+import pytest
+
+from parley.audit.v1 import audit_pb2 as auditpb
+from parley_audit.app import build
+from parley_audit.faults import LogForeign, LogRefused, SealingKeyUnknown
+from parley_audit.store import Store
+from parley_bus.bus import Bus
+from parley_crypto.tlog.checkpoint import parse_checkpoint
+from parley_crypto.tlog.note import Ed25519Verifier, open_note
+from parley_crypto.trust import Trust
+from parley_kit.faults import Unavailable
+from tests.integration.audit.test_audit_log import take_in
+from tests.support.audit import ORIGIN, Audit, Secrets, audit_service, fault_of, migrate_audit
+from tests.support.servers import FreshDatabase
+from tests.support.waiting import until
+
+
+async def log(audit: Audit, count: int = 3) -> None:
+    async with audit.running():
+        await audit.publish("broker", [audit.writer.tell("broker") for _ in range(count)])
+        await until(audit.covered)
+
+
+def published(keys: Secrets) -> tuple[int, bytes]:
+    note = (keys.folder / "published").read_bytes()
+    return parse_checkpoint(open_note(note, [Ed25519Verifier(keys.vkey)]).text).size, note
+
+
+async def refused(audit: Audit) -> None:
+    publish = audit.service.tasks["publisher"].__self__  # type: ignore[attr-defined] # a bound method
+    with pytest.raises(LogRefused):
+        await publish.turn()
+    with pytest.raises(LogRefused):
+        await audit.service.pings["log"]()
+
+
+async def test_each_checkpoint_is_kept_outside_the_database_first(audit: Audit, keys: Secrets) -> None:
+    await log(audit, 3)
+    size, note = published(keys)
+    assert (3, note) == (size, (await audit.get("/checkpoint")).body)
+    await audit.service.pings["log"]()
+
+
+async def test_a_restart_goes_on_where_it_was(audit: Audit, keys: Secrets, bus: Bus) -> None:
+    await log(audit, 3)
+    async with audit_service(audit.config, keys, bus) as again:
+        again.seqs.update(audit.seqs)
+        await log(again, 2)
+    assert 5 == published(keys)[0]
+
+
+async def test_a_database_older_than_the_published_log_is_never_signed_nor_appended_to(
+    audit: Audit, keys: Secrets, bus: Bus, fresh_database: FreshDatabase
+) -> None:
+    await log(audit, 3)
+    _, before = published(keys)
+    restored = keys.config(await fresh_database("audit", migrate_audit))
+    async with audit_service(restored, keys, bus) as older:
+        older.seqs.update(audit.seqs)
+        await older.publish("broker", [older.writer.tell("broker")])
+        async with older.running():
+            await until(lambda: _is_pending(bus))
+            await refused(older)
+        assert (0, 0) == (await older.size(), await older.logged("broker"))
+        assert Unavailable is type(await fault_of(older.stub.GetCheckpoint(auditpb.GetCheckpointRequest(), timeout=5)))
+    assert before == published(keys)[1]
+
+
+async def _is_pending(bus: Bus) -> bool:
+    batch = await bus.read_pending(bus.stream("broker"), "audit", gethostname(), 10)
+    return [4] == [entry.seq for entry in batch.entries]
+
+
+@pytest.mark.parametrize("size", [3, 5])
+async def test_a_log_that_forked_from_the_published_one_is_refused(
+    audit: Audit, keys: Secrets, bus: Bus, fresh_database: FreshDatabase, size: int
+) -> None:
+    await log(audit, 3)
+    restored = keys.config(await fresh_database("audit", migrate_audit))
+    async with audit_service(restored, keys, bus) as fork:
+        told = {seq: fork.writer.tell("vault") for seq in range(1, size + 1)}
+        await take_in(fork, keys, "vault", told)
+        await refused(fork)
+
+
+async def test_a_published_checkpoint_that_is_gone_or_false_is_not_replaced(audit: Audit, keys: Secrets) -> None:
+    await log(audit, 3)
+    path = keys.folder / "published"
+    _, good = published(keys)
+    for bad in (b"", good.replace(b"\n3\n", b"\n2\n"), b"\xff", None):
+        put(path, bad)
+        await refused(audit)
+        assert bad == held(path)
+    put(path, good)
+    async with audit.running("publisher"):
+        await until(lambda: _sound(audit))
+    assert good == published(keys)[1]
+
+
+def held(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
+
+
+def put(path: Path, note: bytes | None) -> None:
+    if note is None:
+        path.unlink()
+    else:
+        path.write_bytes(note)
+
+
+async def _sound(audit: Audit) -> bool:
+    try:
+        await audit.service.pings["log"]()
+    except LogRefused:
+        return False
+    return True
+
+
+async def test_a_crash_between_file_and_database_signs_the_same_again(audit: Audit, keys: Secrets) -> None:
+    await log(audit, 3)
+    before = published(keys)
+    await audit.db.execute("UPDATE log_checkpoint SET size = 1, note = NULL")
+    async with audit.running("publisher"):
+        await until(audit.covered)
+    assert before == published(keys)
+    assert before[1] == (await audit.get("/checkpoint")).body
+
+
+async def test_a_disk_that_takes_no_checkpoint_stops_the_log(audit: Audit, keys: Secrets) -> None:
+    (keys.folder / "published.new").mkdir()
+    await refused(audit)
+    assert 404 == (await audit.get("/checkpoint")).status
+
+
+async def test_a_database_holds_one_log(audit: Audit) -> None:
+    with pytest.raises(LogForeign):
+        await Store(audit.db, f"{ORIGIN}/other").open()
+
+
+async def test_audit_does_not_start_with_a_key_that_nobody_seals_to(audit: Audit, keys: Secrets) -> None:
+    (keys.folder / "trust.json").write_text(Trust({}, {"audit": bytes(32)}).dump())
+    with pytest.raises(SealingKeyUnknown):
+        async with build(audit.config, audit.platform):
+            pass

@@ -1,0 +1,1 @@
+"""Does the vault keep, find and release what it should, on real servers?"""

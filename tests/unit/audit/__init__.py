@@ -1,0 +1,1 @@
+"""Audit's decisions, without I/O."""

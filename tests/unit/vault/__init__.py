@@ -1,0 +1,1 @@
+"""Is what vault decides right, for any population, value and permit?"""

@@ -1,0 +1,128 @@
+from collections.abc import Mapping
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parley_terms.terms import AllOf, AnyOf, Criteria, Level, Not, OneOf, Range, Test, tests_of
+from parley_terms.values import Attribute, ValueType
+from parley_vault.domain.matching import Fact, Index, order_of
+
+CATALOGUE = {
+    "p.age": Attribute("p.age", "", ValueType.INTEGER),
+    "p.since": Attribute("p.since", "", ValueType.DATE),
+    "p.job": Attribute("p.job", "", ValueType.CHOICE, choices=("cook", "nurse", "smith")),
+    "p.loan": Attribute("p.loan", "", ValueType.BOOLEAN, least_level=Level.VERIFIED),
+}
+VALUES = {
+    "p.age": [str(number) for number in range(-2, 12)],
+    "p.since": [f"2020-01-{day:02}" for day in range(1, 10)],
+    "p.job": ["cook", "nurse", "smith"],
+    "p.loan": ["false", "true"],
+}
+Population = Mapping[str, Mapping[str, Fact]]
+
+facts = st.fixed_dictionaries(
+    {},
+    optional={
+        name: st.builds(Fact, st.sampled_from(values), st.sampled_from(Level)) for name, values in VALUES.items()
+    },
+)
+populations = st.dictionaries(st.sampled_from("abcdefghij"), facts)
+tests = st.sampled_from(sorted(VALUES)).flatmap(
+    lambda name: st.builds(
+        Test,
+        st.just(name),
+        st.lists(st.sampled_from(VALUES[name]), min_size=1, unique=True).map(lambda some: OneOf(tuple(sorted(some)))),
+    )
+)
+number, day = st.none() | st.sampled_from(VALUES["p.age"]), st.none() | st.sampled_from(VALUES["p.since"])
+ranges = st.builds(Test, st.just("p.age"), st.builds(Range, number, number)) | st.builds(
+    Test, st.just("p.since"), st.builds(Range, day, day)
+)
+criteria = st.recursive(
+    tests | ranges,
+    lambda inner: (
+        st.builds(AllOf, st.lists(inner, min_size=1, max_size=3).map(tuple))
+        | st.builds(AnyOf, st.lists(inner, min_size=1, max_size=3).map(tuple))
+        | st.builds(Not, inner)
+    ),
+    max_leaves=6,
+)
+
+
+def index_of(population: Population) -> Index:
+    index = Index(CATALOGUE)
+    for subject, found in population.items():
+        index.add(subject, found)
+    return index
+
+
+def seen(person: Mapping[str, Fact], level: Level) -> dict[str, str]:
+    """What a marketer of this level may know of a person: said in another way than the index says it."""
+    return {
+        name: fact.value
+        for name, fact in person.items()
+        if fact.level <= level and (name != "p.loan" or level >= Level.VERIFIED)
+    }
+
+
+def holds(asked: Criteria, person: dict[str, str]) -> bool:
+    if isinstance(asked, AllOf):
+        return all(holds(part, person) for part in asked.criteria)
+    if isinstance(asked, AnyOf):
+        return any(holds(part, person) for part in asked.criteria)
+    if isinstance(asked, Not):
+        return all(test.attribute in person for test in tests_of(asked)) and not holds(asked.criteria, person)
+    return asked.attribute in person and meets(asked, person[asked.attribute])
+
+
+def meets(test: Test, value: str) -> bool:
+    if isinstance(test.question, OneOf):
+        return value in test.question.values
+    number = float if test.attribute == "p.age" else str
+    least, most = test.question.min, test.question.max
+    return (least is None or number(least) <= number(value)) and (most is None or number(value) <= number(most))  # type: ignore[operator]
+
+
+@given(populations, criteria, st.sampled_from(Level))
+def test_index_finds_whom_the_slow_oracle_finds(population: Population, asked: Criteria, level: Level) -> None:
+    expected = {subject for subject, person in population.items() if holds(asked, seen(person, level))}
+
+    assert expected == index_of(population).find(asked, level)
+
+
+@given(populations, populations, criteria, st.sampled_from(Level))
+def test_changed_index_is_as_one_built_anew(
+    before: Population, after: Population, asked: Criteria, level: Level
+) -> None:
+    index = index_of(before)
+    for subject in {*before, *after}:
+        index.forget(subject)
+        index.add(subject, after.get(subject, {}))
+
+    assert index_of(after).find(asked, level) == index.find(asked, level)
+
+
+@given(populations, criteria)
+def test_finding_changes_nothing(population: Population, asked: Criteria) -> None:
+    index = index_of(population)
+    first = index.find(asked, Level.ACCREDITED)
+    expected = set(first)
+    first.clear()
+
+    assert expected == index.find(asked, Level.ACCREDITED)
+
+
+def test_attribute_that_left_the_catalogue_is_left_out() -> None:
+    index = index_of({"a": {"gone.attribute": Fact("x", Level.UNVERIFIED), "p.age": Fact("3", Level.UNVERIFIED)}})
+
+    assert {"a"} == index.find(Test("p.age", Range("3", "3")), Level.UNVERIFIED)
+
+
+def test_order_depends_on_key_exchange_and_subject() -> None:
+    places = {
+        order_of(key, exchange, subject) for key in (b"k" * 32, b"l" * 32) for exchange in "xy" for subject in "ab"
+    }
+
+    assert len(places) == 8
+    assert order_of(b"k" * 32, "x", "a") == order_of(b"k" * 32, "x", "a")
