@@ -68,7 +68,8 @@ class Field:
             return False
         if self.form is Form.EXACT:
             return asked.form in (Form.EXACT, Form.ANSWER)
-        return asked.form is Form.ANSWER and self.question in (None, asked.question)
+        both_answers = self.form is Form.ANSWER and asked.form is Form.ANSWER
+        return both_answers and self.question in (None, asked.question)
 
 
 @dataclass(frozen=True, slots=True)

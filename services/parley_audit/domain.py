@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 
 from parley_crypto.commitment import Opening
 from parley_crypto.tlog import receipt
@@ -19,14 +20,19 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TOKEN = struct.Struct(">q32s")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Noted:
-    """An event as audit logs it: whose it is, when it happened, and the opening, which fits its commitment."""
+    """An event as audit logs it: whose it is, when it happened, and what opens its commitment."""
 
     subject: str
     occurred_at: datetime
     opening: Opening
     release: bool = False
+
+    @cached_property
+    def commitment(self) -> bytes:
+        """32 bytes. Computed once: it is the event's name in all that follows."""
+        return self.opening.commitment
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,7 @@ def leaves_of(noted: Iterable[Noted]) -> list[Leaf]:
     Commitments in a leaf, and leaves, are sorted, which for hashes means shuffled: two parties who compare their receipts
     learn nothing from the order. An opening that comes twice is one.
     """
-    unique = {each.opening.commitment: each for each in noted}
+    unique = {each.commitment: each for each in noted}
     ordered = [unique[commitment] for commitment in sorted(unique)]
     releases = [each for each in ordered if each.release]
     batches = [[each] for each in ordered if not each.release] + ([releases] if releases else [])
@@ -76,7 +82,7 @@ def leaves_of(noted: Iterable[Noted]) -> list[Leaf]:
 
 
 def _leaf(batch: Sequence[Noted]) -> Leaf:
-    entry = receipt.make_entry([each.opening.commitment for each in batch])
+    entry = receipt.make_entry([each.commitment for each in batch])
     ways = receipt.make_openings([(each.opening.salt, each.opening.detail) for each in batch])
     return Leaf(entry, tuple(map(Member, batch, ways)))
 

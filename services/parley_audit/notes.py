@@ -1,5 +1,7 @@
 """Reading events: what their writer noted for the log, checked against its commitment."""
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC
 
@@ -15,6 +17,7 @@ from parley_crypto.commitment import Opening, unseal_opening
 from parley_crypto.keyring import KeyRing
 from parley_crypto.signing import Sealer
 from parley_crypto.subject_ref import RefInvalid, open_ref
+from parley_crypto.tlog.receipt import SALT_SIZE
 
 _RELEASE = consentpb.ReleaseSettled.DESCRIPTOR.full_name
 """The events that share a leaf: many at a time, and each party is shown its own commitment's way to it."""
@@ -50,18 +53,22 @@ class NoteReader:
     def read(self, envelope: envelopepb.EventEnvelope) -> Noted:
         """Read an event as it will be logged. Raises NoteRefused."""
         note = _note(envelope.payload)
-        opening = self._opening(note.sealed_opening)
-        if opening.commitment != note.commitment:
+        opening, occurred_at = self._opening(note.sealed_opening), envelope.occurred_at.ToDatetime(UTC)
+        noted = Noted(self._subject(envelope), occurred_at, opening, release=envelope.type == _RELEASE)
+        if noted.commitment != note.commitment:
             raise NoteRefused
-        occurred_at = envelope.occurred_at.ToDatetime(UTC)
-        return Noted(self._subject(envelope), occurred_at, opening, release=envelope.type == _RELEASE)
+        return noted
+
+    def read_all(self, envelopes: Iterable[envelopepb.EventEnvelope]) -> list[Noted]:
+        """Read several, in order. Raises NoteRefused."""
+        return [self.read(envelope) for envelope in envelopes]
 
     def _opening(self, sealed: bytes) -> Opening:
         try:
             opening = unseal_opening(self.sealer, sealed)
         except ValueError as error:
             raise NoteRefused from error
-        if len(opening.salt) != 32:
+        if len(opening.salt) != SALT_SIZE or not _is_object(opening.detail):
             raise NoteRefused
         return opening
 
@@ -73,6 +80,13 @@ class NoteReader:
             return open_ref(self.refs, "audit", refs[0]).subject
         except RefInvalid as error:
             raise NoteRefused from error
+
+
+def _is_object(detail: bytes) -> bool:
+    try:
+        return isinstance(json.loads(detail), dict)
+    except ValueError:
+        return False
 
 
 def _note(payload: bytes) -> receiptpb.AuditNote:

@@ -1,6 +1,6 @@
 """Audit's one store, on Postgres."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -107,7 +107,7 @@ class Store:
         placed = [(at, member) for at, leaf in enumerate(leaves, first) for member in leaf.members]
         await tx.execute(
             _SQL.commitments_insert,
-            [member.noted.opening.commitment for _, member in placed],
+            [member.noted.commitment for _, member in placed],
             [at for at, _ in placed],
             [member.way.index for _, member in placed],
             [member.way.size for _, member in placed],
@@ -184,11 +184,6 @@ class Store:
     async def set_progress(self, tx: Tx, service: str, progress: Progress) -> None:
         """Note how far a stream is in the log; only under :meth:`lock_head`."""
         await tx.execute(_SQL.progress_set, service, progress.logged, sorted(progress.ahead))
-
-
-def indexed(first: int, leaves: Iterable[Leaf]) -> dict[bytes, int]:
-    """The log index of each commitment of leaves that are appended from an index on."""
-    return {member.noted.opening.commitment: at for at, leaf in enumerate(leaves, first) for member in leaf.members}
 
 
 def _hashes(path: bytes) -> tuple[bytes, ...]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from parley_audit.store import Store, WrappedKey
 from parley_crypto.commitment import Opening
 from parley_crypto.keyring import KeyRing, decrypt_value, encrypt_value
+from parley_crypto.tlog.receipt import SALT_SIZE
 from parley_db.database import Database, Tx
 
 _PLACE = "audit/subject-key/v1"
-_SALT = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +21,14 @@ class SubjectKey:
     key_id: int
     dek: bytes = field(repr=False)
 
-    def seal(self, opening: Opening) -> bytes:
-        """Encrypt an opening for its row in the subject's history."""
-        return encrypt_value(self.dek, self.key_id, opening.salt + opening.detail, *self._place(opening.commitment))
+    def seal(self, commitment: bytes, opening: Opening) -> bytes:
+        """Encrypt a commitment's opening for its row in the subject's history."""
+        return encrypt_value(self.dek, self.key_id, opening.salt + opening.detail, *self._place(commitment))
 
     def open(self, commitment: bytes, sealed: bytes) -> Opening:
         """Decrypt it again. Raises CiphertextInvalid."""
         plain = decrypt_value(self.dek, sealed, *self._place(commitment))
-        return Opening(plain[:_SALT], plain[_SALT:])
+        return Opening(plain[:SALT_SIZE], plain[SALT_SIZE:])
 
     def _place(self, commitment: bytes) -> tuple[str, str, bytes]:
         return ("audit/history/v1", self.subject, commitment)

@@ -71,7 +71,7 @@ class Feed:
                 if not await self._cleared(marketer, page[index:]):
                     page = page[:index]
                     break
-                if self._may_send(marketer, record):
+                if self._spend(marketer, record):
                     yield self._message(marketer, record)
                     quiet_since = self.clock.monotonic()
                 seq = record.seq
@@ -84,7 +84,7 @@ class Feed:
     async def answer(self, marketer: str, exchange_id: str, pseudonym: str) -> brokerpb.Delivery | None:
         """One release for the answer of the call that asked for it, if it may be sent."""
         record = await self.store.delivery_of(marketer, exchange_id, pseudonym)
-        if record is None or not await self._cleared(marketer, [record]) or not self._may_send(marketer, record):
+        if record is None or not await self._cleared(marketer, [record]) or not self._spend(marketer, record):
             return None
         return self._message(marketer, record)
 
@@ -113,8 +113,11 @@ class Feed:
             await self.store.unsettled(marketer, record.exchange_id, {record.pseudonym: leads_to})
 
     def _may_send(self, marketer: str, record: DeliveryRecord) -> bool:
-        """A notice always; a release, if it was settled within the last second."""
-        return not record.exchange_id or self.settling.may_send(marketer, record.exchange_id, record.pseudonym)
+        """A notice always; a release, if it was settled within the last second and not sent since."""
+        return not record.exchange_id or self.settling.may_send((marketer, record.exchange_id, record.pseudonym))
+
+    def _spend(self, marketer: str, record: DeliveryRecord) -> bool:
+        return not record.exchange_id or self.settling.spend((marketer, record.exchange_id, record.pseudonym))
 
     def _message(self, marketer: str, record: DeliveryRecord) -> brokerpb.Delivery:
         message = brokerpb.Delivery.FromString(record.payload)

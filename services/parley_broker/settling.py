@@ -2,7 +2,7 @@
 Settling: nothing is sent that consent did not settle within the last second.
 
 Every settlement that is asked for is remembered with the moment of asking, on the monotonic clock: the window in which what
-it covers may be sent. There is no other way to the feed.
+it covers may be sent, once. There is no other way to the feed.
 """
 
 from collections.abc import Sequence
@@ -45,10 +45,16 @@ class Settling:
             results.append(outcome)
         return results
 
-    def may_send(self, marketer: str, exchange_id: str, pseudonym: str) -> bool:
-        """Whether a release was settled by an asking within the last second."""
-        asked = self._asked.get((marketer, exchange_id, pseudonym))
+    def may_send(self, key: Key) -> bool:
+        """Whether a release was settled by an asking within the last second, and not sent since."""
+        asked = self._asked.get(key)
         return asked is not None and self.clock.monotonic() - asked < WINDOW_S
+
+    def spend(self, key: Key) -> bool:
+        """As :meth:`may_send`, for the one send that a settlement is good for: the next one settles again."""
+        may = self.may_send(key)
+        self._asked.pop(key, None)
+        return may
 
     def _forget(self, now: float) -> None:
         if len(self._asked) > 10_000:

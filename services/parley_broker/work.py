@@ -18,6 +18,7 @@ from parley_broker.domain.outcomes import Refusal, after
 from parley_broker.domain.states import TO_DECIDE, Participant
 from parley_broker.settling import Settling
 from parley_broker.store import ExchangeRecord, NewDelivery, ParticipantRecord, Store
+from parley_bus.log import State
 from parley_kit.faultpoints import reach
 from parley_rpc.platform import Platform
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from parley.identity.v1.identity_pb2_grpc import add_IdentityServiceServicer_to_server
 from parley_bus.envelopes import Notary
@@ -19,7 +20,7 @@ from parley_identity.commands.marketers import Marketers
 from parley_identity.commands.signin import SignIn
 from parley_identity.config import Config
 from parley_identity.domain.accounts import Blinder
-from parley_identity.domain.staff import Staff
+from parley_identity.domain.staff import Staff, StaffUnusable
 from parley_identity.events import Publishing
 from parley_identity.keys import Naming, Seeds
 from parley_identity.servicer import IdentityServicer
@@ -33,7 +34,7 @@ from parley_rpc.server import Registration
 async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
     """Assemble identity; leaving the block closes what it opened."""
     trust, signer, clock = Trust.load(config.trust), Signer.load(config.signing_key), platform.clock
-    staff = Staff.parse(config.operators.read_text("utf-8"))
+    staff = _staff(config.operators)
     request_key = read_key(config.request_key)
     seeds = Seeds(KeyRing.load(config.wrap_key), read_key(config.pseudonym_key))
     naming = _naming(config)
@@ -57,6 +58,13 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
             tasks={"relay": relay.run, "upkeep": Upkeep(store, clock, platform.log).run},
             pings={"postgres": db.ping},
         )
+
+
+def _staff(path: Path) -> Staff:
+    try:
+        return Staff.parse(path.read_text("utf-8"))
+    except (OSError, StaffUnusable) as error:
+        raise StaffUnusable(f"{path}: not a list of operators and importers; `parley up` writes one") from error
 
 
 def _naming(config: Config) -> Naming:

@@ -8,7 +8,7 @@ from parley.identity.v1 import identity_pb2_grpc
 from parley_crypto.signing import key_id
 from parley_db.database import Tx
 from parley_db.mutations import Mutations
-from parley_identity.commands.accounts import Accounts, check_key
+from parley_identity.commands.accounts import Accounts
 from parley_identity.commands.introductions import Introductions
 from parley_identity.commands.marketers import Marketers
 from parley_identity.commands.signin import SignIn
@@ -35,8 +35,6 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
     async def RegisterCustomer(
         self, request: identitypb.RegisterCustomerRequest, context: Any
     ) -> identitypb.RegisterCustomerResponse:
-        check_key(request.public_key)
-
         async def body(tx: Tx) -> identitypb.RegisterCustomerResponse:
             account = await self.accounts.register(tx, request.public_key)
             return identitypb.RegisterCustomerResponse(customer=account.name)
@@ -47,8 +45,6 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
     async def ClaimAccount(
         self, request: identitypb.ClaimAccountRequest, context: Any
     ) -> identitypb.ClaimAccountResponse:
-        check_key(request.public_key)
-
         async def body(tx: Tx) -> identitypb.ClaimAccountResponse:
             account = await self.accounts.claim(tx, request.claim_code, request.public_key)
             return identitypb.ClaimAccountResponse(customer=account.name)

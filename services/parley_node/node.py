@@ -90,8 +90,7 @@ async def run(
         told("keys")
         provision(home)
         told("PostgreSQL and Valkey")
-        given: Servers | None = from_environment(os.environ)
-        pair = given or await stack.enter_async_context(servers(home.servers))
+        pair = await stack.enter_async_context(_servers(home))
         told("databases")
         await prepare_databases(pair)
         bus = await stack.enter_async_context(Bus.open(pair.valkey_url, options.stream_prefix))
@@ -133,6 +132,16 @@ async def run(
 def _calling(hub: InprocessHub, me: str) -> Callable[[str], grpc.aio.Channel]:
     """In one process every service is on the hub; what differs is who calls."""
     return lambda _service: hub.channel(me)
+
+
+@asynccontextmanager
+async def _servers(home: Home) -> AsyncIterator[Servers]:
+    """The operator's own servers, where the environment names them; else embedded ones."""
+    if given := from_environment(os.environ):
+        yield given
+        return
+    async with servers(home.servers) as pair:
+        yield pair
 
 
 async def prepare_databases(pair: Servers) -> None:

@@ -26,8 +26,8 @@ SELECT DISTINCT ON (i.attribute)
 FROM items AS i
 JOIN subjects AS s ON s.subject = i.subject
 LEFT JOIN discoverable AS d ON d.subject = i.subject AND d.attribute = i.attribute
-WHERE i.subject = $1 AND i.attribute COLLATE "C" > $2
-ORDER BY i.attribute COLLATE "C", i.version DESC LIMIT $3;
+WHERE i.subject = $1 AND i.attribute > $2
+ORDER BY i.attribute, i.version DESC LIMIT $3;
 
 -- name: item_versions
 -- The newest 1,000 versions of one item, newest first; only the newest can be discoverable.

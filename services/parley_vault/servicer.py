@@ -24,6 +24,7 @@ from parley_vault.domain.items import Entry, Item, Provenance, canonical
 from parley_vault.domain.releasing import Refusal
 from parley_vault.events import Customer
 from parley_vault.finding import Finder, Matcher, Search
+from parley_vault.offload import work
 from parley_vault.releases import READER, Asked, Releases
 from parley_vault.safe import Place
 
@@ -92,10 +93,11 @@ class VaultServicer(vaultgrpc.VaultServiceServicer):
 
     async def ImportItems(self, request: vaultpb.ImportItemsRequest, _context: Any) -> Any:
         """Import items."""
-        values = canonical(self.catalogue, self._imported(request))
+        count = sum(len(entry.items) for entry in request.entries)
+        values = await work(count, lambda: canonical(self.catalogue, self._imported(request)))
         async with self.finder.changing({value.subject for value in values}):
-            count = await self.db.run("vault.ImportItems", partial(self.imports.put, values=values))
-        return vaultpb.ImportItemsResponse(new_versions=count)
+            new_versions = await self.db.run("vault.ImportItems", partial(self.imports.put, values=values))
+        return vaultpb.ImportItemsResponse(new_versions=new_versions)
 
     async def Match(self, request: vaultpb.MatchRequest, _context: Any) -> Any:
         """Answer a page of candidates."""

@@ -184,7 +184,7 @@ async def test_a_crash_between_effect_and_acknowledgement_repeats_nothing(world:
         async with running(world.consumer()):
             await crashed.wait()
     assert (await world.redis.xpending(world.stream, "audit"))["pending"] == 5
-    async with running(world.relay(), world.consumer()):
+    async with running(world.relay(), world.consumer(takeover_after=60)):
         await world.settled(written)
 
 
@@ -267,20 +267,23 @@ async def test_another_event_in_the_same_place_is_noticed(world: World) -> None:
 
 
 async def test_no_command_is_repeated_when_its_reply_is_lost(own: ServerPair, tmp_path: Path) -> None:
-    async with _deaf_proxy(own.where.valkey_socket, tmp_path / "s") as url, Bus.open(url, "deaf:") as bus:
+    heard: list[bytes] = []
+    async with _deaf_proxy(own.where.valkey_socket, tmp_path / "s", heard) as url, Bus.open(url, "deaf:") as bus:
         with pytest.raises(BusAway):
             await bus.publish(bus.stream("consent"), [Entry(1, event().event_id, b"")], [], 0)
+    assert b"".join(heard).count(b"XADD") == 1
     async with Redis.from_url(own.valkey_url, protocol=2) as redis:
         assert (await redis.xinfo_stream(bus.stream("consent")))["entries-added"] == 1
 
 
 @asynccontextmanager
-async def _deaf_proxy(target: Path, path: Path) -> AsyncIterator[str]:
+async def _deaf_proxy(target: Path, path: Path, heard: list[bytes]) -> AsyncIterator[str]:
     """Passes on what is said, and hangs up instead of passing on the answer to a transaction."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         up_reader, up_writer = await asyncio.open_unix_connection(target)
         while said := await reader.read(65536):
+            heard.append(said)
             up_writer.write(said)
             answer = await up_reader.read(65536)
             if b"EXEC" in said:

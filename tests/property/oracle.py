@@ -241,6 +241,10 @@ def _by_rule(rules: list[Rule], asking: Asking, now: datetime) -> Outcome:
         return Outcome("refuse", "asks for what isn't enforced")
     if Channel.WEB_INBOX not in asking.terms.channels:
         return Outcome("refuse", "has no inbox to ask in")
+    if asking.terms.decision_deadline is None or asking.terms.decision_deadline <= now:
+        return Outcome("refuse", "leaves no time to decide in")
+    if asking.terms.validity.end is None or asking.terms.validity.end <= now:
+        return Outcome("refuse", "has no end ahead")
     return Outcome("ask", "a rule asks" if rules else "no rule")
 
 

@@ -276,6 +276,7 @@ STORIES = {
     "a rule asks",
     "no rule",
     "has no inbox to ask in",
+    "leaves no time to decide in",
     "asks for what isn't enforced",
     *(f"{effect.name} for {who} governs" for effect in Effect for who in ("a marketer", "a level", "everyone")),
     *(f"{one.name} beats {two.name} of lower rank" for one in Effect for two in Effect),

@@ -122,9 +122,10 @@ class Told:
 
 @dataclass(frozen=True)
 class Writer:
-    """Makes events as the other services do."""
+    """Makes events as the other services do, sealed to audit's public key and with refs under the key it shares."""
 
-    keys: Secrets
+    audit_key: bytes
+    refs: KeyRing
 
     def tell(self, service: str, subject: str = "", kind: str = "test:thing:done", **detail: Any) -> Told:
         """An event that gets a leaf of its own."""
@@ -142,8 +143,8 @@ class Writer:
         return _in_envelope(payload, {}, one.opening)
 
     def _told(self, kind_of_event: Any, subject: str, kind: str, detail: Mapping[str, Any]) -> Told:
-        note, opening = Notary(self.keys.sealer.public_key, CLOCK).note(kind, detail)
-        refs = {"audit": seal_ref(self.keys.refs, "audit", SubjectRef(subject))} if subject else {}
+        note, opening = Notary(self.audit_key, CLOCK).note(kind, detail)
+        refs = {"audit": seal_ref(self.refs, "audit", SubjectRef(subject))} if subject else {}
         return _in_envelope(kind_of_event(note=note), refs, opening)
 
 
@@ -167,11 +168,12 @@ class Audit:
     bus: Bus
     hub: InprocessHub
     keys: Secrets
+    log: io.StringIO
     seqs: dict[str, int] = field(default_factory=dict)
 
     @property
     def writer(self) -> Writer:
-        return Writer(self.keys)
+        return Writer(self.keys.sealer.public_key, self.keys.refs)
 
     @property
     def stub(self) -> AuditServiceStub:
@@ -233,9 +235,10 @@ class Audit:
 
 
 @asynccontextmanager
-async def audit_service(config: Config, keys: Secrets, bus: Bus, log: Any = None) -> AsyncIterator[Audit]:
+async def audit_service(config: Config, keys: Secrets, bus: Bus) -> AsyncIterator[Audit]:
     """Assemble audit, with its streams there as the relays would have made them; its tasks don't run yet."""
-    log = log or logger("audit", io.StringIO())
+    lines = io.StringIO()
+    log = logger("audit", lines)
 
     def nobody(name: str) -> grpc.aio.Channel:
         raise AssertionError(f"audit called {name}")
@@ -253,7 +256,7 @@ async def audit_service(config: Config, keys: Secrets, bus: Bus, log: Any = None
             metrics=Metrics(CollectorRegistry()),
             log=log,
         )
-        yield Audit(config, platform, service, db, bus, hub, keys)
+        yield Audit(config, platform, service, db, bus, hub, keys, lines)
         await hub.close()
 
 

@@ -233,7 +233,7 @@ def _config(dsn: str, directory: Path, *staff: Party) -> tuple[Config, Trust]:
     (directory / "trust.json").write_text(trust.dump())
     members = {party.name: base64.b64encode(party.public_key).decode() for party in staff}
     (directory / "operators.json").write_text(json.dumps(members))
-    paths = {name: directory / name for name in _KEYS if name != "audit_key"}
+    paths: dict[str, Any] = {name: directory / name for name in _KEYS if name != "audit_key"}
     config = Config(postgres_dsn=dsn, trust=directory / "trust.json", operators=directory / "operators.json", **paths)
     return config, trust
 

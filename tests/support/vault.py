@@ -19,7 +19,9 @@ from prometheus_client import CollectorRegistry
 
 from parley.common.v1 import permit_pb2 as permitpb
 from parley.common.v1 import terms_pb2 as termspb
+from parley.common.v1.event_envelope_pb2 import EventEnvelope
 from parley.vault.v1 import vault_pb2 as vaultpb
+from parley.vault.v1.vault_events_pb2 import ItemsChanged
 from parley.vault.v1.vault_pb2_grpc import VaultServiceStub
 from parley_bus.bus import Bus
 from parley_crypto.batch import sign_batch
@@ -178,7 +180,7 @@ class World:
         return self.subjects(answer.candidate_refs)
 
     async def match_page(self, criteria: termspb.Criteria, level: Level = Level.VERIFIED, **more: Any) -> Any:
-        fields = {"marketer_card": self.card(level), "exchange": EXCHANGE, "criteria": criteria} | more
+        fields: dict[str, Any] = {"marketer_card": self.card(level), "exchange": EXCHANGE, "criteria": criteria} | more
         return await self.broker.Match(vaultpb.MatchRequest(**fields))
 
     def subjects(self, refs: Iterable[bytes]) -> list[str]:
@@ -234,9 +236,6 @@ class World:
 
     async def events(self) -> list[tuple[bytes, dict[str, Any]]]:
         """Each event's audit ref, and what audit reads in it; the relay numbers them, and audit never acknowledges."""
-        from parley.common.v1.event_envelope_pb2 import EventEnvelope
-        from parley.vault.v1.vault_events_pb2 import ItemsChanged
-
         rows = await self.db.fetch("SELECT envelope FROM outbox ORDER BY id")
         found = []
         for row in rows:
@@ -309,7 +308,8 @@ def all_of(*criteria: termspb.Criteria) -> termspb.Criteria:
 
 
 def none_of(criteria: termspb.Criteria) -> termspb.Criteria:
-    return termspb.Criteria(**{"not": criteria})
+    inverse: dict[str, Any] = {"not": criteria}  # a keyword of Python
+    return termspb.Criteria(**inverse)
 
 
 def exact(attribute: str) -> termspb.Field:

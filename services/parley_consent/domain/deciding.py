@@ -104,9 +104,19 @@ def decide(standing: Standing, asking: Asking, now: datetime) -> Allowed | Other
         return covered
     if rule and rule.effect is Effect.ALLOW and isinstance(agreed := meet(rule.terms, asking.terms, now), Agreed):
         return Allowed(agreed.terms, rule_id=rule.rule_id)
-    if Channel.WEB_INBOX not in asking.terms.channels or asking.terms.unsupported:
-        return Otherwise.REFUSE
-    return Otherwise.ASK
+    return Otherwise.ASK if _may_be_asked(asking.terms, now) else Otherwise.REFUSE
+
+
+def _may_be_asked(request: Terms, now: datetime) -> bool:
+    """An offer needs the inbox, time to decide in, an end, and nothing that could not be kept."""
+    return (
+        Channel.WEB_INBOX in request.channels
+        and not request.unsupported
+        and request.decision_deadline is not None
+        and now < request.decision_deadline
+        and request.validity.end is not None
+        and now < request.validity.end
+    )
 
 
 def governing(rules: Iterable[Rule], asking: Asking, now: datetime) -> Rule | None:

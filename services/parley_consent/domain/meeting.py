@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from parley_terms.terms import Terms, Use, Validity
+from parley_terms.terms import Form, Terms, Use, Validity
 
 
 class Dial(StrEnum):
@@ -45,7 +45,7 @@ def meet(standing: Terms, request: Terms, now: datetime) -> Agreed | Apart:
     Whether a request lies wholly within standing terms at a moment.
 
     Nothing is allowed that isn't named: a standing part left empty covers nothing, but for ``use`` (any) and the bounds of
-    ``validity`` (none). A request must name purposes, channels, fields, a use and an end of its validity.
+    ``validity`` (none). A request must name purposes, channels, fields, a use, an end of its validity and a decision deadline.
     """
     return next(_reasons(standing, request, now), None) or Agreed(_agreed(request, now))
 
@@ -70,7 +70,9 @@ def _content(standing: Terms, request: Terms) -> Iterator[Apart]:
     if not request.fields:
         yield Apart(Dial.CONTENT)
     for index, asked in enumerate(request.fields):
-        if not any(field.covers(asked) for field in standing.fields):
+        # Any question is for rules alone: a consent names the exact one.
+        unnamed = asked.form is Form.ANSWER and asked.question is None
+        if unnamed or not any(field.covers(asked) for field in standing.fields):
             yield Apart(Dial.CONTENT, f"content.fields[{index}]")
 
 

@@ -28,14 +28,20 @@ class Accounts:
     claim_life: timedelta
 
     async def register(self, tx: Tx, public_key: bytes) -> Account:
-        """Open an account for the owner of a key that :func:`check_key` accepted."""
+        """Open an account for the owner of a key. Raises PublicKeyInvalid."""
+        _check_key(public_key)
         account = self.seeds.account(public_key=public_key)
         await self.store.open_accounts(tx, [account], self.clock.now())
         await append(tx, [self.publishing.opened(account)])
         return account
 
     async def claim(self, tx: Tx, typed_code: str, public_key: bytes) -> Account:
-        """Bind an imported account to its owner's key. Raises ClaimCodeInvalid, whatever is wrong with the code."""
+        """
+        Bind an imported account to its owner's key.
+
+        Raises PublicKeyInvalid, and ClaimCodeInvalid whatever is wrong with the code.
+        """
+        _check_key(public_key)
         code = read_code(typed_code)
         account = code and await self.store.claim(tx, self.blinder.code(code), public_key, self.clock.now())
         if not account:
@@ -90,8 +96,7 @@ class Accounts:
         return [self.blinder.row(importer, import_name, row_key) for row_key in row_keys]
 
 
-def check_key(public_key: bytes) -> None:
-    """Accept a customer's Ed25519 key. Raises PublicKeyInvalid."""
+def _check_key(public_key: bytes) -> None:
     try:
         check_signing_key(public_key)
     except KeyInvalid:

@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -16,11 +15,10 @@ from parley_identity.store import Store
 from parley_kit.clock import Clock
 from parley_kit.faults import Unauthenticated
 
-_CUSTOMER = re.compile(r"customers/([a-z2-7]{26})")
-_MARKETER = re.compile(r"marketers/([a-z2-7]{26})")
+_RESOURCE = re.compile(r"(?P<kind>customers|marketers)/(?P<id>[a-z2-7]{26})")
 
 # What a hostile statement can raise besides StatementInvalid: JSON nested past the parser's depth, times past a float.
-_NOT_AN_ASSERTION = (StatementInvalid, ValueError, RecursionError, OverflowError)
+_NOT_AN_ASSERTION = (StatementInvalid, RecursionError, OverflowError)
 
 _REMEMBER = ASSERTION_LIFE + timedelta(seconds=60)
 """Longer than a used assertion could stay valid, clock skew included."""
@@ -77,14 +75,11 @@ class SignIn:
         return hashlib.blake2b(message, digest_size=32, key=self.jti_key, person=b"assertion/v1").digest()
 
     async def _credential(self, subject: str) -> Credential:
-        kinds: tuple[tuple[re.Pattern[str], Callable[[str], Awaitable[Credential]]], ...] = (
-            (_CUSTOMER, self._customer),
-            (_MARKETER, self._marketer),
-        )
-        for pattern, find in kinds:
-            if match := pattern.fullmatch(subject):
-                return await find(match[1])
-        return self._member(subject)
+        match = _RESOURCE.fullmatch(subject)
+        if match is None:
+            return self._member(subject)
+        find = self._customer if match["kind"] == "customers" else self._marketer
+        return await find(match["id"])
 
     async def _customer(self, customer: str) -> Credential:
         account = await self.store.account(customer)

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import IntEnum
 
 from parley_kit.faults import InvalidRequest, Violation
-from parley_terms import values
+from parley_terms import values as kinds
 from parley_terms.terms import AllOf, AnyOf, Criteria, Level, Not, Test
 from parley_terms.values import Catalogue
 from parley_vault.faults import AttributeUnknown, InvalidValue
@@ -66,12 +66,9 @@ def canonical(catalogue: Catalogue, entries: Sequence[Entry]) -> list[Value]:
     """
     _refuse_repeats(entries)
     findings = _Findings(catalogue)
-    kept = []
-    for entry in entries:
-        with_text = findings.canonical(entry)
-        kept.append(Value(entry.subject, entry.attribute, with_text, entry.provenance))
+    values = [Value(entry.subject, entry.attribute, findings.text(entry), entry.provenance) for entry in entries]
     findings.judge()
-    return kept
+    return values
 
 
 def check(catalogue: Catalogue, criteria: Criteria, path: str) -> None:
@@ -120,19 +117,20 @@ class _Findings:
         self._unknown: list[Violation] = []
         self._invalid: list[Violation] = []
 
-    def canonical(self, entry: Entry) -> str:
+    def text(self, entry: Entry) -> str:
+        """The canonical text; empty where there is none, and that is noted."""
         if attribute := self._attribute(entry.path, entry.attribute):
             try:
-                return values.canonical(attribute, entry.value)
-            except values.ValueInvalid as error:
+                return kinds.canonical(attribute, entry.value)
+            except kinds.ValueInvalid as error:
                 self._invalid.append(Violation(f"{entry.path}.value", str(error)))
         return ""
 
     def question(self, path: str, test: Test) -> None:
         if attribute := self._attribute(path, test.attribute):
             try:
-                values.check_question(attribute, test.question)
-            except values.ValueInvalid as error:
+                kinds.check_question(attribute, test.question)
+            except kinds.ValueInvalid as error:
                 self._invalid.append(Violation(f"{path}.question", str(error)))
 
     def judge(self) -> None:
@@ -141,7 +139,7 @@ class _Findings:
         if self._invalid:
             raise InvalidValue(violations=self._invalid)
 
-    def _attribute(self, path: str, name: str) -> values.Attribute | None:
+    def _attribute(self, path: str, name: str) -> kinds.Attribute | None:
         attribute = self._catalogue.get(name)
         if attribute is None:
             self._unknown.append(Violation(f"{path}.attribute", "is not in the catalogue"))

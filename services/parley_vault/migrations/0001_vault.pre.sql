@@ -1,7 +1,7 @@
 -- Items of subjects, encrypted. Every key starts with the subject's id in this service; no index is over a value.
 
 CREATE TABLE subjects (
-    subject text PRIMARY KEY,
+    subject text COLLATE "C" PRIMARY KEY,
     dek bytea NOT NULL,
     created_at timestamptz NOT NULL
 );
@@ -12,8 +12,8 @@ COMMENT ON COLUMN subjects.dek IS
 COMMENT ON COLUMN subjects.created_at IS 'When the first item came. Immutable.';
 
 CREATE TABLE items (
-    subject text NOT NULL REFERENCES subjects,
-    attribute text NOT NULL,
+    subject text COLLATE "C" NOT NULL REFERENCES subjects,
+    attribute text COLLATE "C" NOT NULL,
     version integer NOT NULL CHECK (version > 0),
     ciphertext bytea NOT NULL,
     provenance smallint NOT NULL,
@@ -30,8 +30,8 @@ COMMENT ON COLUMN items.provenance IS 'As parley.vault.v1.Provenance. Immutable.
 COMMENT ON COLUMN items.created_at IS 'When this version was put. Immutable.';
 
 CREATE TABLE discoverable (
-    subject text NOT NULL REFERENCES subjects,
-    attribute text NOT NULL,
+    subject text COLLATE "C" NOT NULL REFERENCES subjects,
+    attribute text COLLATE "C" NOT NULL,
     level smallint NOT NULL CHECK (level > 0),
     PRIMARY KEY (subject, attribute)
 );

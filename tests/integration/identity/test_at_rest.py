@@ -20,7 +20,8 @@ TABLES = "SELECT table_name FROM information_schema.tables WHERE table_schema = 
 async def dump(world: World) -> str:
     """Every row of every table, as text."""
     tables = [name for (name,) in await rows(world, TABLES)]
-    return "\n".join(str(row) for name in tables for row in await rows(world, f'SELECT t::text FROM "{name}" AS t'))
+    found = [await rows(world, f'SELECT t::text FROM "{name}" AS t') for name in tables]
+    return "\n".join(str(row) for table in found for row in table)
 
 
 def forms(secret: bytes) -> list[str]:

@@ -1,8 +1,10 @@
 """Marketers: registered, changed, their keys rotated, their cards signed."""
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -121,7 +123,7 @@ async def test_what_changes_is_published_and_what_does_not_is_not(world: World) 
 
 async def test_absent_marketer_is_not_found_whatever_is_asked(world: World) -> None:
     introduce = identitypb.IntroduceRequest(marketer=NOBODY.name, exchange="e", candidate_refs=[b"x"])
-    calls = [
+    calls: list[Awaitable[Any]] = [
         get(world, NOBODY),
         card(world, NOBODY),
         world.update(NOBODY, suspended=True),

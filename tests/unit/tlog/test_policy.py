@@ -99,7 +99,8 @@ def test_a_known_witness_with_a_false_signature_spoils_the_checkpoint() -> None:
         f"witness w {LOG.vkey()}\nquorum none\n", f"{LOG_LINE}witness w {LOG.vkey(KeyType.COSIGNATURE)}\nquorum none\n",
         f"{LOG_LINE.strip()} a b\nquorum none\n", f"{W1.strip()} a b\nquorum none\n", "log x+00000000+Bg==\nquorum none\n",
         f"LOG {LOG.vkey()}\nquorum none\n", f"{LOG_LINE}quorum none\r\n", f"{LOG_LINE}quorum none\x7f\n",
-        f"{LOG_LINE}quorum\u00a0none\n", "logs\nquorum none\n", "quorum none\n# comment", "# \x00\nquorum none\n", f"{LOG_LINE.strip()} \x7f\nquorum none\n",
+        f"{LOG_LINE}quorum\u00a0none\n", "logs\nquorum none\n",
+        "quorum none\n# comment", "# \x00\nquorum none\n", f"{LOG_LINE.strip()} \x7f\nquorum none\n",
     ],
 )  # fmt: skip
 def test_malformed_policies_are_refused(text: str) -> None:

@@ -29,7 +29,8 @@ def test_proof_files_survive_a_round_trip(proof: TlogProof) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "\n\n", HEAD, f"{HEAD}\n\ncheckpoint\n", "wrong-header\nindex 0\n\ncheckpoint\n", f"{HEAD}index 0\n", f"{HEAD}index 0",
+        "", "\n\n", HEAD, f"{HEAD}\n\ncheckpoint\n", "wrong-header\nindex 0\n\ncheckpoint\n", f"{HEAD}index 0\n",
+        f"{HEAD}index 0",
         f"{HEAD}extra !!notbase64!!\nindex 0\n\ncheckpoint\n", f"{HEAD}extra \nindex 0\n\ncheckpoint\n",
         f"{HEAD}extra ZXh0cmE=\n\ncheckpoint\n", f"{HEAD}extra ZXh0cmF=\nindex 0\n\ncheckpoint\n",
         f"{HEAD}index notanumber\n\ncheckpoint\n", f"{HEAD}index -5\n\ncheckpoint\n", f"{HEAD}index 05\n\ncheckpoint\n",

@@ -3,7 +3,8 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parley_terms.terms import AllOf, AnyOf, Criteria, Level, Not, OneOf, Range, Test, tests_of
+from parley_terms import terms
+from parley_terms.terms import AllOf, AnyOf, Criteria, Level, Not, OneOf, Range
 from parley_terms.values import Attribute, ValueType
 from parley_vault.domain.matching import Fact, Index, order_of
 
@@ -28,19 +29,19 @@ facts = st.fixed_dictionaries(
     },
 )
 populations = st.dictionaries(st.sampled_from("abcdefghij"), facts)
-tests = st.sampled_from(sorted(VALUES)).flatmap(
+choices = st.sampled_from(sorted(VALUES)).flatmap(
     lambda name: st.builds(
-        Test,
+        terms.Test,
         st.just(name),
         st.lists(st.sampled_from(VALUES[name]), min_size=1, unique=True).map(lambda some: OneOf(tuple(sorted(some)))),
     )
 )
 number, day = st.none() | st.sampled_from(VALUES["p.age"]), st.none() | st.sampled_from(VALUES["p.since"])
-ranges = st.builds(Test, st.just("p.age"), st.builds(Range, number, number)) | st.builds(
-    Test, st.just("p.since"), st.builds(Range, day, day)
+ranges = st.builds(terms.Test, st.just("p.age"), st.builds(Range, number, number)) | st.builds(
+    terms.Test, st.just("p.since"), st.builds(Range, day, day)
 )
 criteria = st.recursive(
-    tests | ranges,
+    choices | ranges,
     lambda inner: (
         st.builds(AllOf, st.lists(inner, min_size=1, max_size=3).map(tuple))
         | st.builds(AnyOf, st.lists(inner, min_size=1, max_size=3).map(tuple))
@@ -72,11 +73,11 @@ def holds(asked: Criteria, person: dict[str, str]) -> bool:
     if isinstance(asked, AnyOf):
         return any(holds(part, person) for part in asked.criteria)
     if isinstance(asked, Not):
-        return all(test.attribute in person for test in tests_of(asked)) and not holds(asked.criteria, person)
+        return all(test.attribute in person for test in terms.tests_of(asked)) and not holds(asked.criteria, person)
     return asked.attribute in person and meets(asked, person[asked.attribute])
 
 
-def meets(test: Test, value: str) -> bool:
+def meets(test: terms.Test, value: str) -> bool:
     if isinstance(test.question, OneOf):
         return value in test.question.values
     number = float if test.attribute == "p.age" else str
@@ -116,7 +117,7 @@ def test_finding_changes_nothing(population: Population, asked: Criteria) -> Non
 def test_attribute_that_left_the_catalogue_is_left_out() -> None:
     index = index_of({"a": {"gone.attribute": Fact("x", Level.UNVERIFIED), "p.age": Fact("3", Level.UNVERIFIED)}})
 
-    assert {"a"} == index.find(Test("p.age", Range("3", "3")), Level.UNVERIFIED)
+    assert {"a"} == index.find(terms.Test("p.age", Range("3", "3")), Level.UNVERIFIED)
 
 
 def test_order_depends_on_key_exchange_and_subject() -> None:

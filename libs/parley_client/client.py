@@ -1,0 +1,214 @@
+"""A marketer's client."""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from parley.audit.v1 import audit_pb2 as auditpb
+from parley.audit.v1.audit_pb2_grpc import AuditServiceStub
+from parley.broker.v1 import broker_pb2 as brokerpb
+from parley.broker.v1.broker_pb2_grpc import BrokerServiceStub
+from parley_client.backoff import Backoff
+from parley_client.conditions import Condition
+from parley_client.connection import Connection, Credential
+from parley_client.deliveries import Delivery, Opener
+from parley_client.errors import ProofNotFound, SettingsInvalid
+from parley_client.exchanges import Asked, Exchange, Wanted, audience_of, exchange_from
+from parley_client.feed import Feed
+from parley_client.receipts import Receipt, Verifier
+from parley_client.settings import Settings
+from parley_crypto.keyfiles import KeyFileUnusable, read_keys
+from parley_crypto.signing import Sealer, Signer
+from parley_crypto.tlog.errors import PolicyInvalid
+from parley_crypto.trust import Trust, TrustUnusable
+from parley_kit.clock import Clock, SystemClock
+
+_MOST_AT_ONCE = 1000
+_LOGGED_WITHIN = timedelta(seconds=30)
+
+
+class Answer(NamedTuple):
+    """An exchange with one customer, and the release, if it could be made at once. It is not acknowledged yet."""
+
+    exchange: Exchange
+    delivery: Delivery | None
+
+
+class Client:
+    """
+    What a marketer's backend does. An async context manager; one client serves a whole process.
+
+    Calls are retried within their deadline, so a call that raises has failed for good. All methods raise
+    :class:`parley_client.errors.ParleyError` by reason.
+    """
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+        """Read keys, trust and policy. Raises SettingsInvalid, which names the file."""
+        signer, self._opener, self._verifier = _load(settings)
+        self._clock = clock or SystemClock()
+        credential = Credential(settings.marketer, signer)
+        self.connection = Connection(settings.address, credential, deadline=settings.deadline, clock=self._clock)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """Make a client from ``PARLEY_*`` variables. Raises SettingsInvalid, which names what is missing or wrong."""
+        return cls(Settings.from_env(environ))
+
+    async def __aenter__(self) -> Self:
+        await self.connection.__aenter__()
+        self._broker = BrokerServiceStub(self.connection.channel)
+        self._audit = AuditServiceStub(self.connection.channel)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.connection.__aexit__(kind, error, trace)
+
+    async def create_exchange(
+        self,
+        *,
+        purposes: Iterable[str],
+        ask: Iterable[Asked],
+        valid_for: timedelta,
+        decide_within: timedelta,
+        where: Condition | None = None,
+        pseudonyms: Iterable[str] | None = None,
+        offer_text: str = "",
+        one_time: bool = False,
+        offers: bool = True,
+    ) -> Exchange:
+        """
+        Ask customers: whoever meets ``where``, or those with these ``pseudonyms``. What comes of it is on the feed.
+
+        :class:`parley_client.exchanges.Wanted` says what the terms mean. Raises VerificationRequired,
+        InvalidConsentPurpose, AttributeUnknown, ValueInvalid, InvalidDateRange, ...; ValueError and TypeError for what
+        can't be asked at all.
+        """
+        wanted = Wanted(purposes, ask, valid_for, decide_within, one_time, offers)
+        request = brokerpb.CreateExchangeRequest(
+            terms=wanted.terms(self._clock.now()), audience=audience_of(where, pseudonyms), offer_text=offer_text
+        )
+        return exchange_from((await self._create(request)).exchange)
+
+    async def ask_one(
+        self,
+        pseudonym: str,
+        *,
+        purposes: Iterable[str],
+        ask: Iterable[Asked],
+        valid_for: timedelta,
+        decide_within: timedelta,
+        offer_text: str = "",
+        one_time: bool = False,
+        offers: bool = True,
+    ) -> Answer:
+        """
+        Ask one customer the marketer knows, and get the release in the answer if their terms allow it at once.
+
+        Otherwise the delivery is None, whatever the reason, and may yet come on the feed. Raises as create_exchange.
+        """
+        wanted = Wanted(purposes, ask, valid_for, decide_within, one_time, offers)
+        request = brokerpb.CreateExchangeRequest(
+            terms=wanted.terms(self._clock.now()),
+            audience=audience_of(None, [pseudonym]),
+            offer_text=offer_text,
+            release_in_answer=True,
+        )
+        answer = await self._create(request)
+        delivery = self._delivery(answer.delivery) if answer.HasField("delivery") else None
+        return Answer(exchange_from(answer.exchange), delivery)
+
+    async def get_exchange(self, name: str) -> Exchange:
+        """One exchange. Raises ExchangeNotFound."""
+        request = brokerpb.GetExchangeRequest(name=name)
+        return exchange_from(await self.connection.call(self._broker.GetExchange, request, service="broker"))
+
+    async def list_exchanges(self) -> AsyncGenerator[Exchange, None]:
+        """All exchanges, newest first, fetched page by page."""
+        request = brokerpb.ListExchangesRequest()
+        while True:
+            page = await self.connection.call(self._broker.ListExchanges, request, service="broker")
+            for message in page.exchanges:
+                yield exchange_from(message)
+            if not page.next_page_token:
+                return
+            request = brokerpb.ListExchangesRequest(page_token=page.next_page_token)
+
+    async def cancel_exchange(self, name: str) -> Exchange:
+        """End an exchange: what isn't released yet never will be. Raises ExchangeNotFound."""
+        request = brokerpb.CancelExchangeRequest(name=name)
+        return exchange_from(await self.connection.call(self._broker.CancelExchange, request, service="broker"))
+
+    async def deliveries(self) -> AsyncGenerator[Delivery, None]:
+        """
+        The feed: all that isn't acknowledged, oldest first, then whatever comes, for ever.
+
+        It resumes by itself whenever it breaks. Raises only what trying again doesn't mend.
+        """
+        async with aclosing(Feed(self.connection).follow()) as messages:
+            async for message in messages:
+                yield self._delivery(message)
+
+    async def acknowledge(self, *deliveries: Delivery) -> None:
+        """Say that deliveries are safely kept: they don't come again. Raises DeliveryNotFound."""
+        names = [delivery.name for delivery in deliveries]
+        for start in range(0, len(names), _MOST_AT_ONCE):
+            request = brokerpb.AcknowledgeDeliveriesRequest(names=names[start : start + _MOST_AT_ONCE])
+            await self.connection.call(self._broker.AcknowledgeDeliveries, request, service="broker")
+
+    async def verify_receipt(self, delivery: Delivery, *, wait: timedelta = _LOGGED_WITHIN) -> Receipt:
+        """
+        Fetch the proof that a delivery is in the audit log, and check it against the pinned policy.
+
+        What was just delivered takes some seconds to get there: it waits. Raises ProofNotFound after that, ReceiptInvalid
+        for a proof that doesn't hold or says otherwise, DeliveryInvalid as opening does.
+        """
+        return self._verifier.check(delivery, await self._proof(delivery.opening.commitment, wait))
+
+    async def save_receipt(self, delivery: Delivery, directory: Path) -> tuple[Path, ...]:
+        """Verify a delivery's receipt and keep it as four files, for `parley verify`. Raises as verify_receipt does."""
+        receipt = await self.verify_receipt(delivery)
+        return await asyncio.to_thread(receipt.save, directory)
+
+    async def _create(self, request: brokerpb.CreateExchangeRequest) -> brokerpb.CreateExchangeResponse:
+        return await self.connection.call(self._broker.CreateExchange, request, service="broker")
+
+    async def _proof(self, commitment: bytes, wait: timedelta) -> auditpb.GetProofResponse:
+        loop, backoff, failures = asyncio.get_running_loop(), Backoff(), 0
+        until = loop.time() + wait.total_seconds()
+        while True:
+            try:
+                return await self.connection.call(self._audit.GetProof, auditpb.GetProofRequest(commitment=commitment))
+            except ProofNotFound:
+                failures += 1
+                delay = backoff.delay(failures)
+                if loop.time() + delay > until:
+                    raise
+            await asyncio.sleep(delay)
+
+    def _delivery(self, message: brokerpb.Delivery) -> Delivery:
+        return Delivery(message, self._opener)
+
+
+def _load(settings: Settings) -> tuple[Signer, Opener, Verifier]:
+    try:
+        sealers = [Sealer(key) for key in reversed(read_keys(settings.sealing_key_file).values())]
+        opener = Opener(settings.marketer, sealers, Trust.load(settings.trust_file))
+        return Signer.load(settings.signing_key_file), opener, _verifier(settings.policy_file)
+    except (KeyFileUnusable, TrustUnusable) as error:
+        raise SettingsInvalid(str(error)) from error
+
+
+def _verifier(path: Path) -> Verifier:
+    try:
+        return Verifier(path.read_bytes())
+    except OSError as error:
+        raise SettingsInvalid(f"{path}: can't be read: {error.strerror}") from error
+    except PolicyInvalid as error:
+        raise SettingsInvalid(f"{path}: {error}") from error

@@ -1,0 +1,211 @@
+"""
+Calls to Parley: signed in, within a deadline, tried again where that helps, errors as classes.
+
+Every Parley method may be repeated: mutations carry a ``request_id``, which is made here once and kept over all tries.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, cast
+from uuid import uuid4
+
+import grpc
+from google.protobuf.message import Message
+from grpc.aio import UnaryStreamCall, UnaryStreamMultiCallable, UnaryUnaryMultiCallable
+
+from parley.identity.v1 import identity_pb2 as identitypb
+from parley.identity.v1.identity_pb2_grpc import IdentityServiceStub
+from parley_client import errors
+from parley_client.backoff import Backoff
+from parley_client.tokens import Tokens
+from parley_crypto.signing import Signer
+from parley_crypto.statements import make_assertion
+from parley_kit.clock import Clock, SystemClock
+from parley_kit.ids import new_id
+from parley_rpc.channels import client_options, is_local
+
+TRIES = 5
+
+_T = TypeVar("_T")
+_Request = TypeVar("_Request", bound=Message)
+_Response = TypeVar("_Response", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """Who signs in: a resource name (``marketers/...``, ``customers/...``, ...) and the key that proves it."""
+
+    subject: str
+    signer: Signer
+
+
+class Connection:
+    """
+    One channel, and the tokens of whoever signed in on it. An async context manager.
+
+    ``deadline`` bounds each call with all its tries, where the call names no other. Without a credential only methods that
+    anyone may call can be called. Local addresses are dialled in clear, others with TLS (``credentials``: other than the
+    system's certificate authorities).
+    """
+
+    def __init__(
+        self,
+        address: str,
+        credential: Credential | None = None,
+        *,
+        deadline: timedelta = timedelta(seconds=10),
+        clock: Clock | None = None,
+        backoff: Backoff | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        self._address = address
+        self._credential = credential
+        self._deadline = deadline
+        self._clock = clock or SystemClock()
+        self._backoff = backoff or Backoff()
+        self._tls = credentials
+        self._tokens = Tokens(self._sign_in, self._clock)
+
+    async def __aenter__(self) -> Self:
+        self.channel = _dial(self._address, self._tls)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._tokens.close()
+        await self.channel.close()
+
+    async def call(
+        self,
+        method: UnaryUnaryMultiCallable[_Request, _Response],
+        request: _Request,
+        *,
+        service: str = "",
+        deadline: timedelta | None = None,
+    ) -> _Response:
+        """
+        Call a stub's method with a token for ``service`` (``broker``, ...), or as nobody if that is empty.
+
+        An empty ``request_id`` is filled in. Raises ParleyError, by reason.
+        """
+        message = _with_request_id(request)
+        within = deadline or self._deadline
+        return await self._persist(lambda until: self._authorised(method, message, service, until), within)
+
+    async def open(
+        self, method: UnaryStreamMultiCallable[_Request, _Response], request: _Request, *, service: str
+    ) -> "Stream[_Response]":
+        """Open a server stream, signed in. It is not tried again. Raises what signing in raises."""
+        token = await self._tokens.of(service)
+        return Stream(method(request, metadata=_bearer(token)), lambda: self._tokens.drop(token))
+
+    async def _sign_in(self) -> identitypb.SignInResponse:
+        if self._credential is None:
+            raise errors.Unauthenticated("UNAUTHENTICATED", "this connection has no credential to sign in with")
+        return await self._persist(self._present, self._deadline)
+
+    async def _present(self, until: float) -> identitypb.SignInResponse:
+        assert self._credential is not None
+        signer, subject = self._credential.signer, self._credential.subject
+        # A new one for each try: an assertion that arrived is used up, even if its answer was lost.
+        assertion = make_assertion(signer, subject, new_id(), self._clock.now())
+        request = identitypb.SignInRequest(assertion=assertion)
+        return await _send(IdentityServiceStub(self.channel).SignIn, request, until, "")
+
+    async def _authorised(
+        self, method: UnaryUnaryMultiCallable[_Request, _Response], request: _Request, service: str, until: float
+    ) -> _Response:
+        if not service:
+            return await _send(method, request, until, "")
+        token = await self._tokens.of(service)
+        try:
+            return await _send(method, request, until, token)
+        except errors.Unauthenticated:
+            self._tokens.drop(token)
+        return await _send(method, request, until, await self._tokens.of(service))
+
+    async def _persist(self, attempt: Callable[[float], Awaitable[_T]], within: timedelta) -> _T:
+        """Try until it works, the tries are used up, or the next would come too late. ``attempt`` gets the loop's time limit."""
+        until = asyncio.get_running_loop().time() + within.total_seconds()
+        async with _limit(until, within):
+            for failures in range(1, TRIES):
+                try:
+                    return await attempt(until)
+                except (errors.Unavailable, errors.Conflict) as error:
+                    delay = self._backoff.delay(failures, error.retry_after)
+                    if delay >= _left(until):
+                        raise
+                await asyncio.sleep(delay)
+            return await attempt(until)
+
+
+class Stream(Generic[_Response]):
+    """A server stream that is open."""
+
+    def __init__(self, call: UnaryStreamCall[Any, _Response], refused: Callable[[], None]) -> None:
+        self._call = call
+        self._refused = refused
+
+    async def read(self) -> _Response | None:
+        """The next message; None at the end. Raises ParleyError. A read that is cancelled ends the stream."""
+        try:
+            message = await self._call.read()
+        except grpc.RpcError as failed:
+            error = errors.error_from(failed)
+            if isinstance(error, errors.Unauthenticated):
+                self._refused()
+            raise error from None
+        return None if message is grpc.aio.EOF else cast(_Response, message)
+
+    def close(self) -> None:
+        """End it, if it hasn't ended."""
+        self._call.cancel()
+
+
+def _dial(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+    # This package tries again by itself, and knows the delay the server asks for: gRPC's own retries would multiply with it.
+    options = [*client_options(), ("grpc.enable_retries", 0)]
+    if credentials is None and is_local(address):
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, credentials or grpc.ssl_channel_credentials(), options=options)
+
+
+def _with_request_id(request: _Request) -> _Request:
+    if "request_id" not in request.DESCRIPTOR.fields_by_name or getattr(request, "request_id"):  # noqa: B009 - by name
+        return request
+    copy = type(request)()
+    copy.CopyFrom(request)
+    setattr(copy, "request_id", str(uuid4()))  # noqa: B010 - by name
+    return copy
+
+
+async def _send(
+    method: UnaryUnaryMultiCallable[_Request, _Response], request: _Request, until: float, token: str
+) -> _Response:
+    try:
+        return await method(request, timeout=_left(until), metadata=_bearer(token) if token else ())
+    except grpc.RpcError as failed:
+        raise errors.error_from(failed) from None
+
+
+@asynccontextmanager
+async def _limit(until: float, within: timedelta) -> AsyncIterator[None]:
+    scope = asyncio.timeout_at(until)
+    try:
+        async with scope:
+            yield
+    except TimeoutError:
+        raise errors.deadline_exceeded(within.total_seconds()) from None
+
+
+def _bearer(token: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {token}"),)
+
+
+def _left(until: float) -> float:
+    return max(until - asyncio.get_running_loop().time(), 0.0)

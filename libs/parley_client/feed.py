@@ -1,0 +1,152 @@
+"""A marketer's feed as one endless stream: it comes back by itself after whatever breaks it, from where it was."""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncGenerator
+from datetime import timedelta
+from enum import Enum
+
+from parley.broker.v1 import broker_pb2 as brokerpb
+from parley.broker.v1.broker_pb2_grpc import BrokerServiceStub
+from parley_client import errors
+from parley_client.backoff import Backoff
+from parley_client.connection import Connection, Stream
+
+SILENCE = timedelta(seconds=45)
+"""Three heartbeats: a feed that says nothing for so long is dead, whatever TCP believes."""
+
+_REMEMBERED = 10_000
+
+_log = logging.getLogger("parley_client")
+
+
+class Next(Enum):
+    """What to do after a feed broke."""
+
+    RESUME = "resume"
+    SIGN_IN = "sign in"
+    START_OVER = "start over"
+    GIVE_UP = "give up"
+
+
+_PASSING = (
+    errors.Unavailable,
+    errors.Conflict,
+    errors.DeadlineExceeded,
+    errors.DeadlineTooShort,
+    errors.Interrupted,
+)
+
+
+def after(error: errors.ParleyError, *, resumed: bool, refused: bool) -> Next:
+    """
+    Decide what follows an error.
+
+    ``resumed``: the feed was opened with a resume token. ``refused``: the access token was refused before, and nothing came
+    since.
+    """
+    if isinstance(error, _PASSING):
+        return Next.RESUME
+    if isinstance(error, errors.ResumeTokenInvalid) and resumed:
+        return Next.START_OVER  # what isn't acknowledged comes again, so nothing is lost
+    if isinstance(error, errors.Unauthenticated) and not refused:
+        return Next.SIGN_IN
+    return Next.GIVE_UP
+
+
+class Feed:
+    """
+    One subscription. ``silence`` is how long a feed may say nothing before it is opened anew.
+
+    A delivery is given once, though the broker may send it again; the memory for that is bounded, so whoever handles
+    deliveries had better bear a repeat, as after a restart.
+    """
+
+    def __init__(self, connection: Connection, *, silence: timedelta = SILENCE, backoff: Backoff | None = None) -> None:
+        self._connection = connection
+        self._silence = silence.total_seconds()
+        self._backoff = backoff or Backoff(most=10.0)
+        self._stream: Stream[brokerpb.Delivery] | None = None
+        self._place = ""
+        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._failures = 0
+        self._refused = False
+
+    async def follow(self) -> AsyncGenerator[brokerpb.Delivery, None]:
+        """Releases and notices, oldest first, for ever. Raises ParleyError for what trying again doesn't mend."""
+        try:
+            while True:
+                message = await self._message()
+                if message is not None and self._is_new(message):
+                    yield message
+        finally:
+            self._drop()
+
+    async def _message(self) -> brokerpb.Delivery | None:
+        """The next message; None where the feed broke, and is to be opened anew."""
+        try:
+            self._stream = self._stream or await self._open()
+        except _PASSING as error:  # any other error of signing in is final
+            await self._broken(error.reason, error.retry_after)
+            return None
+        try:
+            async with asyncio.timeout(self._silence):
+                message = await self._stream.read()
+        except TimeoutError:
+            await self._broken("silence")
+        except errors.ParleyError as error:
+            await self._failed(error)
+        else:
+            await self._note(message)
+            return message
+        return None
+
+    async def _note(self, message: brokerpb.Delivery | None) -> None:
+        if message is None:
+            await self._broken("end of stream")
+        else:
+            self._place = message.resume_token or self._place
+            self._failures, self._refused = 0, False
+
+    async def _open(self) -> Stream[brokerpb.Delivery]:
+        request = brokerpb.DeliveriesRequest(resume_token=self._place)
+        method = BrokerServiceStub(self._connection.channel).Deliveries
+        return await self._connection.open(method, request, service="broker")
+
+    async def _failed(self, error: errors.ParleyError) -> None:
+        match after(error, resumed=bool(self._place), refused=self._refused):
+            case Next.GIVE_UP:
+                raise error
+            case Next.START_OVER:
+                self._place = ""
+            case Next.SIGN_IN:
+                self._refused = True
+        await self._broken(error.reason, error.retry_after)
+
+    async def _broken(self, reason: str, retry_after: float | None = None) -> None:
+        self._drop()
+        self._failures += 1
+        delay = self._backoff.delay(self._failures, retry_after)
+        _log.warning("deliveries interrupted (%s), resuming in %.1f s", reason, delay)
+        await asyncio.sleep(delay)
+
+    def _is_new(self, message: brokerpb.Delivery) -> bool:
+        match message.WhichOneof("payload"):
+            case "heartbeat":
+                return False
+            case None:
+                # From a newer Parley. It isn't acknowledged, so it comes again to a version that can read it.
+                _log.warning("a delivery of a kind this version doesn't know was left on the feed")
+                return False
+        if message.name in self._seen:
+            return False
+        self._seen[message.name] = None
+        if len(self._seen) > _REMEMBERED:
+            self._seen.popitem(last=False)
+        return True
+
+    def _drop(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        self._stream = None

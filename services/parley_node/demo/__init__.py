@@ -1,0 +1,1 @@
+"""A story a newcomer can watch: a population, a campaign, consents, releases, a withdrawal, receipts."""

@@ -1,0 +1,27 @@
+"""Fixtures of the vault's tests."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.support.servers import FreshDatabase, Pair
+from tests.support.vault import Keys, SetClock, World, migrate_vault, running
+
+Start = Callable[[], AbstractAsyncContextManager[World]]
+
+
+@pytest.fixture
+async def start(pair: Pair, fresh_database: FreshDatabase, stream_prefix: str, tmp_path: Path) -> Start:
+    """Start a vault, and again on the same database."""
+    keys = Keys(tmp_path)
+    config = keys.config(await fresh_database("vault", migrate_vault))
+    return partial(running, keys, config, SetClock(), pair.valkey_url, stream_prefix)
+
+
+@pytest.fixture
+async def world(start: Start) -> AsyncIterator[World]:
+    async with start() as running_world:
+        yield running_world

@@ -1,0 +1,71 @@
+import os
+
+import pytest
+
+from parley.common.v1.event_envelope_pb2 import EventEnvelope
+from parley_audit.domain import SYSTEM
+from parley_audit.faults import NoteRefused
+from parley_audit.notes import NoteReader
+from parley_crypto.commitment import Opening, seal_opening
+from parley_crypto.keyring import KeyRing
+from parley_crypto.signing import Sealer
+from tests.support.audit import ORDINARY, Told, Writer, customer
+
+SEALER = Sealer(os.urandom(32))
+REFS = KeyRing({1: os.urandom(32)}, 1)
+WRITER = Writer(SEALER.public_key, REFS)
+READER = NoteReader(SEALER, REFS)
+
+
+def envelope(told: Told) -> EventEnvelope:
+    return EventEnvelope.FromString(told.envelope)
+
+
+@pytest.mark.parametrize("service", ORDINARY)
+def test_every_services_note_is_read(service: str) -> None:
+    subject = customer()
+    told = WRITER.tell(service, subject)
+    noted = READER.read(envelope(told))
+    assert (subject, told.opening, False) == (noted.subject, noted.opening, noted.release)
+    assert envelope(told).occurred_at.ToJsonString() == noted.occurred_at.isoformat().replace("+00:00", "Z")
+
+
+def test_releases_are_told_from_the_rest() -> None:
+    assert READER.read(envelope(WRITER.release(customer()))).release
+
+
+def test_an_event_that_concerns_no_customer_is_the_systems() -> None:
+    assert SYSTEM == READER.read(envelope(WRITER.tell("identity"))).subject
+
+
+def test_an_event_of_a_later_release_is_read_too() -> None:
+    event = envelope(WRITER.tell("consent"))
+    event.type = "parley.consent.v9.SomethingNew"
+    event.payload += b"\x9a\x06\x03abc"  # field 99, which nobody here knows
+    assert not READER.read(event).release
+
+
+@pytest.mark.parametrize(
+    "spoil", ["no note", "no opening", "garbage", "foreign ref", "lie", "short salt", "no object", "no json"]
+)
+def test_an_event_whose_note_does_not_hold_is_refused(spoil: str) -> None:
+    event = envelope(WRITER.liar("consent") if spoil == "lie" else WRITER.tell("consent", customer()))
+    payload = ORDINARY["consent"].FromString(event.payload)
+    match spoil:
+        case "no note":
+            payload.ClearField("note")
+        case "no opening":
+            payload.note.sealed_opening = b"x" * 100
+        case "foreign ref":
+            event.subject_refs[0].sealed = b"x" * 300
+        case "short salt" | "no object" | "no json":  # the commitment holds, but nobody could write this opening's file
+            opening = {
+                "short salt": Opening(b"salt", b"{}"),
+                "no object": Opening(bytes(32), b"[]"),
+                "no json": Opening(bytes(32), b"\xff"),
+            }[spoil]
+            payload.note.commitment = opening.commitment
+            payload.note.sealed_opening = seal_opening(SEALER.public_key, opening)
+    event.payload = b"\xff" if spoil == "garbage" else payload.SerializeToString()
+    with pytest.raises(NoteRefused):
+        READER.read(event)
