@@ -2,12 +2,12 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 from parley.audit.v1 import audit_pb2 as auditpb
 from parley.audit.v1.audit_pb2_grpc import AuditServiceStub
@@ -30,6 +30,8 @@ from parley_kit.clock import Clock, SystemClock
 
 _MOST_AT_ONCE = 1000
 _LOGGED_WITHIN = timedelta(seconds=30)
+
+_T = TypeVar("_T")
 
 
 class Answer(NamedTuple):
@@ -199,16 +201,20 @@ class Client:
 def _load(settings: Settings) -> tuple[Signer, Opener, Verifier]:
     try:
         sealers = [Sealer(key) for key in reversed(read_keys(settings.sealing_key_file).values())]
-        opener = Opener(settings.marketer, sealers, Trust.load(settings.trust_file))
-        return Signer.load(settings.signing_key_file), opener, _verifier(settings.policy_file)
-    except (KeyFileUnusable, TrustUnusable) as error:
+        opener = Opener(settings.marketer, sealers, _used(settings.trust_file, _trust))
+        return Signer.load(settings.signing_key_file), opener, _used(settings.policy_file, Verifier)
+    except KeyFileUnusable as error:
         raise SettingsInvalid(str(error)) from error
 
 
-def _verifier(path: Path) -> Verifier:
+def _trust(content: bytes) -> Trust:
+    return Trust.parse(content.decode())
+
+
+def _used(path: Path, read: Callable[[bytes], _T]) -> _T:
     try:
-        return Verifier(path.read_bytes())
+        return read(path.read_bytes())
     except OSError as error:
         raise SettingsInvalid(f"{path}: can't be read: {error.strerror}") from error
-    except PolicyInvalid as error:
+    except (TrustUnusable, PolicyInvalid, UnicodeDecodeError) as error:
         raise SettingsInvalid(f"{path}: {error}") from error

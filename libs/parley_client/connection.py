@@ -49,7 +49,7 @@ class Connection:
 
     ``deadline`` bounds each call with all its tries, where the call names no other. Without a credential only methods that
     anyone may call can be called. Local addresses are dialled in clear, others with TLS (``credentials``: other than the
-    system's certificate authorities).
+    system's certificate authorities). A ``channel`` that is given is shared, and left open.
     """
 
     def __init__(
@@ -61,8 +61,10 @@ class Connection:
         clock: Clock | None = None,
         backoff: Backoff | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        channel: grpc.aio.Channel | None = None,
     ) -> None:
         self._address = address
+        self._given = channel
         self._credential = credential
         self._deadline = deadline
         self._clock = clock or SystemClock()
@@ -71,14 +73,15 @@ class Connection:
         self._tokens = Tokens(self._sign_in, self._clock)
 
     async def __aenter__(self) -> Self:
-        self.channel = _dial(self._address, self._tls)
+        self.channel = self._given or _dial(self._address, self._tls)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._tokens.close()
-        await self.channel.close()
+        if self._given is None:
+            await self.channel.close()
 
     async def call(
         self,
@@ -168,8 +171,9 @@ class Stream(Generic[_Response]):
 
 
 def _dial(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
-    # This package tries again by itself, and knows the delay the server asks for: gRPC's own retries would multiply with it.
-    options = [*client_options(), ("grpc.enable_retries", 0)]
+    # This package tries again by itself, keeps the delay that the server asks for, and signs a new assertion each time:
+    # gRPC's own retries would multiply with it and send a used assertion. Of an option that stands twice the first counts.
+    options = [("grpc.enable_retries", 0), *client_options()]
     if credentials is None and is_local(address):
         return grpc.aio.insecure_channel(address, options=options)
     return grpc.aio.secure_channel(address, credentials or grpc.ssl_channel_credentials(), options=options)
@@ -199,7 +203,7 @@ async def _limit(until: float, within: timedelta) -> AsyncIterator[None]:
     try:
         async with scope:
             yield
-    except TimeoutError:
+    except (TimeoutError, errors.DeadlineExceeded):  # gRPC's own limit and this one pass at the same moment
         raise errors.deadline_exceeded(within.total_seconds()) from None
 
 

@@ -84,7 +84,7 @@ class Opener:
             return _release(message, claims, consent)
         except StatementInvalid as error:
             raise DeliveryInvalid(f"the release or its consent is not signed by whom you trust: {error}") from error
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise DeliveryInvalid("the release or its consent is not of a form this version reads") from error
 
     def notice(self, message: brokerpb.ConsentNotice) -> Notice:
@@ -97,8 +97,6 @@ class Opener:
         except StatementInvalid as error:
             raise DeliveryInvalid(f"the notice is not signed by a consent service you trust: {error}") from error
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            if isinstance(error, DeliveryInvalid):
-                raise
             raise DeliveryInvalid("the notice is not of a form this version reads") from error
         return Notice(message.consent, message.pseudonym, message.notice, time, message.signed_notice)
 

@@ -208,11 +208,11 @@ class SettingsInvalid(ValueError):
     """A setting is missing, or the file it names can't be used. The message names it."""
 
 
-class DeliveryInvalid(ValueError):
+class DeliveryInvalid(Exception):
     """A delivery is not for this key, not signed by whom we trust, or says other than its envelope. Keep it: it is evidence."""
 
 
-class ReceiptInvalid(ValueError):
+class ReceiptInvalid(Exception):
     """A receipt doesn't prove what was delivered. Keep it: a log that signs falsely is at fault."""
 
 

@@ -32,14 +32,18 @@ PURPOSES = {
         (_CAMPAIGN, "Marketing Advertising DirectMarketing PersonalisedAdvertising PublicRelations CommercialResearch"),
         (
             _RELATIONSHIP,
-            "Personalisation PersonalisedBenefits ServicePersonalisation ProvidePersonalisedRecommendations"
-            " ProvideProductRecommendations ProvideEventRecommendations CustomerRelationshipManagement"
-            " ResearchAndDevelopment NonCommercialResearch FraudPreventionAndDetection",
+            (
+                "Personalisation PersonalisedBenefits ServicePersonalisation ProvidePersonalisedRecommendations"
+                " ProvideProductRecommendations ProvideEventRecommendations CustomerRelationshipManagement"
+                " ResearchAndDevelopment NonCommercialResearch FraudPreventionAndDetection"
+            ),
         ),
         (
             _SERVICE,
-            "CustomerCare CommunicationForCustomerCare CommunicationManagement CustomerOrderManagement PaymentManagement"
-            " DeliveryOfGoods RequestedServiceProvision AgeVerification IdentityVerification RecordManagement",
+            (
+                "CustomerCare CommunicationForCustomerCare CommunicationManagement CustomerOrderManagement PaymentManagement"
+                " DeliveryOfGoods RequestedServiceProvision AgeVerification IdentityVerification RecordManagement"
+            ),
         ),
     )
     for name in names.split()

@@ -45,7 +45,7 @@ class OneOf:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Does the value lie within these bounds, both inclusive?"""
+    """Does the value lie within these bounds? Both are inclusive."""
 
     min: str | None = None
     max: str | None = None

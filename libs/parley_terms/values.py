@@ -1,6 +1,4 @@
-"""
-Attributes and their values: one canonical text for each value, so that equal values and equal questions have equal bytes.
-"""
+"""Attributes and their values: one canonical text for each, so that equal values and equal questions have equal bytes."""
 
 import re
 from collections.abc import Mapping

@@ -7,6 +7,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from parley.common.v1 import terms_pb2 as termspb
+from parley.vault.v1 import vault_pb2 as vaultpb
 from parley_terms.terms import (
     AllOf,
     AnyOf,
@@ -14,6 +15,7 @@ from parley_terms.terms import (
     Criteria,
     Field,
     Form,
+    Level,
     Not,
     OneOf,
     Question,
@@ -23,6 +25,7 @@ from parley_terms.terms import (
     Use,
     Validity,
 )
+from parley_terms.values import Attribute, ValueType
 
 _UNENFORCED_PARTS = (
     ("content", "inward"),
@@ -124,3 +127,19 @@ def criteria_from(message: termspb.Criteria) -> Criteria:
         case "not":
             return Not(criteria_from(getattr(message, "not")))
     raise ValueError("a condition is empty")
+
+
+def attribute_from(message: vaultpb.Attribute) -> Attribute:
+    """Read an attribute of the catalogue."""
+    return Attribute(
+        name=message.name,
+        description=message.description,
+        type=ValueType(message.type),
+        unit=message.unit,
+        choices=tuple(message.choices),
+        pattern=message.pattern,
+        min=message.min,
+        max=message.max,
+        category=message.category,
+        least_level=Level(message.least_level),
+    )

@@ -17,8 +17,8 @@ from parley_crypto.trust import Trust
 from parley_kit.clock import Clock
 from parley_rpc.deadlines import call
 from parley_rpc.platform import Platform
-from parley_terms.terms import Level
-from parley_terms.values import Attribute, Catalogue, ValueType
+from parley_terms.values import Catalogue
+from parley_terms.wire import attribute_from
 
 _BATCH_TIMEOUT_S = 20.0
 _CARD_REFRESH = CARD_LIFE / 12
@@ -72,7 +72,7 @@ class Vault:
         """The attributes that may be asked for; read once, since it changes only with a new start of vault."""
         if self._catalogue is None:
             answer = await call(self._stub.ListAttributes, vaultpb.ListAttributesRequest())
-            self._catalogue = {one.name: _attribute(one) for one in answer.attributes}
+            self._catalogue = {one.name: attribute_from(one) for one in answer.attributes}
         return self._catalogue
 
     async def match(self, card: str, exchange: str, criteria: termspb.Criteria, token: str) -> vaultpb.MatchResponse:
@@ -112,18 +112,3 @@ class Peers:
     vault: Vault
     consent: Consent
     clock: Clock
-
-
-def _attribute(message: vaultpb.Attribute) -> Attribute:
-    return Attribute(
-        name=message.name,
-        description=message.description,
-        type=ValueType(message.type),
-        unit=message.unit,
-        choices=tuple(message.choices),
-        pattern=message.pattern,
-        min=message.min,
-        max=message.max,
-        category=message.category,
-        least_level=Level(message.least_level),
-    )

@@ -35,11 +35,12 @@ ORDER BY k.created_at DESC;
 SELECT customer, state FROM consents WHERE customer = ANY($1) AND exchange = $2 AND rule_id = '';
 
 -- name: offers_insert
--- Open offers, one for each customer and exchange; answers those that are new.
+-- Open offers, one for each customer and exchange; answers those that are new. In one order always: each waits for its
+-- customer's row, as acts and settlements do.
 INSERT INTO consents (customer, consent_id, state, marketer, marketer_name, marketer_entity, marketer_contact, marketer_level,
     pseudonym, exchange, terms, offer_text, one_time, decision_deadline, valid_until, created_at)
 SELECT o.customer, o.consent_id, 1, $5, $6, $7, $8, $9, o.pseudonym, $10, $11, $12, $13, $14, $15, $4
-FROM unnest($1::text[], $2::text[], $3::text[]) AS o (customer, consent_id, pseudonym)
+FROM unnest($1::text[], $2::text[], $3::text[]) AS o (customer, consent_id, pseudonym) ORDER BY o.customer
 ON CONFLICT DO NOTHING
 RETURNING consent_id;
 

@@ -1,7 +1,6 @@
 """Consent's records between wire and value."""
 
 import base64
-import binascii
 from datetime import UTC, datetime
 
 from parley.common.v1 import receipt_pb2 as receiptpb
@@ -13,6 +12,7 @@ from parley_consent.domain.states import at
 from parley_consent.faults import InvalidConsentPurpose, InvalidDateRange
 from parley_crypto.commitment import Opening
 from parley_kit.faults import InvalidRequest, NotSupportedYet, Violation
+from parley_kit.ids import decode_id
 from parley_terms.purposes import PURPOSES
 from parley_terms.terms import Level, Terms
 from parley_terms.wire import terms_from, timestamp
@@ -130,8 +130,9 @@ def page_from(size: int, token: str) -> Page:
         return Page(_END_OF_TIME, "", length)
     try:
         moment, _, last = base64.urlsafe_b64decode(token.encode()).decode().partition(" ")
-        return Page(datetime.fromisoformat(moment), last, length)
-    except (ValueError, binascii.Error):
+        decode_id(last)
+        return Page(datetime.fromisoformat(moment).astimezone(UTC), last, length)
+    except (ValueError, OverflowError):
         raise InvalidRequest(violations=[Violation("page_token", "not a token of this list")]) from None
 
 

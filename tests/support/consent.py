@@ -217,8 +217,7 @@ class World:
         self, marketer: Asker, people: Sequence[Person], exchange: str, asked: termspb.Terms | None = None
     ) -> list[consentpb.Consent]:
         """Put an offer to each and have it accepted."""
-        for start in range(0, len(people), 500):
-            await self.decide(marketer, people[start : start + 500], exchange, asked)
+        await self.decide(marketer, people, exchange, asked)
         return await several([self.as_customer(person).accept_only_open() for person in people])
 
     # --- what is there afterwards ---

@@ -151,6 +151,7 @@ class World:
     config: Config
     clock: SetClock
     db: Database
+    bus: Bus
     hub: InprocessHub
     logged: io.StringIO
 
@@ -265,7 +266,7 @@ async def running(keys: Keys, config: Config, clock: SetClock, valkey_url: str, 
             metrics=Metrics(CollectorRegistry()),
             log=log,
         )
-        yield World(keys, config, clock, db, hub, logged)
+        yield World(keys, config, clock, db, bus, hub, logged)
 
 
 def _no_calls(name: str) -> grpc.aio.Channel:

@@ -57,6 +57,7 @@ def _processing(parties: Parties, birth: Birth, terms: Terms, jurisdiction: str)
         "pii_controllers": [parties.marketer],
         "collection_method": "release" if not birth.rule else "release under a standing rule",
         "processing_method": sorted(channel.name.lower() for channel in terms.channels),
+        "storage_locations": [jurisdiction],
         "retention_period": "until the end of the consent",
         "recipient_third_parties": [],
         "withdrawal_method": "parley.consent.v1.ConsentService/WithdrawConsent",

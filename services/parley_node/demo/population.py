@@ -96,7 +96,9 @@ def _marital(dice: random.Random, age: int) -> str:
 
 def _channel(dice: random.Random, age: int) -> str:
     names = ("cellular", "email", "sms", "telephone", "post")
-    return _weighted(dice, names, (0.4, 0.3, _between(0.3, 0.02, age), _between(0.02, 0.35, age), _between(0.0, 0.2, age)))
+    return _weighted(
+        dice, names, (0.4, 0.3, _between(0.3, 0.02, age), _between(0.02, 0.35, age), _between(0.0, 0.2, age))
+    )
 
 
 def _between(at_20: float, at_80: float, age: int) -> float:

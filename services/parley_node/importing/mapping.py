@@ -143,7 +143,9 @@ def read_rows(path: Path, mapping: ColumnMapping, catalogue: Catalogue) -> tuple
 def _check_attributes(mapping: ColumnMapping, catalogue: Catalogue) -> None:
     for column in mapping.columns:
         if column.attribute not in catalogue:
-            raise MappingInvalid(f"column {column.name}: {column.attribute} is not in the catalogue; see `parley attributes`")
+            raise MappingInvalid(
+                f"column {column.name}: {column.attribute} is not in the catalogue; see `parley attributes`"
+            )
 
 
 def _records(path: Path, mapping: ColumnMapping) -> Iterator[tuple[int, str, Mapping[str, str]]]:

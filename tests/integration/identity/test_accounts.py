@@ -141,6 +141,17 @@ async def test_claim_code_works_once(world: World) -> None:
     assert ClaimCodeInvalid is type(await fault_of(world.claim(code, STRANGER)))
 
 
+async def test_account_with_an_owner_is_never_given_to_another(world: World) -> None:
+    await world.open_imported("may", ["r1"])
+    (code,) = await world.complete_imported("may", ["r1"])
+    await rows(world, "CREATE TABLE kept AS SELECT * FROM claim_codes")
+    await world.claim(code, OWNER)
+    await rows(world, "INSERT INTO claim_codes SELECT * FROM kept")
+
+    assert ClaimCodeInvalid is type(await fault_of(world.claim(code, STRANGER)))
+    assert [(OWNER.public_key,)] == await rows(world, "SELECT public_key FROM customers")
+
+
 async def test_retried_claim_is_answered_again(world: World) -> None:
     await world.open_imported("may", ["r1"])
     (code,) = await world.complete_imported("may", ["r1"])
@@ -192,7 +203,8 @@ async def test_claimed_account_gets_no_more_codes(world: World) -> None:
 
     again = await world.complete_imported("may", ["r1", "r2"])
 
-    assert [again[0], bool(again[1])] == (["", True])
+    assert [again[0], bool(again[1])] == ["", True]
+    assert [(1,)] == await rows(world, "SELECT count(*) FROM claim_codes")
 
 
 async def test_code_replaced_while_its_account_was_waited_for_is_refused(world: World) -> None:

@@ -6,8 +6,10 @@ import base64
 import pytest
 
 from parley.common.v1 import terms_pb2 as termspb
+from parley.common.v1.event_envelope_pb2 import EventEnvelope
 from parley.vault.v1 import vault_pb2 as vaultpb
 from parley.vault.v1.vault_pb2_grpc import VaultServiceStub
+from parley_bus.bus import GroupMissing
 from parley_kit.faultpoints import armed
 from parley_kit.faults import CallerNotAllowed, Internal, InvalidRequest, RequestIdReused, Violation
 from parley_terms.terms import Level
@@ -151,6 +153,20 @@ async def test_every_act_is_one_event_for_audit_without_values(world: World) -> 
         ("vault:items:deleted", [{"attribute": "profile.age", "version": 1}]),
     ] == [(detail["kind"], detail["items"]) for _, detail in events]
     assert {b"audit:" + ada.subject.encode()} == {ref for ref, _ in events}
+
+
+async def test_events_reach_the_reader_that_audit_is(world: World) -> None:
+    ada = world.person()
+    await ada.put(profile__age="42")
+
+    async def arrived() -> bool:
+        try:
+            entries = (await world.bus.read(world.bus.stream("vault"), "audit", "one", 10)).entries
+        except GroupMissing:
+            return False
+        return ["parley.vault.v1.ItemsChanged"] == [EventEnvelope.FromString(entry.envelope).type for entry in entries]
+
+    await until(arrived)
 
 
 async def test_only_customers_act_on_items(world: World) -> None:

@@ -1,6 +1,6 @@
 from collections.abc import Mapping
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parley_terms import terms
@@ -85,6 +85,7 @@ def meets(test: terms.Test, value: str) -> bool:
     return (least is None or number(least) <= number(value)) and (most is None or number(value) <= number(most))  # type: ignore[operator]
 
 
+@settings(deadline=None)
 @given(populations, criteria, st.sampled_from(Level))
 def test_index_finds_whom_the_slow_oracle_finds(population: Population, asked: Criteria, level: Level) -> None:
     expected = {subject for subject, person in population.items() if holds(asked, seen(person, level))}
@@ -92,6 +93,7 @@ def test_index_finds_whom_the_slow_oracle_finds(population: Population, asked: C
     assert expected == index_of(population).find(asked, level)
 
 
+@settings(deadline=None)
 @given(populations, populations, criteria, st.sampled_from(Level))
 def test_changed_index_is_as_one_built_anew(
     before: Population, after: Population, asked: Criteria, level: Level
@@ -104,6 +106,7 @@ def test_changed_index_is_as_one_built_anew(
     assert index_of(after).find(asked, level) == index.find(asked, level)
 
 
+@settings(deadline=None)
 @given(populations, criteria)
 def test_finding_changes_nothing(population: Population, asked: Criteria) -> None:
     index = index_of(population)

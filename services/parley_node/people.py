@@ -1,0 +1,189 @@
+"""People on the command line: a customer, the staff, and the keys they keep in files of their own."""
+
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import grpc
+
+from parley.audit.v1 import audit_pb2 as auditpb
+from parley.audit.v1.audit_pb2_grpc import AuditServiceStub
+from parley.common.v1 import terms_pb2 as termspb
+from parley.consent.v1 import consent_pb2 as consentpb
+from parley.consent.v1.consent_pb2_grpc import ConsentServiceStub
+from parley.identity.v1 import identity_pb2 as identitypb
+from parley.identity.v1.identity_pb2_grpc import IdentityServiceStub
+from parley.vault.v1 import vault_pb2 as vaultpb
+from parley.vault.v1.vault_pb2_grpc import VaultServiceStub
+from parley_client.connection import Connection, Credential
+from parley_crypto.keyfiles import read_key
+from parley_crypto.signing import Signer
+from parley_node.home import Home
+from parley_node.provision import staff_key
+
+_PAGE = 500
+
+
+@dataclass(frozen=True)
+class Customer:
+    """A customer's own acts, signed in."""
+
+    connection: Connection
+
+    @property
+    def _vault(self) -> VaultServiceStub:
+        return VaultServiceStub(self.connection.channel)
+
+    @property
+    def _consent(self) -> ConsentServiceStub:
+        return ConsentServiceStub(self.connection.channel)
+
+    async def put(self, items: Mapping[str, str]) -> Sequence[vaultpb.ItemVersion]:
+        """Put values by attribute, all or none."""
+        values = [vaultpb.ItemValue(attribute=name, value=value) for name, value in items.items()]
+        request = vaultpb.PutItemsRequest(items=values)
+        return (await self.connection.call(self._vault.PutItems, request, service="vault")).versions
+
+    async def items(self) -> list[vaultpb.Item]:
+        """Everything in the bank, by attribute."""
+        found: list[vaultpb.Item] = []
+        token = ""
+        while True:
+            request = vaultpb.ListItemsRequest(page_size=_PAGE, page_token=token)
+            page = await self.connection.call(self._vault.ListItems, request, service="vault")
+            found += page.items
+            if not (token := page.next_page_token):
+                return found
+
+    async def versions(self, attribute: str) -> Sequence[vaultpb.Item]:
+        """Every version of an item, newest first."""
+        request = vaultpb.ListItemVersionsRequest(name=f"items/{attribute}")
+        return (await self.connection.call(self._vault.ListItemVersions, request, service="vault")).items
+
+    async def delete(self, attribute: str) -> None:
+        """Delete an item with its history."""
+        request = vaultpb.DeleteItemRequest(name=f"items/{attribute}")
+        await self.connection.call(self._vault.DeleteItem, request, service="vault")
+
+    async def discoverable(self, attribute: str, level: int) -> vaultpb.Item:
+        """Let marketers of a level and above match on an item; 0: nobody."""
+        request = vaultpb.SetDiscoverableRequest(
+            name=f"items/{attribute}", discoverable_to=termspb.VerificationLevel.ValueType(level)
+        )
+        return await self.connection.call(self._vault.SetDiscoverable, request, service="vault")
+
+    async def add_rule(self, rule: consentpb.Rule) -> consentpb.Rule:
+        """Add a standing rule."""
+        request = consentpb.CreateRuleRequest(rule=rule)
+        return await self.connection.call(self._consent.CreateRule, request, service="consent")
+
+    async def rules(self) -> Sequence[consentpb.Rule]:
+        """Standing rules, newest first."""
+        request = consentpb.ListRulesRequest(page_size=_PAGE)
+        return (await self.connection.call(self._consent.ListRules, request, service="consent")).rules
+
+    async def end_rule(self, name: str) -> None:
+        """End a rule."""
+        await self.connection.call(self._consent.DeleteRule, consentpb.DeleteRuleRequest(name=name), service="consent")
+
+    async def offers(self, *, open_only: bool = True) -> Sequence[consentpb.Offer]:
+        """The inbox, newest first."""
+        request = consentpb.ListOffersRequest(page_size=_PAGE, open_only=open_only)
+        return (await self.connection.call(self._consent.ListOffers, request, service="consent")).offers
+
+    async def accept(self, name: str) -> consentpb.AcceptOfferResponse:
+        """Accept an offer."""
+        request = consentpb.AcceptOfferRequest(name=name)
+        return await self.connection.call(self._consent.AcceptOffer, request, service="consent")
+
+    async def refuse(self, name: str) -> None:
+        """Refuse an offer."""
+        request = consentpb.RefuseOfferRequest(name=name)
+        await self.connection.call(self._consent.RefuseOffer, request, service="consent")
+
+    async def defer(self, name: str) -> None:
+        """Put an offer aside."""
+        await self.connection.call(self._consent.DeferOffer, consentpb.DeferOfferRequest(name=name), service="consent")
+
+    async def consents(self) -> Sequence[consentpb.Consent]:
+        """What was agreed, newest first."""
+        request = consentpb.ListConsentsRequest(page_size=_PAGE)
+        return (await self.connection.call(self._consent.ListConsents, request, service="consent")).consents
+
+    async def consent(self, name: str) -> consentpb.Consent:
+        """One consent with its releases."""
+        request = consentpb.GetConsentRequest(name=name)
+        return await self.connection.call(self._consent.GetConsent, request, service="consent")
+
+    async def withdraw(self, name: str) -> consentpb.WithdrawConsentResponse:
+        """Withdraw a consent."""
+        request = consentpb.WithdrawConsentRequest(name=name)
+        return await self.connection.call(self._consent.WithdrawConsent, request, service="consent")
+
+    async def pause(self, name: str) -> consentpb.Consent:
+        """Suspend a consent."""
+        request = consentpb.PauseConsentRequest(name=name)
+        return (await self.connection.call(self._consent.PauseConsent, request, service="consent")).consent
+
+    async def resume(self, name: str) -> consentpb.Consent:
+        """End a pause."""
+        request = consentpb.ResumeConsentRequest(name=name)
+        return (await self.connection.call(self._consent.ResumeConsent, request, service="consent")).consent
+
+    async def history(self) -> Sequence[auditpb.HistoryEntry]:
+        """What happened to this customer's information, newest first."""
+        stub, request = AuditServiceStub(self.connection.channel), auditpb.ListHistoryRequest(page_size=_PAGE)
+        return (await self.connection.call(stub.ListHistory, request, service="audit")).entries
+
+
+async def register(connection: Connection, signer: Signer) -> str:
+    """Open an account for a key; returns the name to sign in with."""
+    stub = IdentityServiceStub(connection.channel)
+    request = identitypb.RegisterCustomerRequest(public_key=signer.public_key)
+    return (await connection.call(stub.RegisterCustomer, request)).customer
+
+
+async def claim(connection: Connection, code: str, signer: Signer) -> str:
+    """Bind an imported account to a key; returns the name to sign in with."""
+    stub = IdentityServiceStub(connection.channel)
+    request = identitypb.ClaimAccountRequest(claim_code=code, public_key=signer.public_key)
+    return (await connection.call(stub.ClaimAccount, request)).customer
+
+
+@asynccontextmanager
+async def customer(
+    address: str, name: str, signer: Signer, channel: grpc.aio.Channel | None = None
+) -> AsyncIterator[Customer]:
+    """Act as a customer, over a channel of their own or one that is shared."""
+    async with Connection(address, Credential(name, signer), channel=channel) as connection:
+        yield Customer(connection)
+
+
+@asynccontextmanager
+async def staff(address: str, home: Home, role: str) -> AsyncIterator[Connection]:
+    """Act as the operator or the importer of a home."""
+    signer = Signer(read_key(staff_key(home, role)))
+    async with Connection(address, Credential(f"{role}s/local", signer)) as connection:
+        yield connection
+
+
+async def register_marketer(
+    connection: Connection, *, name: str, entity: str, contact: str, level: int, signing_key: bytes, sealing_key: bytes
+) -> identitypb.Marketer:
+    """Register a marketer, as the operator."""
+    request = identitypb.RegisterMarketerRequest(
+        display_name=name,
+        legal_entity=entity,
+        verification_level=termspb.VerificationLevel.ValueType(level),
+        contact=contact,
+        sealing_key=sealing_key,
+        signing_key=signing_key,
+    )
+    stub = IdentityServiceStub(connection.channel)
+    return await connection.call(stub.RegisterMarketer, request, service="identity")
+
+
+def new_signer() -> Signer:
+    """A fresh key."""
+    return Signer(secrets.token_bytes(32))

@@ -1,0 +1,473 @@
+"""What customers do and see: rules, the inbox, consents."""
+
+import asyncio
+import base64
+import json
+from datetime import timedelta
+from typing import Any
+
+from parley.common.v1 import terms_pb2 as termspb
+from parley.consent.v1 import consent_events_pb2 as eventspb
+from parley.consent.v1 import consent_pb2 as consentpb
+from parley_consent.faults import (
+    ConsentNotFound,
+    InvalidConsentPurpose,
+    InvalidConsentStatus,
+    InvalidDateRange,
+    OfferNotFound,
+    RuleNotFound,
+)
+from parley_kit.faults import CallerNotAllowed, InvalidRequest, NotSupportedYet, RequestIdReused, Unauthenticated
+from parley_kit.ids import new_id
+from parley_terms.purposes import DPV
+from parley_terms.wire import timestamp
+from tests.support.consent import DEADLINE, HOUR, Asker, Person, World, body_of, fault_of, request_id, rule_terms
+
+E1, E2 = "exchanges/first", "exchanges/second"
+ASKED, ALLOWED, REFUSED = (
+    consentpb.DECISION_OUTCOME_ASKED,
+    consentpb.DECISION_OUTCOME_ALLOWED,
+    consentpb.DECISION_OUTCOME_REFUSED,
+)
+Open = consentpb.CONSENT_STATE_REQUESTED
+
+
+async def only_offer(world: World, person: Person) -> consentpb.Offer:
+    (offer,) = (await world.as_customer(person).offers()).offers
+    return offer
+
+
+# --- Rules ---------------------------------------------------------------------------------------------------------------
+
+
+SCOPES = (
+    consentpb.RuleScope(everyone=consentpb.Everyone()),
+    consentpb.RuleScope(marketer=Asker().name),
+    consentpb.RuleScope(least_level=termspb.VERIFICATION_LEVEL_ACCREDITED),
+)
+
+
+async def test_rule_reads_as_it_was_made(world: World) -> None:
+    for scope in SCOPES:
+        ann = world.as_customer(Person())
+        made = await ann.rule("ALLOW", rule_terms(), scope)
+
+        assert [made] == list((await ann.rules()).rules)
+        assert (scope, rule_terms(), consentpb.RULE_EFFECT_ALLOW) == (made.scope, made.terms, made.effect)
+        assert timestamp(world.clock.now()) == made.create_time
+
+
+async def test_ended_rule_is_gone_and_cannot_be_ended_again(world: World) -> None:
+    ann = world.as_customer(Person())
+    made = await ann.rule("REFUSE")
+
+    await ann.end_rule(made.name)
+
+    assert [] == list((await ann.rules()).rules)
+    assert RuleNotFound is type(await fault_of(ann.end_rule(made.name)))
+
+
+async def test_rules_come_newest_first_page_by_page(world: World) -> None:
+    ann = world.as_customer(Person())
+    made = []
+    for _ in range(5):
+        made.append((await ann.rule("ASK")).name)
+        world.clock.move(timedelta(microseconds=1))
+
+    pages, token = [], ""
+    for _ in range(3):
+        page = await ann.rules(2, token)
+        pages.append([rule.name for rule in page.rules])
+        token = page.next_page_token
+
+    assert [made[4:2:-1], made[2:0:-1], made[:1]] == pages
+    assert token == ""
+
+
+async def test_each_act_on_rules_is_one_event_that_names_nothing_in_clear(world: World) -> None:
+    ann = Person()
+    made = await world.as_customer(ann).rule("REFUSE")
+    await world.as_customer(ann).end_rule(made.name)
+
+    events = await world.events("RuleChanged")
+    notes = [eventspb.RuleChanged.FromString(event.payload).note for event in events]
+    assert ["consent:rule:made", "consent:rule:ended"] == [json.loads(world.opening(note).detail)["kind"] for note in notes]
+    assert not any(ann.customer.encode() in event.SerializeToString() for event in events)
+
+
+async def test_rule_that_cannot_be_kept_is_refused(world: World) -> None:
+    now = world.clock.now()
+    for terms, fault in (
+        (termspb.Terms(goals=termspb.Goals(words="a discount")), NotSupportedYet),
+        (termspb.Terms(purposes=[DPV + "SellDataToThirdParties"]), InvalidConsentPurpose),
+        (rule_terms(deadline=now + HOUR), InvalidDateRange),
+        (rule_terms(start=now, end=now), InvalidDateRange),
+    ):
+        assert fault is type(await fault_of(world.as_customer(Person()).rule("ALLOW", terms)))
+
+
+async def test_rule_for_nobody_is_refused(world: World) -> None:
+    faulty = await fault_of(world.as_customer(Person()).rule("ALLOW", rule_terms(), consentpb.RuleScope()))
+
+    assert InvalidRequest is type(faulty)
+    assert ["rule.scope"] == [violation.field for violation in faulty.violations]
+
+
+async def test_refuse_rule_blocks_an_active_consent_until_it_ends(world: World) -> None:
+    ann, marketer = Person(), Asker()
+    await world.consented(marketer, [ann], E1)
+    (entry,) = await world.permits(marketer, [ann], E2)
+
+    rule = await world.as_customer(ann).rule("REFUSE")
+    blocked = await world.outcome(marketer, ann, E2)
+    (stale,) = await world.settle(entry)
+    await world.as_customer(ann).end_rule(rule.name)
+
+    assert (REFUSED, consentpb.SETTLE_REFUSAL_STALE) == (blocked, stale.refusal)
+    assert await world.outcome(marketer, ann, E2) == ALLOWED
+
+
+# --- The inbox -----------------------------------------------------------------------------------------------------------
+
+
+async def test_offer_shows_what_is_asked_by_whom(world: World) -> None:
+    ann, marketer = Person(), Asker()
+    assert ASKED == await world.outcome(marketer, ann, E1)
+
+    offer = await only_offer(world, ann)
+
+    assert (marketer.name, "Hiker's Friend", marketer.level) == (
+        offer.marketer,
+        offer.marketer_display_name,
+        offer.marketer_level,
+    )
+    assert (Open, world.terms(), "Walks near you", E1) == (offer.state, offer.terms, offer.text, offer.exchange)
+    assert offer == await world.as_customer(ann).offer(offer.name)
+
+
+async def test_accepted_offer_is_a_consent_on_the_terms_shown(world: World) -> None:
+    ann, marketer = Person(), Asker()
+    await world.decide(marketer, [ann], E1)
+    offer = await only_offer(world, ann)
+
+    answer = await world.as_customer(ann).accept(offer.name)
+
+    shown, agreed = offer.terms, answer.consent.terms
+    shown.timing.validity.start_time.FromDatetime(world.clock.now())
+    assert (shown, consentpb.CONSENT_STATE_ACTIVE) == (agreed, answer.consent.state)
+    assert f"consents/{offer.name.removeprefix('offers/')}" == answer.consent.name
+    assert answer.consent == await world.as_customer(ann).consent(answer.consent.name)
+    assert [answer.consent] == list((await world.as_customer(ann).consents()).consents)
+    claims = world.verified("consent", answer.consent.artefact)
+    assert (answer.consent.name, ann.pseudonym(marketer)) == (claims["record_id"], claims["pii_principal_id"])
+    assert ann.customer not in str(claims)
+
+
+async def test_acceptance_tells_the_exchange_and_opens_its_leaf(world: World) -> None:
+    ann, marketer = Person(), Asker()
+    await world.decide(marketer, [ann], E1)
+    answer = await world.as_customer(ann).accept((await only_offer(world, ann)).name)
+
+    (event,) = await world.events("ConsentGiven")
+    given = eventspb.ConsentGiven.FromString(event.payload)
+    assert (E1, ann.pseudonym(marketer)) == (given.exchange, given.pseudonym)
+    opened = world.opening(given.note)
+    assert (answer.opening.salt, answer.opening.detail) == (opened.salt, opened.detail)
+    assert given.note.commitment == opened.commitment
+
+
+async def test_refused_offer_stays_refused_and_is_never_made_again(world: World) -> None:
+    ann, marketer = Person(), Asker()
+    await world.decide(marketer, [ann], E1)
+    offer = await only_offer(world, ann)
+
+    await world.as_customer(ann).refuse(offer.name)
+
+    assert REFUSED == await world.outcome(marketer, ann, E1)
+    assert consentpb.CONSENT_STATE_REJECTED == (await only_offer(world, ann)).state
+    assert InvalidConsentStatus is type(await fault_of(world.as_customer(ann).accept(offer.name)))
+    assert [] == list((await world.as_customer(ann).offers(open_only=True)).offers)
+    (event,) = await world.events("OfferAnswered")
+    assert not any(text.encode() in event.payload for text in (E1, ann.pseudonym(marketer), marketer.name))
+
+
+async def test_deferred_offer_stays_open(world: World) -> None:
+    ann, marketer = Person(), Asker()
+    await world.decide(marketer, [ann], E1)
+    offer = await only_offer(world, ann)
+
+    await world.as_customer(ann).defer(offer.name)
+
+    assert ASKED == await world.outcome(marketer, ann, E1)
+    assert consentpb.CONSENT_STATE_DEFERRED == (await only_offer(world, ann)).state
+    assert consentpb.CONSENT_STATE_ACTIVE == (await world.as_customer(ann).accept(offer.name)).consent.state
+
+
+async def test_offer_lapses_at_its_deadline(world: World) -> None:
+    ann = Person()
+    await world.decide(Asker(), [ann], E1)
+    offer = await only_offer(world, ann)
+    world.clock.move(HOUR)
+    before, late = await world.dump(), world.as_customer(ann)
+
+    assert consentpb.CONSENT_STATE_FAILED == (await only_offer(world, ann)).state
+    assert [] == list((await late.offers(open_only=True)).offers)
+    for answer in (late.accept, late.refuse, late.defer):
+        assert InvalidConsentStatus is type(await fault_of(answer(offer.name)))
+    assert before == await world.dump()
+
+
+async def test_consent_expires_at_its_end(world: World) -> None:
+    ann, marketer = Person(), Asker()
+    (consent,) = await world.consented(marketer, [ann], E1)
+    world.clock.move(timedelta(days=1))
+    ann_again = world.as_customer(ann)
+
+    assert consentpb.CONSENT_STATE_EXPIRED == (await ann_again.consent(consent.name)).state
+    assert InvalidConsentStatus is type(await fault_of(ann_again.withdraw(consent.name)))
+    assert ASKED == await world.outcome(marketer, ann, E2)
+
+
+async def test_inbox_comes_newest_first_page_by_page(world: World) -> None:
+    ann = Person()
+    for number in range(3):
+        await world.decide(Asker(), [ann], f"exchanges/{number}")
+        world.clock.move(timedelta(microseconds=1))
+
+    first = await world.as_customer(ann).offers(2)
+    second = await world.as_customer(ann).offers(2, first.next_page_token)
+
+    assert ["exchanges/2", "exchanges/1"] == [offer.exchange for offer in first.offers]
+    assert (["exchanges/0"], "") == ([offer.exchange for offer in second.offers], second.next_page_token)
+
+
+async def test_consents_come_newest_first_page_by_page(world: World) -> None:
+    ann = Person()
+    for number in range(3):
+        await world.consented(Asker(), [ann], f"exchanges/{number}")
+        world.clock.move(timedelta(microseconds=1))
+    newest = [consent.name for consent in (await world.as_customer(ann).consents()).consents]
+
+    first = await world.as_customer(ann).consents(2)
+    second = await world.as_customer(ann).consents(2, first.next_page_token)
+
+    assert (newest, "") == ([each.name for each in (*first.consents, *second.consents)], second.next_page_token)
+
+
+NO_TOKENS = ("nonsense", "2026-01-01T00:00:00 \0", f"2026-01-01 {'a' * 27}", f"0001-01-01T00:00:00+23:59 {'a' * 26}")
+
+
+async def test_token_of_no_list_is_refused(world: World) -> None:
+    ann = world.as_customer(Person())
+    for token in ("\u00e9", *(base64.urlsafe_b64encode(text.encode()).decode() for text in NO_TOKENS)):
+        for read in (ann.rules, ann.offers, ann.consents):
+            faulty = await fault_of(read(2, token))
+            fields = [violation.field for violation in faulty.violations]
+            assert (InvalidRequest, ["page_token"]) == (type(faulty), fields), (read.__name__, token)
+
+
+# --- Consents ------------------------------------------------------------------------------------------------------------
+
+
+async def test_withdrawal_ends_the_consent_and_names_every_settlement(world: World) -> None:
+    ann, marketer = Person(), Asker()
+    (consent,) = await world.consented(marketer, [ann], E1)
+    entries = [(await world.permits(marketer, [ann], exchange))[0] for exchange in (E1, E2)]
+    await world.settle(*entries)
+    world.clock.move(timedelta(seconds=1))
+
+    answer = await world.as_customer(ann).withdraw(consent.name)
+
+    ended = answer.consent
+    assert (consentpb.CONSENT_STATE_REVOKED, "customer") == (ended.state, ended.revoked_by)
+    assert timestamp(world.clock.now()) == ended.revoke_time
+    assert {body_of(entry).release_id for entry in entries} == {made.release_id for made in ended.settlements}
+    assert [E1, E2] == sorted(made.exchange for made in ended.settlements)
+    assert ended == await world.as_customer(ann).consent(consent.name)
+
+
+async def test_withdrawal_leaves_a_refuse_rule_for_that_marketer_and_purpose(world: World) -> None:
+    ann, marketer, rival = Person(), Asker(), Asker()
+    (consent,) = await world.consented(marketer, [ann], E1)
+
+    await world.as_customer(ann).withdraw(consent.name)
+
+    (rule,) = (await world.as_customer(ann).rules()).rules
+    assert (consentpb.RULE_EFFECT_REFUSE, marketer.name) == (rule.effect, rule.scope.marketer)
+    assert termspb.Terms(purposes=[DPV + "Marketing"]) == rule.terms
+    assert REFUSED == await world.outcome(marketer, ann, E2)
+    assert ASKED == await world.outcome(marketer, ann, "exchanges/3", world.terms(purposes=["CustomerCare"]))
+    assert ASKED == await world.outcome(rival, ann, "exchanges/4")
+
+
+async def test_withdrawing_twice_keeps_the_first_time(world: World) -> None:
+    ann = Person()
+    (consent,) = await world.consented(Asker(), [ann], E1)
+    first = await world.as_customer(ann).withdraw(consent.name)
+    world.clock.move(HOUR)
+
+    second = await world.as_customer(ann).withdraw(consent.name)
+
+    assert first.consent == second.consent
+    assert (True, False) == (first.HasField("opening"), second.HasField("opening"))
+    assert (1, 1, 1) == (len(await world.events("ConsentChanged")), await world.count("notices"), await world.count("rules"))
+
+
+async def test_paused_consent_releases_nothing_until_it_is_resumed(world: World) -> None:
+    ann, marketer = Person(), Asker()
+    (consent,) = await world.consented(marketer, [ann], E1)
+
+    paused = await world.as_customer(ann).pause(consent.name)
+    meanwhile = await world.outcome(marketer, ann, E2)
+    again = await fault_of(world.as_customer(ann).pause(consent.name))
+    resumed = await world.as_customer(ann).resume(consent.name)
+
+    assert (consentpb.CONSENT_STATE_PAUSED, REFUSED) == (paused.state, meanwhile)
+    assert (InvalidConsentStatus, consentpb.CONSENT_STATE_ACTIVE) == (type(again), resumed.state)
+    assert await world.outcome(marketer, ann, E2) == ALLOWED
+    assert InvalidConsentStatus is type(await fault_of(world.as_customer(ann).resume(consent.name)))
+
+
+async def test_paused_consent_can_be_withdrawn_and_not_resumed(world: World) -> None:
+    ann = Person()
+    (consent,) = await world.consented(Asker(), [ann], E1)
+    await world.as_customer(ann).pause(consent.name)
+
+    await world.as_customer(ann).withdraw(consent.name)
+
+    assert InvalidConsentStatus is type(await fault_of(world.as_customer(ann).resume(consent.name)))
+
+
+async def test_act_on_a_consent_names_nobody_in_clear(world: World) -> None:
+    ann, marketer = Person(), Asker()
+    (consent,) = await world.consented(marketer, [ann], E1)
+    answer = await world.as_customer(ann).withdraw(consent.name)
+
+    (event,) = await world.events("ConsentChanged")
+    note = eventspb.ConsentChanged.FromString(event.payload).note
+    raw, opened = event.SerializeToString(), world.opening(note)
+    plain = (marketer.name, ann.pseudonym(marketer), consent.name.removeprefix("consents/"), ann.customer, E1, "Friend")
+    assert not any(text.encode() in raw for text in plain)
+    assert (answer.opening.salt, answer.opening.detail) == (opened.salt, opened.detail)
+    assert consent.name.encode() in opened.detail
+
+
+# --- Once, and each their own --------------------------------------------------------------------------------------------
+
+
+async def _offer_name(world: World, person: Person) -> str:
+    await world.decide(Asker(), [person], E1)
+    return (await only_offer(world, person)).name
+
+
+async def _consent_name(world: World, person: Person) -> str:
+    return (await world.consented(Asker(), [person], E1))[0].name
+
+
+async def _paused_name(world: World, person: Person) -> str:
+    name = await _consent_name(world, person)
+    await world.as_customer(person).pause(name)
+    return name
+
+
+async def _rule_name(world: World, person: Person) -> str:
+    return (await world.as_customer(person).rule("REFUSE")).name
+
+
+NAMED = {
+    "AcceptOffer": (_offer_name, consentpb.AcceptOfferRequest, OfferNotFound),
+    "RefuseOffer": (_offer_name, consentpb.RefuseOfferRequest, OfferNotFound),
+    "DeferOffer": (_offer_name, consentpb.DeferOfferRequest, OfferNotFound),
+    "WithdrawConsent": (_consent_name, consentpb.WithdrawConsentRequest, ConsentNotFound),
+    "PauseConsent": (_consent_name, consentpb.PauseConsentRequest, ConsentNotFound),
+    "ResumeConsent": (_paused_name, consentpb.ResumeConsentRequest, ConsentNotFound),
+    "DeleteRule": (_rule_name, consentpb.DeleteRuleRequest, RuleNotFound),
+}
+
+
+async def test_every_mutation_five_times_at_once_happens_once(world: World) -> None:
+    for method, (prepare, request_type, _) in NAMED.items():
+        ann = Person()
+        request = request_type(name=await prepare(world, ann), request_id=request_id())
+        events, revision = len(await world.events()), await revision_of(world, ann)
+
+        answers = await asyncio.gather(*[world.as_customer(ann).call(method, request) for _ in range(5)])
+
+        assert [answers[0]] * 5 == answers, method
+        assert (events + 1, revision + 1) == (len(await world.events()), await revision_of(world, ann)), method
+
+
+async def test_rule_made_five_times_at_once_is_made_once(world: World) -> None:
+    ann, asked = Person(), request_id()
+
+    answers = await asyncio.gather(*[world.as_customer(ann).rule("ASK", asked=asked) for _ in range(5)])
+
+    assert [answers[0]] * 5 == answers
+    assert (1, 1) == (await world.count("rules"), len(await world.events("RuleChanged")))
+
+
+async def test_request_id_with_another_request_is_refused(world: World) -> None:
+    ann, asked = world.as_customer(Person()), request_id()
+    await ann.rule("ASK", asked=asked)
+
+    assert RequestIdReused is type(await fault_of(ann.rule("REFUSE", asked=asked)))
+
+
+async def revision_of(world: World, person: Person) -> int:
+    return int(await world.db.fetchval("SELECT revision FROM customers WHERE customer = $1", person.customer))
+
+
+async def test_what_is_somebody_elses_is_as_if_absent_to_every_act(world: World) -> None:
+    bob = world.as_customer(Person())
+    for method, (prepare, request_type, fault) in NAMED.items():
+        theirs = await prepare(world, Person())
+        names = (theirs, f"{theirs.partition('/')[0]}/{new_id()}")
+        before = await world.dump()
+
+        requests = [request_type(name=name, request_id=request_id()) for name in names]
+        faults = [await fault_of(bob.call(method, request)) for request in requests]
+
+        assert [fault, fault] == [type(each) for each in faults], method
+        assert said(faults[0]) == said(faults[1]), method
+        assert before == await world.dump(), method
+
+
+async def test_what_is_somebody_elses_reads_as_absent(world: World) -> None:
+    bob = world.as_customer(Person())
+    for prepare, read in ((_offer_name, bob.offer), (_consent_name, bob.consent)):
+        theirs = await prepare(world, Person())
+        faults = [await fault_of(read(name)) for name in (theirs, f"{theirs.partition('/')[0]}/{new_id()}")]
+
+        assert said(faults[0]) == said(faults[1])
+    assert [[], []] == [list((await bob.offers()).offers), list((await bob.consents()).consents)]
+
+
+def said(faulty: Any) -> tuple[Any, ...]:
+    return type(faulty), faulty.message, faulty.metadata, faulty.violations
+
+
+async def test_offer_is_no_consent_and_a_born_consent_no_offer(world: World) -> None:
+    ann, marketer = Person(), Asker()
+    offer = await _offer_name(world, ann)
+    await world.as_customer(ann).rule("ALLOW", rule_terms(), consentpb.RuleScope(marketer=marketer.name))
+    (entry,) = await world.permits(marketer, [ann], E2)
+    await world.settle(entry)
+
+    as_consent = f"consents/{offer.removeprefix('offers/')}"
+    as_offer = f"offers/{body_of(entry).consent.removeprefix('consents/')}"
+    assert ConsentNotFound is type(await fault_of(world.as_customer(ann).consent(as_consent)))
+    assert ConsentNotFound is type(await fault_of(world.as_customer(ann).withdraw(as_consent)))
+    assert OfferNotFound is type(await fault_of(world.as_customer(ann).offer(as_offer)))
+    assert OfferNotFound is type(await fault_of(world.as_customer(ann).accept(as_offer)))
+
+
+async def test_callers_are_let_in_by_what_they_are(world: World) -> None:
+    settle = consentpb.SettleRequest()
+    as_broker = fault_of(world.broker.ListRules(consentpb.ListRulesRequest(), timeout=DEADLINE))
+
+    assert CallerNotAllowed is type(await as_broker)
+    assert CallerNotAllowed is type(await fault_of(world.as_customer(Person()).call("Settle", settle)))
+    world.clock.move(-HOUR)
+    early = world.as_customer(Person())
+    world.clock.move(HOUR)
+    assert Unauthenticated is type(await fault_of(early.rules()))

@@ -1,0 +1,515 @@
+"""What the broker asks: decisions and settlements."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from parley.audit.v1 import audit_events_pb2 as auditpb
+from parley.common.v1 import receipt_pb2 as receiptpb
+from parley.common.v1 import terms_pb2 as termspb
+from parley.consent.v1 import consent_events_pb2 as eventspb
+from parley.consent.v1 import consent_pb2 as consentpb
+from parley.identity.v1 import identity_events_pb2 as identitypb
+from parley_crypto.batch import Batch, verify_in_batch
+from parley_crypto.signing import Signer
+from parley_kit.faults import InvalidRequest, NotSupportedYet, Unauthenticated
+from tests.support.consent import (
+    DEADLINE,
+    HOUR,
+    Asker,
+    Person,
+    World,
+    body_of,
+    fault_of,
+    forged,
+    rule_terms,
+)
+from tests.support.waiting import until
+
+E1, E2, E3 = "exchanges/first", "exchanges/second", "exchanges/third"
+SETTLED = consentpb.SETTLE_REFUSAL_UNSPECIFIED
+STALE, NOT_CONSENTED, USED, EXPIRED, BEHIND, INVALID, PAUSED = (
+    consentpb.SETTLE_REFUSAL_STALE,
+    consentpb.SETTLE_REFUSAL_NOT_CONSENTED,
+    consentpb.SETTLE_REFUSAL_USED,
+    consentpb.SETTLE_REFUSAL_EXPIRED,
+    consentpb.SETTLE_REFUSAL_AUDIT_BEHIND,
+    consentpb.SETTLE_REFUSAL_PERMIT_INVALID,
+    consentpb.SETTLE_REFUSAL_PAUSED,
+)
+ALLOWED, ASKED, REFUSED = (
+    consentpb.DECISION_OUTCOME_ALLOWED,
+    consentpb.DECISION_OUTCOME_ASKED,
+    consentpb.DECISION_OUTCOME_REFUSED,
+)
+
+
+async def under_consent(world: World, ann: Person, marketer: Asker, **changes: Any) -> consentpb.SettleEntry:
+    """A permit of a later exchange, under a consent that was accepted."""
+    asked = world.terms(**changes)
+    await world.consented(marketer, [ann], E1, asked)
+    return (await world.permits(marketer, [ann], E2, asked))[0]
+
+
+async def under_rule(world: World, ann: Person, marketer: Asker, exchange: str = E1) -> consentpb.SettleEntry:
+    """A permit under an allow rule."""
+    await world.as_customer(ann).rule("ALLOW", rule_terms())
+    return (await world.permits(marketer, [ann], exchange))[0]
+
+
+# --- Deciding ------------------------------------------------------------------------------------------------------------
+
+
+async def test_one_offer_is_made_for_a_customer_and_exchange(world: World) -> None:
+    ann, marketer = Person(), Asker()
+
+    outcomes = await asyncio.gather(*[world.outcome(marketer, ann, E1) for _ in range(5)])
+    twice = await world.decide(marketer, [ann, ann], E1)
+    await world.outcome(marketer, ann, E2)
+
+    assert [ASKED] * 7 == [*outcomes, *(decision.outcome for decision in twice.decisions)]
+    assert [E2, E1] == [offer.exchange for offer in (await world.as_customer(ann).offers()).offers]
+    assert 2 == len(await world.events("OfferMade"))
+
+
+async def test_decisions_about_the_same_people_in_any_order_never_collide(world: World) -> None:
+    marketer, people = Asker(), [Person() for _ in range(100)]
+    ways = [random.sample(people, len(people)) for _ in range(6)]
+
+    answers = await asyncio.gather(*[world.decide(marketer, way, f"exchanges/{n % 2}") for n, way in enumerate(ways)])
+
+    assert {ASKED} == {decision.outcome for answer in answers for decision in answer.decisions}
+    assert (200, 200) == (await world.count("consents"), len(await world.events("OfferMade")))
+
+
+async def test_offer_event_names_nobody_in_clear(world: World) -> None:
+    ann, marketer = Person(), Asker()
+    await world.outcome(marketer, ann, E1)
+
+    (event,) = await world.events("OfferMade")
+    opened = world.opening(eventspb.OfferMade.FromString(event.payload).note)
+    plain = (marketer.name, ann.pseudonym(marketer), E1, ann.customer, "Walks")
+    assert not any(text.encode() in event.SerializeToString() for text in plain)
+    assert ann.pseudonym(marketer).encode() in opened.detail
+
+
+async def test_known_consent_covers_a_later_exchange_with_the_same_marketer_alone(world: World) -> None:
+    ann, marketer = Person(), Asker()
+    (consent,) = await world.consented(marketer, [ann], E1)
+
+    (entry,) = await world.permits(marketer, [ann], E2)
+
+    body = body_of(entry)
+    assert (consent.name, "", E2, 1) == (body.consent, body.rule, body.exchange, body.revision)
+    assert ASKED == await world.outcome(Asker(), ann, E3)
+    assert ASKED == await world.outcome(marketer, ann, E3, world.terms(attributes=["profile.birthdate"]))
+
+
+async def test_permit_says_all_that_the_vault_must_know(world: World) -> None:
+    ann, marketer = Person(), Asker()
+    entry = await under_rule(world, ann, marketer)
+
+    body, batch = body_of(entry), entry.batch
+    verify_in_batch(
+        world.signer.public_key,
+        Batch(batch.root, batch.size, batch.signature),
+        entry.permit.body,
+        entry.permit.index,
+        entry.permit.proof,
+    )
+    assert (marketer.name, marketer.sealer.public_key) == (body.marketer, body.sealing_key)
+    assert (marketer.sealer.key_id, "vault") == (body.sealing_key_id, body.vault_host)
+    assert (ann.pseudonym(marketer), list(world.terms().content.fields)) == (body.pseudonym, list(body.fields))
+    assert 30 == body.expire_time.seconds - body.issue_time.seconds
+    assert ann.customer not in str(body)
+
+
+async def test_release_keeps_its_id_in_every_permit(world: World) -> None:
+    ann, bob, marketer = Person(), Person(), Asker()
+    first = await under_rule(world, ann, marketer)
+    (again,) = await world.permits(marketer, [ann], E1)
+    (later,) = await world.permits(marketer, [ann], E2)
+    other = await under_rule(world, bob, marketer)
+
+    ids = [body_of(entry).release_id for entry in (first, again, later, other)]
+    assert (ids[0], 3) == (ids[1], len(set(ids)))
+    assert body_of(first).permit_id != body_of(again).permit_id
+
+
+async def test_many_are_decided_in_the_order_asked(world: World) -> None:
+    allows, asks, refuses, marketer = Person(), Person(), Person(), Asker()
+    await world.as_customer(allows).rule("ALLOW", rule_terms())
+    await world.as_customer(refuses).rule("REFUSE")
+
+    response = await world.decide(marketer, [asks, allows, refuses, allows], E1)
+
+    assert [ASKED, ALLOWED, REFUSED, ALLOWED] == [decision.outcome for decision in response.decisions]
+    assert 2 == response.batch.size
+    assert 0 == len((await world.as_customer(refuses).offers()).offers)
+
+
+async def test_refs_that_are_not_for_this_marketer_are_refused(world: World) -> None:
+    ann, marketer, rival = Person(), Asker(), Asker()
+    request = world.request(marketer, [ann, ann], E1)
+    request.entries[0].consent_ref = world.consent_ref(ann, rival)
+    request.entries[1].consent_ref = b"x" * 100
+
+    response = await world.broker.Decide(request, timeout=DEADLINE)
+
+    assert [REFUSED, REFUSED] == [decision.outcome for decision in response.decisions]
+    assert (0, False) == (await world.count("consents"), response.HasField("batch"))
+
+
+async def test_decision_needs_a_card_that_is_good_now(world: World) -> None:
+    request = world.request(Asker(), [Person()], E1)
+    forged_card = world.request(Asker(), [Person()], E1)
+    forged_card.marketer_card = request.marketer_card[:-8] + "AAAAAAAA"
+    world.clock.move(HOUR)
+
+    for each in (request, forged_card):
+        assert Unauthenticated is type(await fault_of(world.broker.Decide(each, timeout=DEADLINE)))
+
+
+async def test_request_with_parts_that_nobody_enforces_is_refused_by_path(world: World) -> None:
+    asked = world.terms()
+    asked.mode.channels.append(termspb.CHANNEL_SMS)
+
+    faulty = await fault_of(world.decide(Asker(), [Person()], E1, asked))
+
+    assert (NotSupportedYet, ["terms.mode.channels[2]"]) == (type(faulty), [each.field for each in faulty.violations])
+
+
+async def test_request_without_an_end_or_a_deadline_is_refused_by_path(world: World) -> None:
+    faulty = await fault_of(world.decide(Asker(), [Person()], E1, world.terms(end=None, deadline=None)))
+
+    paths = ["terms.timing.validity.end_time", "terms.timing.decision_deadline"]
+    assert (InvalidRequest, paths) == (type(faulty), [each.field for each in faulty.violations])
+
+
+# --- Settling ------------------------------------------------------------------------------------------------------------
+
+
+async def test_repeated_settlement_changes_nothing_and_answers_the_same(world: World) -> None:
+    marketer, ann, bob = Asker(), Person(), Person()
+    entries = [await under_consent(world, ann, marketer)]
+    await world.as_customer(bob).rule("ALLOW", rule_terms())
+    entries += await world.permits(marketer, [bob], E1)
+    first = await world.settle(*entries)
+    before = await world.dump()
+
+    again = await world.settle(*entries)
+    (fresh,) = await world.settle(*(await world.permits(marketer, [bob], E1)))
+
+    assert [SETTLED, SETTLED] == [outcome.refusal for outcome in first]
+    assert (first, first[1]) == (again, fresh)
+    assert (before, 2, 2) == (await world.dump(), await world.count("settlements"), len(await released(world)))
+
+
+async def test_settlement_opens_its_leaf(world: World) -> None:
+    ann, marketer = Person(), Asker()
+    entry = await under_consent(world, ann, marketer)
+
+    (outcome,) = await world.settle(entry)
+
+    (note,) = await released(world)
+    opened = world.opening(note)
+    assert (outcome.opening.salt, outcome.opening.detail) == (opened.salt, opened.detail)
+    assert (note.commitment, False) == (opened.commitment, outcome.HasField("consent_opening"))
+    assert body_of(entry).release_id.encode() in opened.detail
+
+
+async def released(world: World) -> list[receiptpb.AuditNote]:
+    return [eventspb.ReleaseSettled.FromString(each.payload).note for each in await world.events("ReleaseSettled")]
+
+
+async def test_release_asked_for_twice_in_one_call_is_one(world: World) -> None:
+    ann, bob, marketer = Person(), Person(), Asker()
+    entry = await under_consent(world, ann, marketer)
+    await world.as_customer(bob).rule("ALLOW", rule_terms())
+    births = [(await world.permits(marketer, [bob], E1))[0] for _ in range(2)]
+
+    outcomes = await world.settle(entry, *births, entry)
+
+    assert [SETTLED] * 4 == [outcome.refusal for outcome in outcomes]
+    assert (outcomes[0], outcomes[1]) == (outcomes[3], outcomes[2])
+    assert (2, 2) == (await world.count("settlements"), await world.count("consents"))
+    assert [2, 1] == [len(await world.events(name)) for name in ("ReleaseSettled", "ConsentBorn")]
+    opened = {world.opening(note).salt for note in await released(world)}
+    assert opened == {outcome.opening.salt for outcome in outcomes}
+
+
+async def test_release_settled_five_times_at_once_is_one(world: World) -> None:
+    entry = await under_rule(world, Person(), Asker())
+
+    outcomes = [outcome for (outcome,) in await asyncio.gather(*[world.settle(entry) for _ in range(5)])]
+
+    assert [outcomes[0]] * 5 == outcomes
+    assert (1, 1) == (await world.count("settlements"), await world.count("consents"))
+    assert [1, 1] == [len(await world.events(name)) for name in ("ReleaseSettled", "ConsentBorn")]
+
+
+async def test_consent_born_from_a_rule_says_so_and_is_signed(world: World) -> None:
+    ann, marketer = Person(), Asker()
+    entry = await under_rule(world, ann, marketer)
+
+    (outcome,) = await world.settle(entry)
+
+    (consent,) = (await world.as_customer(ann).consents()).consents
+    claims = world.verified("consent", outcome.artefact)
+    assert (consent.artefact, consent.name) == (outcome.artefact, claims["record_id"])
+    assert (body_of(entry).consent, body_of(entry).rule) == (consent.name, consent.rule)
+    assert (body_of(entry).terms, ann.pseudonym(marketer)) == (consent.terms, claims["pii_principal_id"])
+    (event,) = await world.events("ConsentBorn")
+    opened = world.opening(eventspb.ConsentBorn.FromString(event.payload).note)
+    assert (outcome.consent_opening.salt, outcome.consent_opening.detail) == (opened.salt, opened.detail)
+    assert (await world.permits(marketer, [ann], E2))[0] != entry
+
+
+async def test_birth_voids_the_offer_of_its_exchange(world: World) -> None:
+    ann, marketer = Person(), Asker()
+    await world.decide(marketer, [ann], E1)
+
+    await world.settle(await under_rule(world, ann, marketer))
+
+    (offer,) = (await world.as_customer(ann).offers()).offers
+    assert consentpb.CONSENT_STATE_INVALIDATED == offer.state
+
+
+async def test_consent_for_one_time_settles_one_release_of_two_that_race(world: World) -> None:
+    for _ in range(10):
+        ann, marketer = Person(), Asker()
+        one_time = world.terms(use=termspb.USE_ONE_TIME)
+        await world.consented(marketer, [ann], E1, one_time)
+        rivals = [(await world.permits(marketer, [ann], exchange, one_time))[0] for exchange in (E1, E2)]
+
+        outcomes = await asyncio.gather(*[world.settle(rival) for rival in rivals])
+
+        assert sorted([SETTLED, USED]) == sorted(outcome.refusal for (outcome,) in outcomes)
+        assert ASKED == await world.outcome(marketer, ann, E3, one_time)
+    assert 10 == await world.count("settlements") == len(await released(world))
+
+
+async def test_consent_for_one_time_settles_one_release_of_two_in_one_call(world: World) -> None:
+    ann, marketer = Person(), Asker()
+    one_time = world.terms(use=termspb.USE_ONE_TIME)
+    await world.consented(marketer, [ann], E1, one_time)
+    rivals = [(await world.permits(marketer, [ann], exchange, one_time))[0] for exchange in (E1, E2)]
+
+    outcomes = await world.settle(*rivals)
+
+    assert sorted([SETTLED, USED]) == sorted(outcome.refusal for outcome in outcomes)
+    assert outcomes == await world.settle(*rivals)
+
+
+async def test_many_settle_in_the_order_asked(world: World) -> None:
+    marketer, people = Asker(), [Person() for _ in range(20)]
+    await world.consented(marketer, people, E1)
+    entries = await world.permits(marketer, people, E2)
+    await world.as_customer(people[3]).rule("REFUSE")
+    entries[7] = forged(entries[7], Signer(b"f" * 32))
+    random.shuffle(entries)
+
+    outcomes = await world.settle(*entries)
+
+    expected = {people[3].pseudonym(marketer): STALE, people[7].pseudonym(marketer): INVALID}
+    pseudonyms = [body_of(entry).pseudonym for entry in entries]
+    assert [expected.get(name, SETTLED) for name in pseudonyms] == [outcome.refusal for outcome in outcomes]
+    for name, outcome in zip(pseudonyms, outcomes, strict=True):
+        assert outcome.refusal or name.encode() in outcome.opening.detail
+
+
+async def test_settlements_in_any_order_never_deadlock_with_each_other_or_with_offers(world: World) -> None:
+    marketer, people = Asker(), [Person() for _ in range(60)]
+    await world.consented(marketer, people, E1)
+    entries = [await world.permits(marketer, people, f"exchanges/{n}") for n in range(4)]
+    settling = [world.settle(*random.sample(batch, len(batch))) for batch in entries]
+    asking = [world.decide(Asker(), random.sample(people, len(people)), f"exchanges/ask{n}") for n in range(4)]
+
+    settled, asked = await asyncio.gather(asyncio.gather(*settling), asyncio.gather(*asking))
+
+    assert {SETTLED} == {outcome.refusal for outcomes in settled for outcome in outcomes}
+    assert {ASKED} == {decision.outcome for answer in asked for decision in answer.decisions}
+
+
+# --- Refusals: documented, and nothing changes ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prepare", [under_consent, under_rule])
+async def test_forged_or_moved_permit_is_invalid_and_changes_nothing(
+    world: World, prepare: Callable[..., Awaitable[consentpb.SettleEntry]]
+) -> None:
+    ann, bob, marketer, rival = Person(), Person(), Asker(), Asker()
+    entry, other = await prepare(world, ann, marketer), await prepare(world, bob, marketer)
+    changed, torn, moved, unknown, theirs, for_rival, nobodys = (_copy(entry) for _ in range(7))
+    changed.permit.body = forged(entry, world.signer, release_id="b" * 32).permit.body
+    torn.permit.body = entry.permit.body[:-1]
+    moved.batch.CopyFrom(other.batch)
+    unknown.batch.key_id = "nobody"
+    theirs.consent_ref = world.consent_ref(bob, marketer)
+    for_rival.consent_ref = world.consent_ref(ann, rival)
+    nobodys.consent_ref = b"x" * 64
+    stranger = forged(entry, Signer(b"f" * 32))
+    before = await world.dump()
+
+    outcomes = await world.settle(changed, torn, moved, unknown, theirs, for_rival, nobodys, stranger)
+
+    assert [INVALID] * 8 == [outcome.refusal for outcome in outcomes]
+    assert not any(outcome.HasField("opening") or outcome.artefact for outcome in outcomes)
+    assert before == await world.dump()
+    assert SETTLED == (await world.settle(entry))[0].refusal
+
+
+def _copy(entry: consentpb.SettleEntry) -> consentpb.SettleEntry:
+    copy = consentpb.SettleEntry()
+    copy.CopyFrom(entry)
+    return copy
+
+
+async def refusal(world: World, entry: consentpb.SettleEntry) -> int:
+    """Why a release isn't settled; nothing may have changed, and the answer holds nothing else."""
+    before = await world.dump()
+    (outcome,) = await world.settle(entry)
+    assert before == await world.dump()
+    assert consentpb.SettleOutcome(refusal=outcome.refusal) == outcome
+    return outcome.refusal
+
+
+async def test_permit_is_stale_after_every_kind_of_act(world: World) -> None:
+    marketer = Asker()
+    for act in ("add rule", "end rule", "pause", "pause and resume", "withdraw", "answer another offer"):
+        ann = Person()
+        me = world.as_customer(ann)
+        rule = await me.rule("ASK", rule_terms(attributes=["contact.email"]))
+        await world.decide(Asker(), [ann], E3)
+        (other,) = (await me.offers()).offers
+        await world.decide(marketer, [ann], E1)
+        (offer,) = [each for each in (await me.offers()).offers if each.marketer == marketer.name]
+        consent = (await me.accept(offer.name)).consent.name
+        (entry,) = await world.permits(marketer, [ann], E2)
+
+        await _do(me, act, rule.name, consent, other.name)
+
+        assert STALE == await refusal(world, entry), act
+
+
+async def _do(me: Any, act: str, rule: str, consent: str, offer: str) -> None:
+    match act:
+        case "add rule":
+            await me.rule("ASK")
+        case "end rule":
+            await me.end_rule(rule)
+        case "pause":
+            await me.pause(consent)
+        case "pause and resume":
+            await me.pause(consent)
+            await me.resume(consent)
+        case "withdraw":
+            await me.withdraw(consent)
+        case "answer another offer":
+            await me.refuse(offer)
+
+
+async def test_permit_of_a_customer_nobody_knows_is_stale(world: World) -> None:
+    entry = await under_rule(world, Person(), Asker())
+    nobody = Person()
+    forged_for_nobody = forged(entry, world.signer, pseudonym=nobody.pseudonym(marketer := Asker()), marketer=marketer.name)
+    forged_for_nobody.consent_ref = world.consent_ref(nobody, marketer)
+
+    assert STALE == await refusal(world, forged_for_nobody)
+
+
+async def test_permit_that_names_the_new_revision_still_needs_a_live_agreement(world: World) -> None:
+    """The second line behind the revision: what the permit rests on is looked at as well."""
+    marketer = Asker()
+    for ending, expected in (("pause", PAUSED), ("withdraw", NOT_CONSENTED)):
+        ann = Person()
+        entry = await under_consent(world, ann, marketer)
+        await getattr(world.as_customer(ann), ending)(body_of(entry).consent)
+
+        assert expected == await refusal(world, forged(entry, world.signer, revision=2)), ending
+
+
+async def test_ended_rule_gives_birth_to_nothing(world: World) -> None:
+    ann, marketer = Person(), Asker()
+    entry = await under_rule(world, ann, marketer)
+    await world.as_customer(ann).end_rule(body_of(entry).rule)
+
+    assert STALE == await refusal(world, entry)
+    assert NOT_CONSENTED == await refusal(world, forged(entry, world.signer, revision=2))
+    assert NOT_CONSENTED == await refusal(world, forged(entry, world.signer, revision=2, rule=""))
+
+
+async def test_consent_past_its_end_by_the_databases_clock_settles_nothing(world: World) -> None:
+    marketer, ann, bob = Asker(), Person(), Person()
+    world.clock.move(-3 * HOUR)  # this process is late, the database is not
+    ended = {"end": world.clock.now() + 2 * HOUR}
+    consented = await under_consent(world, ann, marketer, **ended)
+    await world.as_customer(bob).rule("ALLOW", rule_terms())
+    (by_rule,) = await world.permits(marketer, [bob], E1, world.terms(**ended))
+
+    assert [EXPIRED, EXPIRED] == [await refusal(world, consented), await refusal(world, by_rule)]
+
+
+async def test_suspended_marketer_settles_nothing_until_it_is_reinstated(world: World) -> None:
+    marketer = Asker()
+    entry, other = await under_consent(world, Person(), marketer), await under_consent(world, Person(), Asker())
+    suspended, reinstated = (
+        identitypb.MarketerChanged(marketer=marketer.name, suspended=suspended) for suspended in (True, False)
+    )
+
+    async with world.running("hear_identity"):
+        await world.hear("identity", 1, suspended)
+        await until(lambda: world.count("suspended_marketers"))
+        assert NOT_CONSENTED == await refusal(world, entry)
+        assert SETTLED == (await world.settle(other))[0].refusal
+        await world.hear("identity", 2, reinstated)
+        await until(lambda: no(world.count("suspended_marketers")))
+
+    assert SETTLED == (await world.settle(entry))[0].refusal
+
+
+async def no(count: Awaitable[int]) -> bool:
+    return not await count
+
+
+async def test_nothing_settles_while_an_event_waits_too_long_for_the_log(world: World) -> None:
+    settled, entry = [await under_consent(world, Person(), Asker()) for _ in range(2)]
+    await world.settle(settled)
+    await _age(world, timedelta(seconds=59))
+    assert SETTLED == (await world.settle(settled))[0].refusal
+
+    await _age(world, timedelta(seconds=2))
+    unnumbered = [await refusal(world, each) for each in (settled, entry)]
+    await world.db.execute("UPDATE outbox SET stream_seq = id")
+    unlogged = await refusal(world, entry)
+
+    assert ([BEHIND, BEHIND], BEHIND) == (unnumbered, unlogged)
+
+
+async def _age(world: World, by: timedelta) -> None:
+    await world.db.execute("UPDATE outbox SET occurred_at = occurred_at - $1::interval", by)
+
+
+async def test_settling_goes_on_once_audit_has_logged_what_waited(world: World) -> None:
+    entry = await under_consent(world, Person(), Asker())
+    await _age(world, HOUR)
+    await world.db.execute("UPDATE outbox SET stream_seq = id")
+    last = await world.db.fetchval("SELECT max(id) FROM outbox")
+
+    async with world.running("hear_audit"):
+        await world.hear("audit", 1, auditpb.StreamLogged(service="vault", seq=last + 1))
+        await world.hear("audit", 2, auditpb.StreamLogged(service="consent", seq=last - 1))
+        await until(lambda: _logged(world, last - 1))
+        behind = await refusal(world, entry)
+        await world.hear("audit", 3, auditpb.StreamLogged(service="consent", seq=last))
+        await until(lambda: _logged(world, last))
+
+    assert (BEHIND, SETTLED) == (behind, (await world.settle(entry))[0].refusal)
+
+
+async def _logged(world: World, seq: int) -> bool:
+    return seq == int(await world.db.fetchval("SELECT logged_seq FROM audit_progress"))

@@ -1,0 +1,172 @@
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from parley.broker.v1 import broker_pb2 as brokerpb
+from parley_client import Client, Settings, attribute, errors
+from parley_client.exchanges import audience_of
+from parley_crypto.tlog.policy import seal_policy
+from parley_node.verify import verify_files
+from parley_terms.wire import criteria_from
+from tests.unit.client.deliveries import PSEUDONYM, SETTLED, logged, release
+from tests.unit.client.scripted import HANGS, MARKETER, ManualClock, ProofUnknown, Script, marketer_files, serving
+from tests.unit.tlog import makers
+
+POLICY = seal_policy(makers.policy(threshold=2).to_bytes())
+MONTH, WEEK = timedelta(days=30), timedelta(days=7)
+
+
+@pytest.fixture
+def script() -> Script:
+    return Script(ManualClock())
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    return marketer_files(tmp_path, POLICY)
+
+
+@asynccontextmanager
+async def client_of(script: Script, environ: dict[str, str]) -> AsyncIterator[Client]:
+    async with serving(script) as address:
+        settings = replace(Settings.from_env(environ), address=address)
+        async with Client(settings, clock=script.clock) as client:
+            yield client
+
+
+def exchange(name: str = "x") -> brokerpb.Exchange:
+    return brokerpb.Exchange(name=name, audience=audience_of(None, [PSEUDONYM]))
+
+
+async def test_a_campaign_reads_as_one_story(script: Script, environ: dict[str, str], tmp_path: Path) -> None:
+    sent = release()
+    where = (
+        attribute("profile.age").between(30, 45)
+        & attribute("profile.job").is_("technician")
+        & ~attribute("finance.personal_loan").is_(True)
+    )
+    script.answers = {
+        "CreateExchangeRequest": [brokerpb.CreateExchangeResponse(exchange=exchange())],
+        "GetProofRequest": [logged(sent.opening)],
+        "AcknowledgeDeliveriesRequest": [brokerpb.AcknowledgeDeliveriesResponse()],
+    }
+    script.turns = [[sent.message, HANGS]]
+    async with client_of(script, environ) as parley:
+        made = await parley.create_exchange(
+            purposes=["Marketing"],
+            ask=["profile.age", "profile.education"],
+            where=where,
+            offer_text="Hello",
+            valid_for=MONTH,
+            decide_within=WEEK,
+        )
+        async with aclosing(parley.deliveries()) as deliveries:
+            async for delivery in deliveries:
+                opened = delivery.open()
+                paths = await parley.save_receipt(delivery, tmp_path / "receipts")
+                await parley.acknowledge(delivery)
+                break
+
+    asked, proof, acknowledged = script.requests
+    assert ("x", PSEUDONYM, {"profile.education": "tertiary"}) == (made.name, opened.pseudonym, opened.values)
+    assert ("Hello", False) == (asked.offer_text, asked.release_in_answer)
+    assert where.criteria == criteria_from(asked.audience.criteria)
+    assert sent.opening.commitment == proof.commitment
+    assert ["deliveries/1"] == list(acknowledged.names)
+    assert SETTLED == verify_files(*paths).detail
+
+
+async def test_one_known_customer_may_answer_at_once(script: Script, environ: dict[str, str]) -> None:
+    script.answers = {
+        "CreateExchangeRequest": [
+            brokerpb.CreateExchangeResponse(exchange=exchange(), delivery=release().message),
+            brokerpb.CreateExchangeResponse(exchange=exchange()),
+        ]
+    }
+    async with client_of(script, environ) as parley:
+        at_once = await parley.ask_one(
+            PSEUDONYM, purposes=["Marketing"], ask=["profile.age"], valid_for=MONTH, decide_within=WEEK
+        )
+        later = await parley.ask_one(
+            PSEUDONYM, purposes=["Marketing"], ask=["profile.age"], valid_for=MONTH, decide_within=WEEK
+        )
+
+    assert at_once.delivery is not None
+    assert (PSEUDONYM, None) == (at_once.delivery.open().pseudonym, later.delivery)
+    assert (True, [PSEUDONYM]) == (
+        script.requests[0].release_in_answer,
+        list(script.requests[0].audience.pseudonyms.pseudonyms),
+    )
+
+
+async def test_exchanges_are_listed_over_all_pages(script: Script, environ: dict[str, str]) -> None:
+    script.answers = {
+        "ListExchangesRequest": [
+            brokerpb.ListExchangesResponse(exchanges=[exchange("a"), exchange("b")], next_page_token="more"),
+            brokerpb.ListExchangesResponse(exchanges=[exchange("c")]),
+        ]
+    }
+    async with client_of(script, environ) as parley:
+        assert ["a", "b", "c"] == [each.name async for each in parley.list_exchanges()]
+
+    assert ["", "more"] == [request.page_token for request in script.requests]
+
+
+async def test_many_deliveries_are_acknowledged_in_batches(script: Script, environ: dict[str, str]) -> None:
+    many = [release(name=f"deliveries/{n}") for n in range(3)] * 500
+    script.answers = {"AcknowledgeDeliveriesRequest": [brokerpb.AcknowledgeDeliveriesResponse() for _ in range(2)]}
+    async with client_of(script, environ) as parley:
+        await parley.acknowledge(*many)
+        await parley.acknowledge()
+
+    assert [1000, 500] == [len(request.names) for request in script.requests]
+
+
+async def test_a_receipt_is_waited_for_until_it_is_in_the_log(script: Script, environ: dict[str, str]) -> None:
+    sent = release()
+    script.failures = [ProofUnknown(), ProofUnknown()]
+    script.answers = {"GetProofRequest": [logged(sent.opening)]}
+    async with client_of(script, environ) as parley:
+        assert SETTLED == (await parley.verify_receipt(sent)).detail
+
+    assert 3 == len(script.requests)
+
+
+async def test_waiting_for_a_receipt_ends(script: Script, environ: dict[str, str]) -> None:
+    script.failures = [ProofUnknown() for _ in range(50)]
+    async with client_of(script, environ) as parley:
+        with pytest.raises(errors.ProofNotFound):
+            await parley.verify_receipt(release(), wait=timedelta(seconds=0.3))
+
+    assert 2 <= len(script.requests) <= 5
+
+
+def test_every_missing_variable_is_named(environ: dict[str, str]) -> None:
+    for name in environ:
+        with pytest.raises(errors.SettingsInvalid, match=f"not set: {name} ") as caught:
+            Client.from_env({**environ, name: ""})
+        assert 1 == str(caught.value).count("PARLEY_")
+    with pytest.raises(errors.SettingsInvalid) as caught:
+        Client.from_env({})
+    assert len(environ) == str(caught.value).count("PARLEY_")
+
+
+@pytest.mark.parametrize("name", ["SIGNING_KEY", "SEALING_KEY", "TRUST", "POLICY"])
+@pytest.mark.parametrize("content", [None, "nonsense\n"])
+def test_a_file_that_cannot_be_used_is_named(environ: dict[str, str], name: str, content: str | None) -> None:
+    path = Path(environ[f"PARLEY_{name}_FILE"])
+    path.unlink()
+    if content:
+        path.write_text(content)
+        path.chmod(0o600)
+
+    with pytest.raises(errors.SettingsInvalid, match=str(path)):
+        Client.from_env(environ)
+
+
+def test_a_marketer_is_who_the_environment_says(environ: dict[str, str]) -> None:
+    assert MARKETER == Settings.from_env(environ).marketer

@@ -1,0 +1,217 @@
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import grpc
+import pytest
+
+from parley.broker.v1 import broker_pb2 as brokerpb
+from parley.broker.v1.broker_pb2_grpc import BrokerServiceStub
+from parley_client import errors
+from parley_client.backoff import Backoff
+from parley_client.connection import TRIES, Connection, Credential
+from parley_client.tokens import MARGIN
+from parley_crypto.signing import Signer
+from parley_crypto.statements import TOKEN_LIFE
+from parley_kit.faults import Conflict, InvalidRequest, Unavailable
+from tests.unit.client.scripted import HANGS, MARKETER, ManualClock, Script, connected, unavailable
+
+
+@pytest.fixture
+def script() -> Script:
+    return Script(ManualClock())
+
+
+async def get(connection: Connection, **options: Any) -> brokerpb.Exchange:
+    request = brokerpb.GetExchangeRequest(name="x")
+    return await connection.call(
+        BrokerServiceStub(connection.channel).GetExchange, request, service="broker", **options
+    )
+
+
+async def create(connection: Connection, request_id: str = "") -> brokerpb.CreateExchangeResponse:
+    request = brokerpb.CreateExchangeRequest(request_id=request_id)
+    method = BrokerServiceStub(connection.channel).CreateExchange
+    return await connection.call(method, request, service="broker")
+
+
+def answers(script: Script, count: int) -> None:
+    script.answers = {
+        "GetExchangeRequest": [brokerpb.Exchange(name=f"x{n}") for n in range(count)],
+        "CreateExchangeRequest": [brokerpb.CreateExchangeResponse() for _ in range(count)],
+    }
+
+
+async def test_one_sign_in_serves_calls_until_the_token_is_about_to_end(script: Script) -> None:
+    answers(script, 4)
+    async with connected(script) as connection:
+        for _ in range(2):
+            await get(connection)
+        script.clock.time += TOKEN_LIFE - MARGIN - timedelta(seconds=1)
+        await get(connection)
+        assert 1 == script.sign_ins
+
+        script.clock.time += timedelta(seconds=1)
+        await get(connection)
+        assert 2 == script.sign_ins
+
+
+async def test_many_calls_at_once_sign_in_once(script: Script) -> None:
+    answers(script, 20)
+    async with connected(script) as connection:
+        await asyncio.gather(*(get(connection) for _ in range(20)))
+
+    assert (1, 20) == (script.sign_ins, len(script.requests))
+
+
+async def test_one_caller_who_gives_up_does_not_end_the_sign_in_of_the_others(script: Script) -> None:
+    answers(script, 2)
+    async with connected(script) as connection:
+        impatient, patient = asyncio.create_task(get(connection)), asyncio.create_task(get(connection))
+        await asyncio.sleep(0)
+        impatient.cancel()
+
+        assert "x0" == (await patient).name
+        with pytest.raises(asyncio.CancelledError):
+            await impatient
+
+
+async def test_a_refused_token_is_renewed_and_the_call_made_again(script: Script) -> None:
+    answers(script, 2)
+    async with connected(script) as connection:
+        await get(connection)
+        script.refuse_all_tokens()
+
+        assert "x1" == (await get(connection)).name
+        assert 2 == script.sign_ins
+
+
+async def test_a_key_that_is_not_accepted_is_said_at_once(script: Script) -> None:
+    async with connected(script, Credential(MARKETER, Signer(b"other key".ljust(32)))) as connection:
+        with pytest.raises(errors.Unauthenticated):
+            await get(connection)
+
+    assert 1 == script.sign_ins
+
+
+async def test_signing_in_is_tried_again_with_a_fresh_assertion(script: Script) -> None:
+    answers(script, 1)
+    script.sign_in_failures = [Unavailable(), Unavailable()]
+    async with connected(script) as connection:
+        await get(connection)  # the script refuses an assertion that was used before
+
+    assert 3 == script.sign_ins
+
+
+async def test_a_service_without_a_token_for_this_caller_is_named(script: Script) -> None:
+    async with connected(script) as connection:
+        with pytest.raises(errors.CallerNotAllowed, match="vault"):
+            await connection.call(
+                BrokerServiceStub(connection.channel).GetExchange, brokerpb.GetExchangeRequest(), service="vault"
+            )
+
+
+async def test_request_id_is_made_once_and_kept_over_all_tries(script: Script) -> None:
+    answers(script, 2)
+    script.failures = [Unavailable(), Conflict(), Unavailable()]
+    async with connected(script) as connection:
+        await create(connection)
+        await create(connection)
+    first, second = (request.request_id for request in script.requests[-2:])
+
+    assert [first] * 4 == [request.request_id for request in script.requests[:4]]
+    assert (4, 4) == (UUID(first).version, UUID(second).version)
+    assert first != second
+
+
+async def test_a_request_id_that_is_given_stays(script: Script) -> None:
+    answers(script, 1)
+    async with connected(script) as connection:
+        await create(connection, "mine")
+
+    assert ["mine"] == [request.request_id for request in script.requests]
+
+
+async def test_trying_again_ends(script: Script) -> None:
+    script.failures = unavailable(9)
+    async with connected(script) as connection:
+        with pytest.raises(errors.Unavailable):
+            await get(connection)
+
+    assert TRIES == len(script.requests)
+
+
+async def test_what_trying_again_does_not_mend_is_said_at_once(script: Script) -> None:
+    script.failures = [InvalidRequest()]
+    async with connected(script) as connection:
+        with pytest.raises(errors.InvalidRequest):
+            await get(connection)
+
+    assert 1 == len(script.requests)
+
+
+async def test_the_delay_that_the_server_asks_for_is_kept(script: Script) -> None:
+    answers(script, 1)
+    script.failures = [Unavailable(retry_after=0.3)]
+    async with connected(script) as connection:
+        started = asyncio.get_running_loop().time()
+        await get(connection)
+
+        assert 0.3 <= asyncio.get_running_loop().time() - started
+
+
+async def test_a_delay_past_the_deadline_is_not_waited_for(script: Script) -> None:
+    script.failures = [Unavailable(retry_after=60)]
+    async with connected(script) as connection:
+        with pytest.raises(errors.Unavailable) as caught:
+            await get(connection)
+
+    assert (60, 1) == (caught.value.retry_after, len(script.requests))
+
+
+async def test_every_call_ends_by_its_deadline(script: Script) -> None:
+    script.failures = [HANGS]
+    async with connected(script) as connection:
+        with pytest.raises(errors.DeadlineExceeded):
+            await get(connection, deadline=timedelta(seconds=0.2))
+
+
+async def test_a_server_that_is_not_there_is_said_by_the_deadline(script: Script) -> None:
+    async with Connection("unix:/nowhere/s", deadline=timedelta(seconds=0.2)) as connection:
+        with pytest.raises(errors.DeadlineExceeded, match=r"0\.2 s"):
+            await connection.call(BrokerServiceStub(connection.channel).GetExchange, brokerpb.GetExchangeRequest())
+
+
+async def test_a_connection_without_credential_signs_nobody_in() -> None:
+    async with Connection("unix:/nowhere/s") as connection:
+        with pytest.raises(errors.Unauthenticated, match="no credential"):
+            await get(connection)
+
+
+async def test_addresses_elsewhere_are_dialled_with_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    dialled: list[str] = []
+    for kind in ("insecure_channel", "secure_channel"):
+        monkeypatch.setattr(grpc.aio, kind, noting(dialled, kind, getattr(grpc.aio, kind)))
+    for address in ("unix:/nowhere/s", "127.0.0.1:1", "localhost:1", "parley.example:443"):
+        async with Connection(address):
+            pass
+
+    assert ["insecure_channel"] * 3 + ["secure_channel"] == dialled
+
+
+def noting(calls: list[str], name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def noted(*args: Any, **options: Any) -> Any:
+        calls.append(name)
+        return function(*args, **options)
+
+    return noted
+
+
+def test_delays_double_to_a_limit_and_spread_out() -> None:
+    late, early = Backoff(0.1, 2.0, jitter=lambda: 0.0), Backoff(0.1, 2.0, jitter=lambda: 1.0)
+
+    assert [0.1, 0.2, 0.4, 2.0, 2.0] == [late.delay(failures) for failures in (1, 2, 3, 9, 10_000)]
+    assert 0.1 == early.delay(2)
+    assert 7.0 == early.delay(2, least=7.0)
