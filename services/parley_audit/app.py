@@ -1,6 +1,6 @@
 """The audit service, assembled."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from parley.audit.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
@@ -53,20 +53,7 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
             publisher.poke()
             relay.poke()
 
-        consumers = {
-            stream: Consumer(
-                db,
-                platform.bus,
-                stream_of=stream,
-                group="audit",
-                handler=_handler(logging, stream),
-                batch=config.batch,
-                strict=True,
-                on_applied=applied,
-                log=platform.log,
-            )
-            for stream in STREAMS
-        }
+        consumers = _consumers(config, platform, db, logging, applied)
         yield Service(
             registrations=[
                 Registration(add_AuditServiceServicer_to_server, AuditServicer(Reading(db, store, keys))),
@@ -86,6 +73,25 @@ def _sealer(config: Config) -> Sealer:
     if Trust.load(config.trust).sealing.get("audit") != sealer.public_key:
         raise SealingKeyUnknown
     return sealer
+
+
+def _consumers(
+    config: Config, platform: Platform, db: Database, logging: Logging, applied: Callable[[int], None]
+) -> dict[str, Consumer]:
+    return {
+        stream: Consumer(
+            db,
+            platform.bus,
+            stream_of=stream,
+            group="audit",
+            handler=_handler(logging, stream),
+            batch=config.batch,
+            strict=True,  # an event that is skipped would be missing from the log for ever
+            on_applied=applied,
+            log=platform.log,
+        )
+        for stream in STREAMS
+    }
 
 
 def _handler(logging: Logging, stream: str) -> Handler:

@@ -103,7 +103,11 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         opened = await self.accounts.open_imported(caller().id, getattr(request, "import"), request.row_keys)
         return identitypb.OpenImportedAccountsResponse(
             accounts=[
-                identitypb.ImportedAccount(vault_ref=self.naming.for_vault(account), complete=account.complete)
+                identitypb.ImportedAccount(
+                    # Once its owner has claimed it, an account is theirs: the importer is given no way to write into it.
+                    vault_ref=b"" if account.public_key else self.naming.for_vault(account),
+                    complete=account.complete,
+                )
                 for account in opened
             ]
         )

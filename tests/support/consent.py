@@ -358,7 +358,7 @@ async def world_of(dsn: str, valkey_url: str, prefix: str, directory: Path) -> A
     for name in _KEYS:
         ensure_key(directory / name)
     trust = _trust(directory)
-    paths = {name: directory / name for name in ("signing_key", "ref_key", "request_key")}
+    paths: dict[str, Any] = {name: directory / name for name in ("signing_key", "ref_key", "request_key")}
     config = Config(postgres_dsn=dsn, trust=directory / "trust.json", **paths)
     clock, hub, logged = ManualClock(), InprocessHub(), io.StringIO()
     log = logger("consent", logged)
@@ -401,7 +401,9 @@ def terms(now: datetime, **changes: Any) -> termspb.Terms:
         **changes,
     }
     message = termspb.Terms(purposes=[DPV + name for name in parts["purposes"]])
-    message.content.fields.extend(termspb.Field(attribute=name, form=termspb.FORM_EXACT) for name in parts["attributes"])
+    message.content.fields.extend(
+        termspb.Field(attribute=name, form=termspb.FORM_EXACT) for name in parts["attributes"]
+    )
     message.content.use = parts["use"]
     message.mode.channels.extend(parts["channels"])
     for name, part in (("start", "start_time"), ("end", "end_time")):

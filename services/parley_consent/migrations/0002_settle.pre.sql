@@ -40,6 +40,7 @@ LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     behind boolean;
     verdicts smallint[];
+    firsts bigint[];
 BEGIN
     -- 1. Lock the customers' rows, in order.
     PERFORM 1 FROM customers WHERE customer IN (SELECT i.customer FROM unnest(items) AS i) ORDER BY customer FOR UPDATE;
@@ -78,6 +79,13 @@ BEGIN
         LEFT JOIN rules AS r ON r.customer = i.customer AND r.rule_id = i.rule_id
     ) AS judged;
 
+    -- A release that is asked for twice in one call is one: the first asking that may settle stands for it.
+    SELECT array_agg(each.ordinality) INTO firsts FROM (
+        SELECT DISTINCT ON (i.customer, i.release_id) i.ordinality FROM unnest(items) WITH ORDINALITY AS i
+        WHERE verdicts[i.ordinality] = 0
+        ORDER BY i.customer, i.release_id, i.ordinality
+    ) AS each;
+
     -- 3. A consent that rests on a rule is born here; an offer of the same exchange is void.
     WITH born AS (
         INSERT INTO consents (customer, consent_id, state, marketer, marketer_name, marketer_entity, marketer_contact,
@@ -87,7 +95,7 @@ BEGIN
             i.marketer_level, i.pseudonym, i.exchange, i.terms, '', i.one_time, i.rule_id, i.artefact, i.born_salt,
             i.born_detail, i.valid_until, i.valid_until, clock_timestamp(), clock_timestamp()
         FROM unnest(items) WITH ORDINALITY AS i
-        WHERE verdicts[i.ordinality] = 0 AND i.rule_id <> ''
+        WHERE i.ordinality = ANY (firsts) AND i.rule_id <> ''
             AND NOT EXISTS (
                 SELECT 1 FROM settlements AS s WHERE s.customer = i.customer AND s.release_id = i.release_id)
         ON CONFLICT DO NOTHING
@@ -106,13 +114,15 @@ BEGIN
         SELECT i.customer, i.release_id, i.consent_id, i.exchange, k.one_time, i.salt, i.detail
         FROM unnest(items) WITH ORDINALITY AS i
         JOIN consents AS k ON k.customer = i.customer AND k.consent_id = i.consent_id
-        WHERE verdicts[i.ordinality] = 0
+        WHERE i.ordinality = ANY (firsts)
         ON CONFLICT DO NOTHING
         RETURNING customer, release_id
     )
     INSERT INTO outbox (event_id, type, envelope)
     SELECT i.event_id, 'parley.consent.v1.ReleaseSettled', i.envelope
-    FROM unnest(items) AS i JOIN settled ON settled.customer = i.customer AND settled.release_id = i.release_id;
+    FROM unnest(items) WITH ORDINALITY AS i
+    JOIN settled ON settled.customer = i.customer AND settled.release_id = i.release_id
+    WHERE i.ordinality = ANY (firsts);
 
     -- 5. What stands.
     RETURN QUERY

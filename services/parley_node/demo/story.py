@@ -205,7 +205,7 @@ class Story:
             history = await self._logged(customer)
         notices = [one for one in await self._deliveries(client, Kind.NOTICE) if one.kind is Kind.NOTICE]
         if notices:
-            self.console.print(f"   the marketer's own notice, some time later: [bold]{notices[0].notice.notice}[/]")
+            self.console.print(f"   the marketer's own notice, some time later: [bold]{notices[0].notice().notice}[/]")
         await self._receipts(client, history)
 
     async def _again(self, client: Client, pseudonym: str, campaign: Campaign) -> Delivery | None:

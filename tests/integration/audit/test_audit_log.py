@@ -198,6 +198,9 @@ async def test_a_leaf_is_proven_only_once_a_checkpoint_covers_it(audit: Audit, k
     assert ProofNotFound is type(await fault_of(proof_of(audit, one.opening.commitment)))
     async with audit.running("publisher"):
         await until(lambda: _covers(audit, 1))
+    two = audit.writer.tell("consent")
+    await take_in(audit, keys, "consent", {2: two})
     assert 0 == (await audit.receipt(one.opening)).index
+    assert ProofNotFound is type(await fault_of(proof_of(audit, two.opening.commitment)))
     assert ProofNotFound is type(await fault_of(proof_of(audit, bytes(32))))
     assert ProofNotFound is type(await fault_of(proof_of(audit, b"short")))

@@ -1,5 +1,6 @@
 """After a restore the log is continued from its newest published checkpoint, or not at all."""
 
+from dataclasses import replace
 from pathlib import Path
 from socket import gethostname
 
@@ -8,13 +9,14 @@ import pytest
 from parley.audit.v1 import audit_pb2 as auditpb
 from parley_audit.app import build
 from parley_audit.faults import LogForeign, LogRefused, SealingKeyUnknown
+from parley_audit.publisher import Publisher
 from parley_audit.store import Store
 from parley_bus.bus import Bus
 from parley_crypto.tlog.checkpoint import parse_checkpoint
 from parley_crypto.tlog.note import Ed25519Verifier, open_note
 from parley_crypto.trust import Trust
 from parley_kit.faults import Unavailable
-from tests.integration.audit.test_audit_log import take_in
+from tests.integration.audit.test_audit_log import logging_of, take_in
 from tests.support.audit import ORIGIN, Audit, Secrets, audit_service, fault_of, migrate_audit
 from tests.support.servers import FreshDatabase
 from tests.support.waiting import until
@@ -31,10 +33,15 @@ def published(keys: Secrets) -> tuple[int, bytes]:
     return parse_checkpoint(open_note(note, [Ed25519Verifier(keys.vkey)]).text).size, note
 
 
+def publisher(audit: Audit) -> Publisher:
+    made = audit.service.tasks["publisher"].__self__  # type: ignore[attr-defined] # a bound method
+    assert isinstance(made, Publisher)
+    return made
+
+
 async def refused(audit: Audit) -> None:
-    publish = audit.service.tasks["publisher"].__self__  # type: ignore[attr-defined] # a bound method
     with pytest.raises(LogRefused):
-        await publish.turn()
+        await publisher(audit).turn()
     with pytest.raises(LogRefused):
         await audit.service.pings["log"]()
 
@@ -74,6 +81,22 @@ async def test_a_database_older_than_the_published_log_is_never_signed_nor_appen
 async def _is_pending(bus: Bus) -> bool:
     batch = await bus.read_pending(bus.stream("broker"), "audit", gethostname(), 10)
     return [4] == [entry.seq for entry in batch.entries]
+
+
+async def test_a_database_that_falls_back_under_a_running_service_gets_no_leaf(audit: Audit, keys: Secrets) -> None:
+    await log(audit, 3)
+    logging = replace(logging_of(audit, keys), require=publisher(audit).require)
+    await audit.db.execute("UPDATE log_head SET size = 2")
+    with pytest.raises(LogRefused):
+        async with audit.db.tx("test.fallen_back") as tx:
+            await logging.take_in(tx, "vault", [audit.writer.tell("vault").received(1)])
+
+
+async def test_nothing_is_appended_before_the_log_is_known_to_be_sound(audit: Audit, keys: Secrets) -> None:
+    with pytest.raises(LogRefused):
+        publisher(audit).require(0)
+    await publisher(audit).turn()
+    publisher(audit).require(0)
 
 
 @pytest.mark.parametrize("size", [3, 5])

@@ -91,7 +91,9 @@ async def test_each_act_on_rules_is_one_event_that_names_nothing_in_clear(world:
 
     events = await world.events("RuleChanged")
     notes = [eventspb.RuleChanged.FromString(event.payload).note for event in events]
-    assert ["consent:rule:made", "consent:rule:ended"] == [json.loads(world.opening(note).detail)["kind"] for note in notes]
+    assert ["consent:rule:made", "consent:rule:ended"] == [
+        json.loads(world.opening(note).detail)["kind"] for note in notes
+    ]
     assert not any(ann.customer.encode() in event.SerializeToString() for event in events)
 
 
@@ -310,7 +312,11 @@ async def test_withdrawing_twice_keeps_the_first_time(world: World) -> None:
 
     assert first.consent == second.consent
     assert (True, False) == (first.HasField("opening"), second.HasField("opening"))
-    assert (1, 1, 1) == (len(await world.events("ConsentChanged")), await world.count("notices"), await world.count("rules"))
+    assert (1, 1, 1) == (
+        len(await world.events("ConsentChanged")),
+        await world.count("notices"),
+        await world.count("rules"),
+    )
 
 
 async def test_paused_consent_releases_nothing_until_it_is_resumed(world: World) -> None:

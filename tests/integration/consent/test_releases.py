@@ -16,7 +16,7 @@ from parley.consent.v1 import consent_pb2 as consentpb
 from parley.identity.v1 import identity_events_pb2 as identitypb
 from parley_crypto.batch import Batch, verify_in_batch
 from parley_crypto.signing import Signer
-from parley_kit.faults import InvalidRequest, NotSupportedYet, Unauthenticated
+from parley_kit.faults import NotSupportedYet, Unauthenticated
 from tests.support.consent import (
     DEADLINE,
     HOUR,
@@ -77,13 +77,14 @@ async def test_one_offer_is_made_for_a_customer_and_exchange(world: World) -> No
 
 
 async def test_decisions_about_the_same_people_in_any_order_never_collide(world: World) -> None:
-    marketer, people = Asker(), [Person() for _ in range(100)]
+    marketer, people = Asker(), [Person() for _ in range(300)]
+    await world.decide(marketer, people, E1)
     ways = [random.sample(people, len(people)) for _ in range(6)]
 
-    answers = await asyncio.gather(*[world.decide(marketer, way, f"exchanges/{n % 2}") for n, way in enumerate(ways)])
+    answers = await asyncio.gather(*[world.decide(marketer, way, E2) for way in ways])
 
     assert {ASKED} == {decision.outcome for answer in answers for decision in answer.decisions}
-    assert (200, 200) == (await world.count("consents"), len(await world.events("OfferMade")))
+    assert (600, 600) == (await world.count("consents"), len(await world.events("OfferMade")))
 
 
 async def test_offer_event_names_nobody_in_clear(world: World) -> None:
@@ -183,11 +184,11 @@ async def test_request_with_parts_that_nobody_enforces_is_refused_by_path(world:
     assert (NotSupportedYet, ["terms.mode.channels[2]"]) == (type(faulty), [each.field for each in faulty.violations])
 
 
-async def test_request_without_an_end_or_a_deadline_is_refused_by_path(world: World) -> None:
-    faulty = await fault_of(world.decide(Asker(), [Person()], E1, world.terms(end=None, deadline=None)))
-
-    paths = ["terms.timing.validity.end_time", "terms.timing.decision_deadline"]
-    assert (InvalidRequest, paths) == (type(faulty), [each.field for each in faulty.violations])
+async def test_request_that_could_not_be_answered_is_refused_and_opens_no_offer(world: World) -> None:
+    now = world.clock.now()
+    for asked in (world.terms(end=None), world.terms(deadline=None), world.terms(deadline=now), world.terms(end=now)):
+        assert REFUSED == await world.outcome(Asker(), Person(), E1, asked)
+    assert 0 == await world.count("consents")
 
 
 # --- Settling ------------------------------------------------------------------------------------------------------------
@@ -416,7 +417,9 @@ async def _do(me: Any, act: str, rule: str, consent: str, offer: str) -> None:
 async def test_permit_of_a_customer_nobody_knows_is_stale(world: World) -> None:
     entry = await under_rule(world, Person(), Asker())
     nobody = Person()
-    forged_for_nobody = forged(entry, world.signer, pseudonym=nobody.pseudonym(marketer := Asker()), marketer=marketer.name)
+    forged_for_nobody = forged(
+        entry, world.signer, pseudonym=nobody.pseudonym(marketer := Asker()), marketer=marketer.name
+    )
     forged_for_nobody.consent_ref = world.consent_ref(nobody, marketer)
 
     assert STALE == await refusal(world, forged_for_nobody)

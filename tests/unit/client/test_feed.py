@@ -71,7 +71,7 @@ async def test_a_resume_token_that_is_not_known_any_more_starts_over(script: Scr
 async def test_a_silent_feed_is_opened_anew(script: Script) -> None:
     script.turns = [[release(1), HANGS], [release(2), HANGS]]
 
-    assert ["deliveries/1", "deliveries/2"] == await names(script, 2, silence=0.2)
+    assert ["deliveries/1", "deliveries/2"] == await names(script, 2, silence=1)
     assert ["", "t1"] == script.resumed
 
 
@@ -80,6 +80,13 @@ async def test_an_ended_access_token_is_renewed(script: Script) -> None:
 
     assert ["deliveries/1", "deliveries/2"] == await names(script, 2)
     assert 2 == script.sign_ins
+
+
+async def test_access_tokens_may_end_as_often_as_they_like(script: Script) -> None:
+    script.turns = [[release(1), Unauthenticated()], [release(2), Unauthenticated()], [release(3), HANGS]]
+
+    assert ["deliveries/1", "deliveries/2", "deliveries/3"] == await names(script, 3)
+    assert 3 == script.sign_ins
 
 
 async def test_the_feed_outlives_a_server_that_cannot_sign_in(script: Script) -> None:

@@ -676,7 +676,7 @@ class ImportedAccount(_message.Message):
     VAULT_REF_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
     vault_ref: _builtins.bytes
-    """For vault's eyes."""
+    """For vault's eyes; empty once its owner has claimed the account."""
     complete: _builtins.bool
     """The account is complete already."""
     def __init__(

@@ -1,0 +1,77 @@
+"""
+The command line.
+
+A command's module is imported when it is called, so that `parley --help` answers at once: a new command is one line in
+``COMMANDS`` and a module with a Typer ``app``.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from parley_node.cli.stop import Stop
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "up": ("parley_node.cli.up", "Run everything in one process, for trying and testing."),
+    "doctor": ("parley_node.cli.checkup", "Check this home, one line a check; each failure ends in what mends it."),
+    "customer": ("parley_node.cli.customer", "Act as a customer: your bank, your rules, your inbox, your history."),
+    "marketer": ("parley_node.cli.marketer", "Act as a marketer: ask, and open what customers release."),
+    "operator": ("parley_node.cli.operator", "Act as the operator: say how far a marketer was checked, suspend it."),
+    "attributes": ("parley_node.cli.attributes", "Print the catalogue: what a bank may hold and a marketer may ask for."),
+    "verify": ("parley_node.cli.verify", "Check a receipt offline, from four files."),
+    "migrate": ("parley_node.cli.migrate", "Bring the databases' schemas up to date."),
+}
+"""Each command: the module with its ``app``, and its line in the help."""
+
+
+class _Commands(TyperGroup):
+    """Commands that are imported when they are called."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = {name: TyperCommand(name, help=line) for name, (_module, line) in COMMANDS.items()}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name = args[0]
+        if name not in COMMANDS:
+            return super().resolve_command(ctx, args)
+        return name, load(name), args[1:]
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Stop as stop:
+            typer.echo(f"parley: {stop}", err=True)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+
+
+def load(name: str) -> Any:
+    """Import a command."""
+    command = typer.main.get_command(import_module(COMMANDS[name][0]).app)
+    command.name = name
+    return command
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"parley {version('parley')}")
+        raise typer.Exit
+
+
+@app.callback()
+def parley(
+    *, _version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which one.")] = False
+) -> None:
+    """Parley: the party in the middle that lets customers and marketers talk on the customer's terms."""
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="parley")

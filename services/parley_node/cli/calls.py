@@ -1,0 +1,75 @@
+"""Running what a command does against a running Parley, and saying in a sentence why it couldn't be done."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from parley_client import errors
+from parley_client.connection import Connection
+from parley_crypto.keyfiles import KeyFileUnusable
+from parley_crypto.trust import TrustUnusable
+from parley_node.cli.stop import Stop
+from parley_node.conditions_text import ConditionUnclear
+from parley_node.home import Home, NotRunning, Running
+from parley_node.people import staff
+
+T = TypeVar("T")
+
+_STEPS: dict[type[Exception], str] = {
+    errors.Unavailable: "`parley doctor` looks at what Parley stands on.",
+    errors.DeadlineExceeded: "`parley doctor` looks at what Parley stands on.",
+    errors.Interrupted: "Try again; `parley doctor` looks at what Parley stands on.",
+    errors.AttributeUnknown: "`parley attributes` lists what there is.",
+    errors.ValueInvalid: "`parley attributes PREFIX` says what values look like.",
+    errors.ItemNotFound: "`parley customer items` lists what is in the bank.",
+    errors.VerificationRequired: "`parley operator level MARKETER verified` raises the level.",
+    errors.MarketerSuspended: "`parley operator reinstate MARKETER` ends the suspension.",
+    errors.Unauthenticated: "Check this machine's clock, and that the key belongs to this home.",
+    errors.DeliveryInvalid: "Keep it: it is evidence.",
+    errors.ReceiptInvalid: "Keep it: a log that signs falsely is at fault.",
+}
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end. Raises Stop for whatever the other side, or this machine, refuses."""
+    try:
+        return asyncio.run(work)
+    except (errors.ParleyError, errors.DeliveryInvalid, errors.ReceiptInvalid) as error:
+        raise Stop(*explain(error)) from error
+    except (NotRunning, KeyFileUnusable, TrustUnusable, errors.SettingsInvalid, ConditionUnclear) as error:
+        raise Stop(str(error)) from error
+    except (OSError, TypeError, ValueError) as error:
+        raise Stop(_local(error)) from error
+
+
+def explain(error: Exception) -> tuple[str, str]:
+    """Say why a call failed, and what to do next."""
+    step = next((step for kind, step in _STEPS.items() if isinstance(error, kind)), "")
+    if isinstance(error, errors.ParleyError):
+        wrong = "; ".join(f"{each.field}: {each.description}" for each in error.violations)
+        return f"{error.message} ({error.reason}{': ' + wrong if wrong else ''})", step
+    return str(error), step
+
+
+def running(home: Path | None) -> tuple[Home, Running]:
+    """Find the home and where its Parley answers. Raises NotRunning."""
+    chosen = Home.choose(home)
+    return chosen, chosen.running()
+
+
+def as_operator(home: Path | None, work: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
+    """Do something as the operator of a home."""
+
+    async def act() -> T:
+        chosen, now = running(home)
+        async with staff(now.address, chosen, "operator") as connection:
+            return await work(connection)
+
+    return run(act())
+
+
+def _local(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

@@ -1,0 +1,47 @@
+"""Options that several commands share."""
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,40}")
+
+
+class LevelName(StrEnum):
+    """How far a marketer was checked, in words."""
+
+    UNVERIFIED = "unverified"
+    VERIFIED = "verified"
+    ACCREDITED = "accredited"
+
+    @property
+    def number(self) -> int:
+        """As on the wire, ``VerificationLevel``."""
+        return list(LevelName).index(self) + 1
+
+
+def level_text(number: int) -> str:
+    """Write a ``VerificationLevel`` as a word; 0 is nobody's."""
+    return str(list(LevelName)[number - 1]) if number else "nobody"
+
+
+def _file_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise typer.BadParameter("a name of letters, digits, - and _: it names a file on this machine")
+    return name
+
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option("--home", metavar="PATH", help="Parley's home.", show_default="$PARLEY_HOME, else ~/.parley"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, with full names.")]
+CustomerOption = Annotated[
+    str, typer.Option("--as", metavar="NAME", callback=_file_name, help="Which customer of this home to be.")
+]
+MarketerOption = Annotated[
+    str, typer.Option("--as", metavar="NAME", callback=_file_name, help="Which marketer of this home to be.")
+]

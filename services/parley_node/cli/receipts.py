@@ -1,0 +1,77 @@
+"""Receipts as four files, and a customer's history as rows."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from parley.audit.v1 import audit_pb2 as auditpb
+from parley.audit.v1.audit_pb2_grpc import AuditServiceStub
+from parley_client.receipts import FILES
+from parley_crypto.tlog.errors import TlogInvalid
+from parley_crypto.tlog.policy import parse_sealed_policy
+from parley_crypto.tlog.receipt import Opening, verify_receipt
+from parley_node.cli import show
+from parley_node.cli.stop import Stop
+from parley_node.people import Customer
+
+_LETTERS = 12
+_LEAST_LETTERS = 4
+
+
+def history_rows(entries: Sequence[auditpb.HistoryEntry], *, whole: bool) -> list[show.Row]:
+    """Rows of a history; the numbers count from the newest, 1."""
+    return [_row(number, entry, whole=whole) for number, entry in enumerate(entries, start=1)]
+
+
+async def customer_receipt(customer: Customer, given: str, policy: Path, directory: Path) -> None:
+    """Fetch, check and save the receipt of an entry of the customer's history. Raises Stop."""
+    entry = choose(await customer.history(), given)
+    stub = AuditServiceStub(customer.connection.channel)
+    proof = await customer.connection.call(stub.GetProof, auditpb.GetProofRequest(commitment=entry.commitment))
+    opening = Opening(entry.salt, entry.detail, proof.index, proof.size, tuple(proof.path)).to_bytes()
+    files = (await asyncio.to_thread(policy.read_bytes), proof.proof, proof.entry, opening)
+    try:
+        verify_receipt(parse_sealed_policy(files[0]), *files[1:])
+    except TlogInvalid as error:
+        raise Stop(f"the log's proof doesn't hold: {error}", "`parley doctor` looks at the log.") from error
+    await asyncio.to_thread(_save, directory, files)
+
+
+def choose(entries: Sequence[auditpb.HistoryEntry], given: str) -> auditpb.HistoryEntry:
+    """Find an entry by its number or its commitment's first letters. Raises Stop."""
+    if given.isdigit() and 1 <= int(given) <= len(entries):
+        return entries[int(given) - 1]
+    found = [entry for entry in entries if len(given) >= _LEAST_LETTERS and entry.commitment.hex().startswith(given.lower())]
+    if len(found) != 1:
+        raise Stop(f"your history has no one entry {given!r}", "`parley customer history` lists them.")
+    return found[0]
+
+
+def _save(directory: Path, files: Sequence[bytes]) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, content in zip(FILES, files, strict=True):
+        (directory / name).write_bytes(content)
+
+
+def _row(number: int, entry: auditpb.HistoryEntry, *, whole: bool) -> show.Row:
+    detail = json.loads(entry.detail)
+    commitment = entry.commitment.hex()
+    return {
+        "number": number,
+        "time": show.moment(entry.time),
+        "what": entry.kind,
+        "detail": detail if whole else _detail(detail),
+        "log_index": entry.log_index,
+        "commitment": commitment if whole else commitment[:_LETTERS],
+    }
+
+
+def _detail(detail: dict[str, Any]) -> str:
+    said = {name: value for name, value in detail.items() if name not in ("kind", "time") and value not in ("", [], None)}
+    return "\n".join(f"{name} {_text(value)}" for name, value in said.items())
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,126 @@
+"""What marketers are told about a consent of theirs: some time after, and joined to the act by nothing."""
+
+from datetime import UTC, datetime, timedelta
+
+from parley.consent.v1 import consent_events_pb2 as eventspb
+from tests.support.consent import HOUR, Asker, Person, World
+from tests.support.waiting import until
+
+E1, E2 = "exchanges/first", "exchanges/second"
+INSTANT = timedelta(microseconds=1)
+
+
+async def due_at(world: World) -> datetime:
+    """When the one planned notice is due."""
+    (row,) = await world.db.fetch("SELECT due_at FROM notices")
+    due: datetime = row["due_at"]
+    return due
+
+
+async def notified(world: World) -> list[eventspb.ConsentNotified]:
+    return [eventspb.ConsentNotified.FromString(event.payload) for event in await world.events("ConsentNotified")]
+
+
+async def test_withdrawal_is_told_when_its_delay_is_over_and_not_before(world: World) -> None:
+    ann, marketer = Person(), Asker()
+    (consent,) = await world.consented(marketer, [ann], E1)
+    acted = world.clock.now()
+    await world.as_customer(ann).withdraw(consent.name)
+    due = await due_at(world)
+
+    world.clock.move(due - acted - INSTANT)
+    await world.write_due_notices()
+    before = await notified(world)
+    world.clock.move(INSTANT)
+    await world.write_due_notices()
+    await world.write_due_notices()
+
+    assert acted <= due <= acted + HOUR
+    (notice,) = await notified(world)
+    assert ([], due) == (before, notice.notice_time.ToDatetime(UTC))
+    assert ("ConsentRevoked", consent.name) == (notice.notice, notice.consent)
+    assert (marketer.name, ann.pseudonym(marketer)) == (notice.marketer, notice.pseudonym)
+    assert {
+        "consent": consent.name,
+        "pseudonym": ann.pseudonym(marketer),
+        "notice": "ConsentRevoked",
+        "iat": int(due.timestamp()),
+    } == world.verified("notice", notice.signed_notice)
+    assert 0 == await world.count("notices")
+
+
+async def test_notice_has_its_own_time_leaf_and_no_causation(world: World) -> None:
+    ann, marketer = Person(), Asker()
+    (consent,) = await world.consented(marketer, [ann], E1)
+    await world.as_customer(ann).withdraw(consent.name)
+    world.clock.move(HOUR)
+    await world.write_due_notices()
+
+    (act,), (told,) = await world.events("ConsentChanged"), await world.events("ConsentNotified")
+    acted = eventspb.ConsentChanged.FromString(act.payload).note
+    notice = eventspb.ConsentNotified.FromString(told.payload)
+    opened = world.opening(notice.note)
+    assert ("", "") == (act.causation_id, told.causation_id)
+    assert HOUR == told.occurred_at.ToDatetime() - act.occurred_at.ToDatetime()
+    assert acted.commitment != notice.note.commitment
+    assert (notice.opening.salt, notice.opening.detail) == (opened.salt, opened.detail)
+    assert not any(text in opened.detail for text in (ann.customer.encode(), ann.audit.encode()))
+
+
+async def test_every_notice_has_a_delay_of_its_own(world: World) -> None:
+    people = [Person() for _ in range(20)]
+    for person, consent in zip(people, await world.consented(Asker(), people, E1), strict=True):
+        await world.as_customer(person).withdraw(consent.name)
+
+    delays = [row["due_at"] - world.clock.now() for row in await world.db.fetch("SELECT due_at FROM notices")]
+
+    assert 20 == len(set(delays))
+    assert timedelta() <= min(delays) < max(delays) <= HOUR
+
+
+async def test_acts_that_undo_each_other_before_anyone_was_told_are_not_told(world: World) -> None:
+    ann = Person()
+    (consent,) = await world.consented(Asker(), [ann], E1)
+    me = world.as_customer(ann)
+    await me.pause(consent.name)
+    await me.resume(consent.name)
+    assert 0 == await world.count("notices")
+
+    await me.pause(consent.name)
+    await world.db.execute("UPDATE notices SET due_at = $1", world.clock.now())
+    await world.write_due_notices()
+    await me.resume(consent.name)
+    await me.pause(consent.name)
+
+    assert (0, ["ConsentPaused"]) == (await world.count("notices"), [each.notice for each in await notified(world)])
+
+
+async def test_pause_and_resumption_are_each_told(world: World) -> None:
+    ann = Person()
+    (consent,) = await world.consented(Asker(), [ann], E1)
+    for act in ("pause", "resume"):
+        await getattr(world.as_customer(ann), act)(consent.name)
+        world.clock.move(HOUR)
+        await world.write_due_notices()
+
+    assert ["ConsentPaused", "ConsentResumed"] == [each.notice for each in await notified(world)]
+
+
+async def test_running_service_writes_what_is_due(world: World) -> None:
+    ann = Person()
+    (consent,) = await world.consented(Asker(), [ann], E1)
+    await world.as_customer(ann).withdraw(consent.name)
+    world.clock.move(HOUR)
+
+    async with world.running("notices"):
+        await until(lambda: notified(world))
+
+
+async def test_nothing_personal_is_logged(world: World) -> None:
+    ann, marketer = Person(), Asker()
+    (consent,) = await world.consented(marketer, [ann], E1)
+    await world.settle(*(await world.permits(marketer, [ann], E2)))
+    await world.as_customer(ann).withdraw(consent.name)
+
+    logged = world.logged.getvalue()
+    assert not any(text in logged for text in (ann.customer, ann.audit, ann.pseudonym(marketer), "privacy@"))

@@ -1,0 +1,148 @@
+"""What somebody has who copied it: every row of every database, every key of Valkey, every file and log of a home."""
+
+import asyncio
+import contextlib
+import gc
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+from prometheus_client import CollectorRegistry, generate_latest
+from redis.asyncio import Redis
+
+from parley_node.provision import SERVICES
+from tests.support.world import World
+
+Tables = Mapping[str, Sequence[tuple[Any, ...]]]
+Dump = Mapping[str, Tables]
+"""Rows by service and table, each table sorted, so that two dumps of one state are equal."""
+
+_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some bytes, and where they were found, for people."""
+
+    where: str
+    data: bytes
+
+
+def database_url(world: World, service: str) -> str:
+    """A service's database, as its own role."""
+    return world.node.servers.postgres_dsn(f"parley_{service}", f"parley_{service}")
+
+
+async def dump_databases(world: World, services: Iterable[str] = SERVICES) -> Dump:
+    """Copy databases, each as of one moment."""
+    names = list(services)
+    return dict(zip(names, await asyncio.gather(*(_dump(database_url(world, name)) for name in names)), strict=True))
+
+
+async def _dump(url: str) -> Tables:
+    connection = await asyncpg.connect(url)
+    try:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            return {
+                row["tablename"]: sorted(
+                    (tuple(each) for each in await connection.fetch(f'SELECT * FROM "{row["tablename"]}"')), key=repr
+                )
+                for row in await connection.fetch(_TABLES)
+            }
+    finally:
+        await connection.close()
+
+
+def without(dump: Dump, left_out: Collection[str]) -> Dump:
+    """A dump without some tables, each named ``service.table`` or ``table``."""
+    return {
+        service: {
+            name: rows for name, rows in tables.items() if name not in left_out and f"{service}.{name}" not in left_out
+        }
+        for service, tables in dump.items()
+    }
+
+
+def changes(before: Dump, after: Dump) -> dict[str, tuple[int, int]]:
+    """How many rows came and went, by ``service.table``; tables that stayed as they were are left out."""
+    found = {}
+    for service, tables in after.items():
+        for name, rows in tables.items():
+            old, new = Counter(map(repr, before[service][name])), Counter(map(repr, rows))
+            if old != new:
+                found[f"{service}.{name}"] = ((new - old).total(), (old - new).total())
+    return found
+
+
+def pieces_of(dump: Dump) -> Iterator[Piece]:
+    """Every cell of a dump: binary as it is, anything else as text."""
+    for service, tables in dump.items():
+        for name, rows in tables.items():
+            where = f"database {service}.{name}"
+            for row in rows:
+                for cell in row:
+                    if cell is not None:
+                        yield Piece(where, cell if isinstance(cell, bytes) else str(cell).encode())
+
+
+async def dump_valkey(world: World) -> list[Piece]:
+    """Every key of Valkey, with its name."""
+    async with Redis.from_url(world.node.servers.valkey_url) as client:
+        keys = [key async for key in client.scan_iter(count=1000)]
+        return [piece for key in keys for piece in await _key(client, key)]
+
+
+async def _key(client: Any, key: bytes) -> list[Piece]:
+    read = {
+        b"stream": lambda: client.xrange(key),
+        b"string": lambda: client.get(key),
+        b"hash": lambda: client.hgetall(key),
+        b"list": lambda: client.lrange(key, 0, -1),
+        b"set": lambda: client.smembers(key),
+        b"zset": lambda: client.zrange(key, 0, -1),
+    }[await client.type(key)]
+    return [Piece(f"valkey {key.decode()}", each) for each in (key, *_flat(await read()))]
+
+
+def _flat(value: Any) -> Iterator[bytes]:
+    match value:
+        case bytes():
+            yield value
+        case dict():
+            for pair in value.items():
+                yield from _flat(pair)
+        case list() | tuple() | set():
+            for each in value:
+                yield from _flat(each)
+
+
+def metrics() -> list[Piece]:
+    """What every registry of this process would answer a scrape."""
+    registries = [each for each in gc.get_objects() if isinstance(each, CollectorRegistry)]
+    return [Piece("metrics", generate_latest(each)) for each in registries]
+
+
+def logs(world: World) -> list[Piece]:
+    """The node's log, and all files of its home but keys and PostgreSQL's own: the servers' logs, Valkey's, what is published."""
+    found = [Piece("log", world.log.getvalue().encode())]
+    for path in sorted(world.home.root.rglob("*")):
+        inside = path.relative_to(world.home.root).parts
+        if inside[0] == "keys" or inside[:2] == ("servers", "postgres") or not path.is_file():
+            continue
+        with contextlib.suppress(OSError):  # a server may replace its files meanwhile
+            found.append(Piece(f"file {'/'.join(inside)}", path.read_bytes()))
+    return found
+
+
+async def quiet(world: World) -> Dump:
+    """Wait until nothing is under way any more: events are read and logged, and two dumps in a row are equal."""
+    last: Dump = {}
+    async with asyncio.timeout(30):
+        while True:
+            dump = await dump_databases(world)
+            if dump == last and not any(tables["outbox"] for tables in dump.values()):
+                return dump
+            last = dump
+            await asyncio.sleep(0.4)  # longer than any loop of the services rests

@@ -1,0 +1,166 @@
+"""Decisions at their edges; what they are for all inputs is a matter of tests/property."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from parley_consent.domain.deciding import (
+    Allowed,
+    Asking,
+    Effect,
+    LiveConsent,
+    Otherwise,
+    Rule,
+    Scope,
+    Standing,
+    decide,
+    governing,
+    touches,
+)
+from parley_terms.terms import Channel, Field, Form, Level, Range, Terms, Use, Validity
+
+NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
+DAY, INSTANT = timedelta(days=1), timedelta(microseconds=1)
+ADULT, OLDER = (Field("profile.age", Form.ANSWER, Range(least)) for least in ("18", "19"))
+REQUEST = Terms(
+    fields=(ADULT,),
+    use=Use.STANDING,
+    purposes=frozenset({"p"}),
+    channels=frozenset(Channel),
+    validity=Validity(None, NOW + DAY),
+    decision_deadline=NOW + DAY,
+)
+ASKING = Asking("marketers/m", Level.VERIFIED, REQUEST)
+COVERING = replace(REQUEST, use=None, validity=Validity(), decision_deadline=None)
+AGREED = replace(REQUEST, validity=Validity(NOW, NOW + DAY))
+EVERYTHING = Terms()
+
+
+def rule(effect: Effect, terms: Terms = EVERYTHING, scope: Scope | None = None, name: str = "r") -> Rule:
+    return Rule(name, effect, scope or Scope(), terms)
+
+
+def consent(name: str = "c", *, paused: bool = False, used: bool = False, terms: Terms = AGREED) -> LiveConsent:
+    return LiveConsent(name, paused, used, terms)
+
+
+def test_nobody_who_said_nothing_is_released() -> None:
+    assert Otherwise.ASK is decide(Standing(), ASKING, NOW)
+
+
+def test_allow_rule_allows_what_lies_within_it() -> None:
+    standing = Standing(rules=(rule(Effect.ALLOW, COVERING),))
+
+    assert Allowed(AGREED, rule_id="r") == decide(standing, ASKING, NOW)
+    assert Otherwise.ASK is decide(standing, replace(ASKING, terms=replace(REQUEST, fields=(OLDER,))), NOW)
+
+
+def test_allow_rule_that_names_nothing_allows_nothing() -> None:
+    assert Otherwise.ASK is decide(Standing(rules=(rule(Effect.ALLOW),)), ASKING, NOW)
+
+
+def test_objection_stands_above_consents_and_rules() -> None:
+    standing = Standing(objected=True, rules=(rule(Effect.ALLOW, COVERING),), consents=(consent(),))
+
+    assert Otherwise.REFUSE is decide(standing, ASKING, NOW)
+
+
+def test_refuse_rule_blocks_an_active_consent() -> None:
+    assert Otherwise.REFUSE is decide(Standing(rules=(rule(Effect.REFUSE),), consents=(consent(),)), ASKING, NOW)
+
+
+def test_ask_rule_does_not_ask_again_what_was_agreed() -> None:
+    standing = Standing(rules=(rule(Effect.ASK),), consents=(consent(),))
+
+    assert Allowed(AGREED, consent_id="c") == decide(standing, ASKING, NOW)
+
+
+@pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
+def test_most_specific_rule_governs(order: slice) -> None:
+    level, marketer = Scope(least_level=Level.UNVERIFIED), Scope(marketer="marketers/m")
+    rules = [
+        rule(Effect.REFUSE, name="all"),
+        rule(Effect.ASK, scope=level, name="level"),
+        rule(Effect.ALLOW, COVERING, marketer, name="marketer"),
+    ]
+
+    found = [governing(rules[:count][order], ASKING, NOW) for count in (3, 2, 1)]
+    assert ["marketer", "level", "all"] == [each.rule_id for each in found if each]
+
+
+def test_at_equal_rank_refuse_wins_over_ask_over_allow() -> None:
+    rules = [rule(Effect.ALLOW, COVERING), rule(Effect.ASK), rule(Effect.REFUSE)]
+
+    found = [governing(rules[:count], ASKING, NOW) for count in (3, 2, 1)]
+    assert [Effect.REFUSE, Effect.ASK, Effect.ALLOW] == [each.effect for each in found if each]
+
+
+def test_rule_for_a_level_stands_from_that_level_up() -> None:
+    scope = Scope(least_level=Level.VERIFIED)
+
+    assert [False, True, True] == [scope.includes("marketers/m", level) for level in Level]
+
+
+def test_paused_consent_answers_not_now_unless_another_covers_it() -> None:
+    paused = consent("paused", paused=True)
+
+    assert Otherwise.REFUSE is decide(Standing(consents=(paused,)), ASKING, NOW)
+    assert Allowed(AGREED, consent_id="c") == decide(Standing(consents=(paused, consent())), ASKING, NOW)
+
+
+def test_paused_consent_goes_before_an_allow_rule() -> None:
+    standing = Standing(rules=(rule(Effect.ALLOW, COVERING),), consents=(consent(paused=True),))
+
+    assert Otherwise.REFUSE is decide(standing, ASKING, NOW)
+
+
+def test_used_consent_for_one_time_covers_nothing_more() -> None:
+    once = replace(ASKING, terms=replace(REQUEST, use=Use.ONE_TIME))
+    terms = replace(AGREED, use=Use.ONE_TIME)
+
+    assert Otherwise.ASK is decide(Standing(consents=(consent(used=True, terms=terms),)), once, NOW)
+    assert Allowed(terms, consent_id="c") == decide(Standing(consents=(consent(terms=terms),)), once, NOW)
+    assert Allowed(AGREED, consent_id="c") == decide(Standing(consents=(consent(used=True),)), ASKING, NOW)
+
+
+def test_request_without_an_inbox_is_not_put_into_one() -> None:
+    silent = replace(ASKING, terms=replace(REQUEST, channels=frozenset({Channel.DATA})))
+
+    assert Otherwise.REFUSE is decide(Standing(), silent, NOW)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"decision_deadline": NOW},
+        {"decision_deadline": None},
+        {"validity": Validity(None, NOW)},
+        {"validity": Validity(None, None)},
+        {"unsupported": ("goals",)},
+    ],
+)
+def test_request_that_cannot_be_answered_is_not_asked(changes: dict[str, object]) -> None:
+    asking = replace(ASKING, terms=replace(REQUEST, **changes))  # type: ignore[arg-type] # a table of keywords
+
+    assert Otherwise.REFUSE is decide(Standing(), asking, NOW)
+
+
+@pytest.mark.parametrize(
+    ("part", "touched"),
+    [
+        ({"purposes": frozenset({"p", "q"})}, True),
+        ({"purposes": frozenset({"q"})}, False),
+        ({"channels": frozenset({Channel.DATA})}, True),
+        ({"fields": (OLDER,)}, True),
+        ({"fields": (Field("profile.language", Form.EXACT),)}, False),
+        ({"validity": Validity(NOW, None)}, True),
+        ({"validity": Validity(NOW + INSTANT, None)}, False),
+        ({"validity": Validity(None, NOW)}, False),
+    ],
+)
+def test_refuse_rule_applies_to_what_touches_every_part_it_names(
+    part: dict[str, object],
+    touched: bool,
+) -> None:
+    assert touched is touches(replace(EVERYTHING, **part), REQUEST, NOW)  # type: ignore[arg-type] # as above
