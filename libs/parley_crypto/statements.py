@@ -89,7 +89,11 @@ def issue_token(signer: Signer, token: Token, audience: str, now: datetime) -> s
 
 def verify_token(statement: str, keys: Keys, audience: str, now: datetime) -> Token:
     """Check an access token for one service. Raises StatementInvalid."""
-    claims = verify_statement("token", statement, keys)
+    return read_token(verify_statement("token", statement, keys), audience, now)
+
+
+def read_token(claims: Mapping[str, Any], audience: str, now: datetime) -> Token:
+    """Check the claims of a token whose signature was checked before. Raises StatementInvalid."""
     check_current(claims, now)
     if claims.get("iss") != ISSUER or claims.get("aud") != f"parley.{audience}":
         raise StatementInvalid("it is for another service")

@@ -32,6 +32,7 @@ from parley_terms.terms import Level, Terms, Use
 from parley_terms.wire import field_to, terms_from, timestamp
 
 PERMIT_LIFE = timedelta(seconds=30)
+_RULE = "parley/permit-rule/v1"
 _INLINE = 8  # so many items are signed on the event loop; more go to a thread
 _Refusal = consentpb.SettleRefusal
 
@@ -158,7 +159,7 @@ class Releases:
             release_id=self._release_id(request.exchange, ref.pseudonym),
             exchange=request.exchange,
             consent=f"consents/{allowed.consent_id or new_id()}",
-            rule=f"rules/{allowed.rule_id}" if allowed.rule_id else "",
+            rule=self._seal_rule(ref.subject, allowed.rule_id) if allowed.rule_id else "",
             revision=revision,
             marketer=card.marketer,
             sealing_key_id=card.sealing_key_id,
@@ -175,6 +176,16 @@ class Releases:
             marketer_level=termspb.VerificationLevel.ValueType(card.level),
             audit_ref=person.audit_ref,
         )
+
+    def _seal_rule(self, customer: str, rule_id: str) -> str:
+        """One rule stands behind permits to many marketers: in clear, it would join its customer's pseudonyms."""
+        return base64.urlsafe_b64encode(self.ref_ring.wrap(rule_id.encode(), _RULE, customer)).decode()
+
+    def _open_rule(self, customer: str, sealed: str) -> str:
+        """The rule of a permit; empty where it rests on none. Raises CiphertextInvalid."""
+        if not sealed:
+            return ""
+        return self.ref_ring.unwrap(base64.urlsafe_b64decode(sealed), _RULE, customer).decode()
 
     def _release_id(self, exchange: str, pseudonym: str) -> str:
         """One per exchange and pseudonym, the same in every permit for that release, and no one else's to compute."""
@@ -212,9 +223,9 @@ class Releases:
         permit = permitpb.PermitBody.FromString(entry.permit.body)
         if (ref.pseudonym, ref.marketer) != (permit.pseudonym, permit.marketer):
             return None
-        return self._written(ref.subject, permit)
+        return self._written(ref.subject, permit, self._open_rule(ref.subject, permit.rule))
 
-    def _written(self, customer: str, permit: permitpb.PermitBody) -> SettleItem:
+    def _written(self, customer: str, permit: permitpb.PermitBody, rule_id: str) -> SettleItem:
         """Everything that is written if this settles: made before, because the commit is the release."""
         now, terms = self.clock.now(), terms_from(permit.terms)
         assert terms.validity.end is not None
@@ -225,12 +236,13 @@ class Releases:
             permit.marketer_contact,
             permit.marketer_level,
         )
-        consent_id, rule_id = permit.consent.removeprefix("consents/"), permit.rule.removeprefix("rules/")
+        consent_id = permit.consent.removeprefix("consents/")
         about = About(consent_id, marketer, permit.pseudonym, permit.exchange, terms)
         note, opening = self.scribe.note("consent:release:settled", about, release=permit.release_id)
         refs = {"audit": permit.audit_ref}
         released = envelope(eventspb.ReleaseSettled(note=note), now, refs=refs)
-        born_note, born = self.scribe.note("consent:consent:born", about, rule=permit.rule) if rule_id else (None, None)
+        # Without the rule: the marketer is given what opens this, and a rule is the same to every marketer.
+        born_note, born = self.scribe.note("consent:consent:born", about) if rule_id else (None, None)
         birth = envelope(eventspb.ConsentBorn(note=born_note), now, refs=refs)
         return SettleItem(
             customer=customer,

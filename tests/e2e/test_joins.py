@@ -10,6 +10,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -102,13 +103,10 @@ async def _proof(world: World, delivery: brokerpb.Delivery) -> auditpb.GetProofR
     request = auditpb.GetProofRequest(commitment=hashlib.sha256(opening.salt + opening.detail).digest())
     async with asyncio.timeout(30):
         while True:
-            try:
+            with suppress(grpc.aio.AioRpcError):  # it is in the log within seconds
                 answer: auditpb.GetProofResponse = await world.stubs.audit.GetProof(request)
-            except grpc.aio.AioRpcError as error:
-                assert grpc.StatusCode.NOT_FOUND == error.code()
-                await asyncio.sleep(0.1)
-            else:
                 return answer
+            await asyncio.sleep(0.1)
 
 
 async def _imported(world: World) -> list[str]:

@@ -1,0 +1,90 @@
+"""A marketer's feed on the command line: opened, checked, kept sealed, acknowledged."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+
+from parley.broker.v1 import broker_pb2 as brokerpb
+from parley_client import Client, Delivery, Kind, Notice, Release
+from parley_node.cli import show
+from parley_node.cli.names import find
+from parley_node.conditions_text import question_text
+
+
+@dataclass(frozen=True)
+class Inbox:
+    """What was delivered to one marketer. ``folder`` keeps it as it came: values stay sealed on disk."""
+
+    client: Client
+    folder: Path
+
+    async def rows(self, *, silence: float | None, acknowledge: bool) -> AsyncIterator[show.Row]:
+        """Give each delivery's content, and keep it; ends after so many seconds of silence (None: never)."""
+        async with aclosing(self.client.deliveries()) as feed:
+            while True:
+                try:
+                    async with asyncio.timeout(silence):
+                        delivery = await anext(feed)
+                except TimeoutError:
+                    return
+                yield _row(delivery)
+                await self.keep(delivery, acknowledge=acknowledge)
+
+    async def keep(self, delivery: Delivery, *, acknowledge: bool) -> None:
+        """Keep a release, and only then say so, if it is to be acknowledged."""
+        if delivery.kind is Kind.RELEASE:
+            await asyncio.to_thread(self._write, delivery.message)
+        if acknowledge:
+            await self.client.acknowledge(delivery)
+
+    async def kept(self, given: str) -> Delivery:
+        """Find a release that was kept. Raises Stop."""
+        paths = {path.stem: path for path in self.folder.glob("*.delivery")}
+        name = find(given, paths, what="release", listing="parley marketer deliveries --no-ack")
+        message = brokerpb.Delivery.FromString(await asyncio.to_thread(paths[name].read_bytes))
+        return self.client.read(message)
+
+    def _write(self, message: brokerpb.Delivery) -> None:
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        path = self.folder / f"{message.release.release_id}.delivery"
+        draft = path.with_suffix(".new")
+        with draft.open("wb") as file:
+            file.write(message.SerializeToString())
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+
+
+def release_row(release: Release) -> show.Row:
+    """Write a release for a person."""
+    answers = {
+        question_text(asked.criteria.attribute, asked.criteria.question): answer
+        for asked, answer in release.answers.items()
+    }
+    return {
+        "kind": str(Kind.RELEASE),
+        "release": release.release_id,
+        "pseudonym": release.pseudonym,
+        "exchange": release.exchange,
+        "consent": release.consent_name,
+        **release.values,
+        **answers,
+        "expires": show.iso(release.expires) if release.expires else "",
+    }
+
+
+def _row(delivery: Delivery) -> show.Row:
+    return release_row(delivery.open()) if delivery.kind is Kind.RELEASE else _notice_row(delivery.notice())
+
+
+def _notice_row(notice: Notice) -> show.Row:
+    return {
+        "kind": str(Kind.NOTICE),
+        "notice": notice.notice,
+        "consent": notice.consent,
+        "pseudonym": notice.pseudonym,
+        "time": show.iso(notice.time),
+    }

@@ -1,0 +1,65 @@
+"""`parley migrate`: schemas up to date."""
+
+import asyncio
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import asyncpg
+import typer
+
+from parley_db.migrate import MigrationError, migrate, plan
+from parley_node.cli import show
+from parley_node.cli.options import HomeOption
+from parley_node.cli.stop import Stop
+from parley_node.embedded import ServersUnavailable, ensure_databases
+from parley_node.home import Home
+from parley_node.node import Servers, dsn, servers_of
+from parley_node.provision import SERVICES
+
+app = typer.Typer()
+
+
+class Phase(StrEnum):
+    """When a migration runs: before new code, or once no old code is left."""
+
+    PRE = "pre"
+    POST = "post"
+
+
+ServiceName = StrEnum("ServiceName", {name.upper(): name for name in SERVICES})  # type: ignore[misc] # names of services
+
+
+@app.command(name="migrate")
+def migrate_command(
+    service: Annotated[ServiceName | None, typer.Argument(metavar="[SERVICE]", help="One service; all if not given.", show_default=False)] = None,
+    *,
+    planned: Annotated[bool, typer.Option("--plan", help="Only say what would be done.")] = False,
+    phase: Annotated[Phase | None, typer.Option(help="Only this phase; both if not given.", show_default=False)] = None,
+    home: HomeOption = None,
+) -> None:
+    """Make databases and roles where they are missing, and bring their schemas up to date."""
+    names = [str(service)] if service else list(SERVICES)
+    try:
+        titles = asyncio.run(_migrate(Home.choose(home), names, phase, planned=planned))
+    except (ServersUnavailable, MigrationError) as error:
+        raise Stop(str(error)) from error
+    except (OSError, asyncpg.PostgresError) as error:
+        raise Stop(f"PostgreSQL can't be used: {error}", "`parley doctor` looks at it.") from error
+    done = "pending" if planned else "applied"
+    show.say(*(f"{done} {title}" for title in titles) if titles else ["Everything is up to date."])
+
+
+async def _migrate(home: Home, names: Sequence[str], phase: Phase | None, *, planned: bool) -> list[str]:
+    home.make()
+    async with servers_of(home) as pair:
+        await ensure_databases(pair.admin_dsn, names)
+        return [title for name in names for title in await _one(pair, name, phase, planned=planned)]
+
+
+async def _one(pair: Servers, name: str, phase: Phase | None, *, planned: bool) -> list[str]:
+    package, where = f"parley_{name}", dsn(pair, name)
+    if planned:
+        return [title for title in await plan(where, package) if phase is None or title.endswith(f".{phase}")]
+    return await migrate(where, package, phase=phase.value if phase else None)

@@ -1,0 +1,152 @@
+"""`parley up`: everything in one process."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import typer
+from pydantic import ValidationError
+
+from parley_crypto.keyfiles import KeyFileUnusable
+from parley_crypto.trust import TrustUnusable
+from parley_db.migrate import MigrationError
+from parley_kit.faultpoints import arm_from
+from parley_kit.faults import Fault
+from parley_node.cli import show
+from parley_node.cli.options import HomeOption
+from parley_node.cli.stop import Stop
+from parley_node.embedded import ServersUnavailable
+from parley_node.home import HOME, Home, NotRunning, Running
+from parley_node.node import Options, run
+from parley_rpc.channels import is_local
+from parley_rpc.logs import adopt_libraries, logger
+
+app = typer.Typer()
+
+_ANSWER_S = 1.0
+
+
+@app.command()
+def up(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where gRPC answers; 0 is any free port.")] = 7400,
+    http_port: Annotated[int, typer.Option(min=0, max=65535, help="Where the log answers; 0 is any free port.")] = 7401,
+    host: Annotated[str, typer.Option(help="An address of this machine; nothing is encrypted on the way to it.")] = "127.0.0.1",
+    *,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log to standard error, not to HOME/parley.log.")] = False,
+    home: HomeOption = None,
+) -> None:
+    """
+    Run everything in one process, until Ctrl-C: for trying and testing, as one process separates nothing.
+
+    The servers are embedded, or those that PARLEY_POSTGRES_URL and PARLEY_VALKEY_URL name; PARLEY_<SERVICE>_<SETTING> in
+    the environment sets what a service can be told.
+    """
+    if not is_local(f"{host}:{port}"):
+        raise Stop(f"{host} is reached over a network, and nothing here encrypts", "Choose an address such as 127.0.0.1.")
+    chosen = Home.choose(home)
+    _refuse_second(chosen)
+    arm_from(os.environ.get("PARLEY_FAULTS", ""))
+    with _failures(chosen), _log(chosen, verbose=verbose) as log:
+        asyncio.run(_until_stopped(chosen, Options(host, port, http_port), log))
+
+
+async def _until_stopped(home: Home, options: Options, log: TextIO) -> None:
+    """Run until a signal comes, or something ends that should not, whose error comes out."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    running, stopping = asyncio.create_task(_run(home, options, log)), asyncio.create_task(stop.wait())
+    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not running.done():
+        show.say("Stopping.")
+        running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+
+
+async def _run(home: Home, options: Options, log: TextIO) -> None:
+    say = logger("node", stream=log)
+    adopt_libraries(say)
+    async with run(home, options, say, told=lambda step: show.say(f"  {step}")) as node:
+        _welcome(home, node.running)
+        await node.serve()
+
+
+def _welcome(home: Home, running: Running) -> None:
+    named = [] if home == Home.choose(None) else [f"  export {HOME}={home.root}"]
+    show.say(
+        "",
+        f"Parley answers on {running.address} (gRPC); its log on {running.http}",
+        f"Its home is {home.root}; it stops with Ctrl-C, or `kill {running.pid}`.",
+        "",
+        "Next, in another terminal:",
+        *named,
+        "  parley customer join",
+        '  parley marketer register "My shop"',
+        "  parley doctor",
+    )
+    sys.stdout.flush()
+
+
+def _refuse_second(home: Home) -> None:
+    """Raise Stop where Parley runs on this home. A note that a killed process left behind doesn't count."""
+    with suppress(NotRunning):
+        now = home.running()
+        if answers(now.address):
+            step = f"Stop it with `kill {now.pid}`, or choose another home with --home."
+            raise Stop(f"Parley runs on {home.root} already, as process {now.pid}, and answers on {now.address}", step)
+
+
+def answers(address: str) -> bool:
+    """Whether anyone takes connections there."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _log(home: Home, *, verbose: bool) -> Iterator[TextIO]:
+    if verbose:
+        yield sys.stderr
+        return
+    home.make()
+    handle = os.open(home.root / "parley.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(handle, "w", buffering=1) as file:
+        yield file
+
+
+@contextmanager
+def _failures(home: Home) -> Iterator[None]:
+    """Say in a sentence why it can't run, or why it ended."""
+    try:
+        yield
+    except (ServersUnavailable, KeyFileUnusable, TrustUnusable, MigrationError) as error:
+        raise Stop(str(error)) from error
+    except ValidationError as error:
+        raise Stop(_settings(error), "Correct it in the environment.") from error
+    except Fault as error:
+        raise Stop(error.message, "`parley doctor` looks at the log and the databases.") from error
+    except OSError as error:
+        raise Stop(_os(error), "Choose other ports with --port and --http-port, or free what is in the way.") from error
+    except ExceptionGroup as errors:
+        raise Stop("a part of Parley failed, and took the rest along", f"See {home.root / 'parley.log'}.") from errors
+
+
+def _os(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+
+
+def _settings(error: ValidationError) -> str:
+    # What was given isn't repeated: it may be a secret.
+    wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_input=False))
+    return f"a setting of {error.title} is wrong: {wrong}"
