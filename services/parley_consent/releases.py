@@ -20,7 +20,7 @@ from parley_consent.domain.records import MarketerRecord
 from parley_consent.domain.states import OPEN
 from parley_consent.store import NewOffer, OfferBatch, Settled, SettleItem, Stood, Store
 from parley_crypto.batch import Batch, BatchInvalid, sign_batch, verify_in_batch
-from parley_crypto.keyring import KeyRing
+from parley_crypto.keyring import CiphertextInvalid, KeyRing
 from parley_crypto.signing import Signer
 from parley_crypto.statements import Card
 from parley_crypto.subject_ref import RefInvalid, SubjectRef, open_ref
@@ -218,12 +218,13 @@ class Releases:
             batch = Batch(entry.batch.root, entry.batch.size, entry.batch.signature)
             key = {self.signer.key_id: self.signer.public_key}[entry.batch.key_id]
             verify_in_batch(key, batch, entry.permit.body, entry.permit.index, entry.permit.proof)
-        except (RefInvalid, BatchInvalid, KeyError):
+            permit = permitpb.PermitBody.FromString(entry.permit.body)
+            rule_id = self._open_rule(ref.subject, permit.rule)
+        except (RefInvalid, BatchInvalid, CiphertextInvalid, KeyError):
             return None
-        permit = permitpb.PermitBody.FromString(entry.permit.body)
         if (ref.pseudonym, ref.marketer) != (permit.pseudonym, permit.marketer):
             return None
-        return self._written(ref.subject, permit, self._open_rule(ref.subject, permit.rule))
+        return self._written(ref.subject, permit, rule_id)
 
     def _written(self, customer: str, permit: permitpb.PermitBody, rule_id: str) -> SettleItem:
         """Everything that is written if this settles: made before, because the commit is the release."""

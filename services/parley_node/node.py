@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -90,7 +91,7 @@ async def run(
         told("keys")
         provision(home)
         told("PostgreSQL and Valkey")
-        pair = await stack.enter_async_context(_servers(home))
+        pair = await stack.enter_async_context(servers_of(home))
         told("databases")
         await prepare_databases(pair)
         bus = await stack.enter_async_context(Bus.open(pair.valkey_url, options.stream_prefix))
@@ -135,7 +136,7 @@ def _calling(hub: InprocessHub, me: str) -> Callable[[str], grpc.aio.Channel]:
 
 
 @asynccontextmanager
-async def _servers(home: Home) -> AsyncIterator[Servers]:
+async def servers_of(home: Home) -> AsyncIterator[Servers]:
     """The operator's own servers, where the environment names them; else embedded ones."""
     if given := from_environment(os.environ):
         yield given
@@ -158,8 +159,18 @@ def dsn(pair: Servers, service: str) -> str:
 def _build(
     name: str, home: Home, pair: Servers, platform: Platform, options: Options
 ) -> AbstractAsyncContextManager[Service]:
-    config, build = _BUILDERS[name]
-    return build(config(**{**_settings(name, home, dsn(pair, name)), **options.settings.get(name, {})}), platform)
+    _config, build = _BUILDERS[name]
+    return build(configure(name, home, dsn(pair, name), options.settings.get(name, {})), platform)
+
+
+def configure(name: str, home: Home, postgres_dsn: str, given: Mapping[str, Any] = MappingProxyType({})) -> Any:
+    """
+    A service's settings on this home: its keys and database, what is given, and the environment for the rest.
+
+    Raises pydantic's ValidationError.
+    """
+    config, _build = _BUILDERS[name]
+    return config(**{**_settings(name, home, postgres_dsn), **given})
 
 
 _BUILDERS: Mapping[str, tuple[Callable[..., Any], Callable[..., AbstractAsyncContextManager[Service]]]] = {

@@ -54,6 +54,17 @@ def key_file(home: Home, zone: str, name: str) -> Path:
     return home.keys(zone) / f"{name}.key"
 
 
+def key_files(home: Home) -> list[Path]:
+    """Every key that a provisioned home has."""
+    own = [key_file(home, zone, name) for zone, names in _OWN_KEYS.items() for name in names]
+    shared = [
+        file
+        for name, zone, there in _SHARED_KEYS
+        for file in (key_file(home, "identity", name), key_file(home, zone, there))
+    ]
+    return [*own, *shared, *(staff_key(home, name) for name in _STAFF.values())]
+
+
 def staff_key(home: Home, name: str) -> Path:
     """Where the operator's or the importer's key is."""
     return home.root / "keys" / "staff" / f"{name}.key"

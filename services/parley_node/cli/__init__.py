@@ -16,12 +16,17 @@ from typer.core import TyperCommand, TyperGroup
 from parley_node.cli.stop import Stop
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
+    "demo": ("parley_node.cli.demo", "Watch an exchange, from a population to the receipts."),
     "up": ("parley_node.cli.up", "Run everything in one process, for trying and testing."),
     "doctor": ("parley_node.cli.checkup", "Check this home, one line a check; each failure ends in what mends it."),
+    "import": ("parley_node.cli.importing", "Import customers from a CSV file."),
     "customer": ("parley_node.cli.customer", "Act as a customer: your bank, your rules, your inbox, your history."),
     "marketer": ("parley_node.cli.marketer", "Act as a marketer: ask, and open what customers release."),
     "operator": ("parley_node.cli.operator", "Act as the operator: say how far a marketer was checked, suspend it."),
-    "attributes": ("parley_node.cli.attributes", "Print the catalogue: what a bank may hold and a marketer may ask for."),
+    "attributes": (
+        "parley_node.cli.attributes",
+        "Print the catalogue: what a bank may hold and a marketer may ask for.",
+    ),
     "verify": ("parley_node.cli.verify", "Check a receipt offline, from four files."),
     "migrate": ("parley_node.cli.migrate", "Bring the databases' schemas up to date."),
 }
@@ -67,7 +72,10 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def parley(
-    *, _version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which one.")] = False
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which one.")
+    ] = False,
 ) -> None:
     """Parley: the party in the middle that lets customers and marketers talk on the customer's terms."""
 

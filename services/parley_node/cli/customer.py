@@ -79,7 +79,9 @@ def items(me: CustomerOption = "me", *, as_json: JsonOption = False, home: HomeO
 
 
 @app.command()
-def versions(attribute: Attribute, me: CustomerOption = "me", *, as_json: JsonOption = False, home: HomeOption = None) -> None:
+def versions(
+    attribute: Attribute, me: CustomerOption = "me", *, as_json: JsonOption = False, home: HomeOption = None
+) -> None:
     """List every version of an item, newest first."""
     found = act(home, me, lambda customer: customer.versions(attribute))
     show.rows([_item(each) for each in found], as_json=as_json, empty="No such item.")
@@ -95,7 +97,9 @@ def delete(attribute: Attribute, me: CustomerOption = "me", home: HomeOption = N
 @app.command()
 def discoverable(
     attribute: Attribute,
-    level: Annotated[str, typer.Argument(metavar="|".join([*LevelName, "nobody"]), help="Who may match on it, and above.")],
+    level: Annotated[
+        str, typer.Argument(metavar="|".join([*LevelName, "nobody"]), help="Who may match on it, and above.")
+    ],
     me: CustomerOption = "me",
     home: HomeOption = None,
 ) -> None:
@@ -108,14 +112,18 @@ def discoverable(
 def rules(me: CustomerOption = "me", *, as_json: JsonOption = False, home: HomeOption = None) -> None:
     """List your standing rules, newest first."""
     found = act(home, me, lambda customer: customer.rules())
-    show.rows([_rule(each) for each in found], as_json=as_json, empty="No rules: whatever is asked, you are asked first.")
+    show.rows(
+        [_rule(each) for each in found], as_json=as_json, empty="No rules: whatever is asked, you are asked first."
+    )
 
 
 Attributes = Annotated[
-    list[str] | None, typer.Option("--attribute", help="An attribute; repeat it for more. It covers answers about it too.")
+    list[str] | None,
+    typer.Option("--attribute", help="An attribute; repeat it for more. It covers answers about it too."),
 ]
 Answers = Annotated[
-    list[str] | None, typer.Option("--answers-about", help="An attribute that only yes or no is said about; may be repeated.")
+    list[str] | None,
+    typer.Option("--answers-about", help="An attribute that only yes or no is said about; may be repeated."),
 ]
 Purposes = Annotated[
     list[str] | None, typer.Option("--purpose", help="A purpose, such as Marketing (w3id.org/dpv); may be repeated.")
@@ -124,7 +132,8 @@ OneMarketer = Annotated[str, typer.Option("--marketer", metavar="MARKETER", help
 LeastLevel = Annotated[LevelName | None, typer.Option("--level", help="For marketers of this level and above.")]
 Everyone = Annotated[bool, typer.Option("--everyone", help="For everyone.")]
 Until = Annotated[
-    datetime | None, typer.Option("--until", formats=["%Y-%m-%d"], help="Consents born from it end by then (00:00 UTC).")
+    datetime | None,
+    typer.Option("--until", formats=["%Y-%m-%d"], help="Consents born from it end by then (00:00 UTC)."),
 ]
 Days = Annotated[int | None, typer.Option("--days", min=1, help="The same, as days from now.")]
 Once = Annotated[bool, typer.Option("--once", help="For one release each, not for standing consents.")]
@@ -225,7 +234,9 @@ def inbox(
 
 
 @app.command(name="show")
-def show_offer(offer: Offer, me: CustomerOption = "me", *, as_json: JsonOption = False, home: HomeOption = None) -> None:
+def show_offer(
+    offer: Offer, me: CustomerOption = "me", *, as_json: JsonOption = False, home: HomeOption = None
+) -> None:
     """Show an offer whole: who asks, for what, on which terms, in which words."""
 
     async def work(customer: people.Customer) -> consentpb.Offer:
@@ -269,7 +280,9 @@ def consents(me: CustomerOption = "me", *, as_json: JsonOption = False, home: Ho
 
 
 @app.command()
-def consent(name: ConsentName, me: CustomerOption = "me", *, as_json: JsonOption = False, home: HomeOption = None) -> None:
+def consent(
+    name: ConsentName, me: CustomerOption = "me", *, as_json: JsonOption = False, home: HomeOption = None
+) -> None:
     """Show a consent with the releases that were made under it."""
 
     async def work(customer: people.Customer) -> consentpb.Consent:
@@ -373,7 +386,13 @@ def _touching(
     me: str,
 ) -> None:
     made = rule(
-        effect, scope, attributes=list(attribute or []), answers=[], purposes=list(purpose or []), until=None, once=False
+        effect,
+        scope,
+        attributes=list(attribute or []),
+        answers=[],
+        purposes=list(purpose or []),
+        until=None,
+        once=False,
     )
     _add(home, me, made)
 
@@ -388,7 +407,9 @@ def _scope(marketer: str, level: LevelName | None, *, everyone: bool) -> consent
         raise typer.BadParameter("--marketer, --level and --everyone exclude each other")
     if marketer:
         if not (name := whole(marketer, "marketers")):
-            raise typer.BadParameter("a marketer is called marketers/ and 26 letters: `parley customer show OFFER` says it")
+            raise typer.BadParameter(
+                "a marketer is called marketers/ and 26 letters: `parley customer show OFFER` says it"
+            )
         return consentpb.RuleScope(marketer=name)
     if level:
         return consentpb.RuleScope(least_level=level.number)  # type: ignore[arg-type] # an enum's number
@@ -428,7 +449,13 @@ def _item(item: vaultpb.Item) -> show.Row:
 def _rule(found: consentpb.Rule) -> show.Row:
     effect = consentpb.RuleEffect.Name(found.effect).removeprefix("RULE_EFFECT_").lower()
     scope = scope_text(found.scope)
-    return {"name": found.name, "effect": effect, "scope": scope, **parts(found.terms), "made": show.moment(found.create_time)}
+    return {
+        "name": found.name,
+        "effect": effect,
+        "scope": scope,
+        **parts(found.terms),
+        "made": show.moment(found.create_time),
+    }
 
 
 def _state(state: consentpb.ConsentState) -> str:

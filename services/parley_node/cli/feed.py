@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parley.broker.v1 import broker_pb2 as brokerpb
-from parley_client import Client, Delivery, Kind, Notice, Release
+from parley_client import Client, Delivery, Kind, Notice, Release, Settings
+from parley_client.deliveries import Opener
+from parley_crypto.keyfiles import read_keys
+from parley_crypto.signing import Sealer
+from parley_crypto.trust import Trust
 from parley_node.cli import show
 from parley_node.cli.names import find
 from parley_node.conditions_text import question_text
@@ -40,13 +44,6 @@ class Inbox:
         if acknowledge:
             await self.client.acknowledge(delivery)
 
-    async def kept(self, given: str) -> Delivery:
-        """Find a release that was kept. Raises Stop."""
-        paths = {path.stem: path for path in self.folder.glob("*.delivery")}
-        name = find(given, paths, what="release", listing="parley marketer deliveries --no-ack")
-        message = brokerpb.Delivery.FromString(await asyncio.to_thread(paths[name].read_bytes))
-        return self.client.read(message)
-
     def _write(self, message: brokerpb.Delivery) -> None:
         self.folder.mkdir(mode=0o700, exist_ok=True)
         path = self.folder / f"{message.release.release_id}.delivery"
@@ -56,6 +53,15 @@ class Inbox:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
+
+
+async def kept(folder: Path, given: str, settings: Settings) -> Delivery:
+    """Find a release that was kept. Raises Stop, KeyFileUnusable and TrustUnusable."""
+    paths = {path.stem: path for path in folder.glob("*.delivery")}
+    name = find(given, paths, what="release", listing="parley marketer deliveries --no-ack")
+    message = brokerpb.Delivery.FromString(await asyncio.to_thread(paths[name].read_bytes))
+    sealers = [Sealer(key) for key in reversed(read_keys(settings.sealing_key_file).values())]
+    return Delivery(message, Opener(settings.marketer, sealers, Trust.load(settings.trust_file)))
 
 
 def release_row(release: Release) -> show.Row:

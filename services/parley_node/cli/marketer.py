@@ -9,11 +9,10 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from parley_client import Client, Condition, Exchange
-from parley_client.connection import Connection
 from parley_client.exchanges import Asked
 from parley_node.cli import show
 from parley_node.cli.calls import run, running
-from parley_node.cli.feed import Inbox, release_row
+from parley_node.cli.feed import Inbox, kept, release_row
 from parley_node.cli.names import find
 from parley_node.cli.options import HomeOption, JsonOption, LevelName, MarketerOption, level_text
 from parley_node.cli.stop import Stop
@@ -29,9 +28,12 @@ T = TypeVar("T")
 
 app = typer.Typer(no_args_is_help=True, help="Act as a marketer: ask, and open what customers release.")
 
-Fields = Annotated[list[str] | None, typer.Option("--field", help="An attribute whose exact value you want; may be repeated.")]
+Fields = Annotated[
+    list[str] | None, typer.Option("--field", help="An attribute whose exact value you want; may be repeated.")
+]
 Questions = Annotated[
-    list[str] | None, typer.Option("--question", help="What you want a yes or no to, such as 'profile.age at least 18'.")
+    list[str] | None,
+    typer.Option("--question", help="What you want a yes or no to, such as 'profile.age at least 18'."),
 ]
 Purposes = Annotated[list[str], typer.Option("--purpose", help="What it is for, such as Marketing (w3id.org/dpv).")]
 Text = Annotated[str, typer.Option("--text", help="Your words to whoever is asked, the same for everyone.")]
@@ -200,7 +202,9 @@ def exchanges(me: MarketerOption = "shop", *, as_json: JsonOption = False, home:
 
 
 @app.command()
-def exchange(name: ExchangeName, me: MarketerOption = "shop", *, as_json: JsonOption = False, home: HomeOption = None) -> None:
+def exchange(
+    name: ExchangeName, me: MarketerOption = "shop", *, as_json: JsonOption = False, home: HomeOption = None
+) -> None:
     """Show an exchange."""
 
     async def work(opened: Client) -> Exchange:
@@ -266,11 +270,13 @@ def receipt(
 ) -> None:
     """Save the receipt of a release, for `parley verify`, which needs no server."""
 
-    async def work(opened: Client) -> None:
-        inbox = Inbox(opened, MarketerFile(Home.choose(home), me).deliveries)
-        await opened.save_receipt(await inbox.kept(release), out)
+    async def work() -> None:
+        chosen, now = running(home)
+        mine = MarketerFile(chosen, me)
+        async with client(home, me) as opened:
+            await opened.save_receipt(await kept(mine.deliveries, release, mine.settings(now.address)), out)
 
-    act(home, me, work)
+    run(work())
     show.say(f"Saved; `parley verify {out}` checks it, without any server.")
 
 

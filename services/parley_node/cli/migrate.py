@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import asyncpg
@@ -33,7 +32,10 @@ ServiceName = StrEnum("ServiceName", {name.upper(): name for name in SERVICES}) 
 
 @app.command(name="migrate")
 def migrate_command(
-    service: Annotated[ServiceName | None, typer.Argument(metavar="[SERVICE]", help="One service; all if not given.", show_default=False)] = None,
+    service: Annotated[
+        ServiceName | None,
+        typer.Argument(metavar="[SERVICE]", help="One service; all if not given.", show_default=False),
+    ] = None,
     *,
     planned: Annotated[bool, typer.Option("--plan", help="Only say what would be done.")] = False,
     phase: Annotated[Phase | None, typer.Option(help="Only this phase; both if not given.", show_default=False)] = None,

@@ -43,7 +43,9 @@ def choose(entries: Sequence[auditpb.HistoryEntry], given: str) -> auditpb.Histo
     """Find an entry by its number or its commitment's first letters. Raises Stop."""
     if given.isdigit() and 1 <= int(given) <= len(entries):
         return entries[int(given) - 1]
-    found = [entry for entry in entries if len(given) >= _LEAST_LETTERS and entry.commitment.hex().startswith(given.lower())]
+    found = [
+        entry for entry in entries if len(given) >= _LEAST_LETTERS and entry.commitment.hex().startswith(given.lower())
+    ]
     if len(found) != 1:
         raise Stop(f"your history has no one entry {given!r}", "`parley customer history` lists them.")
     return found[0]
@@ -69,7 +71,9 @@ def _row(number: int, entry: auditpb.HistoryEntry, *, whole: bool) -> show.Row:
 
 
 def _detail(detail: dict[str, Any]) -> str:
-    said = {name: value for name, value in detail.items() if name not in ("kind", "time") and value not in ("", [], None)}
+    said = {
+        name: value for name, value in detail.items() if name not in ("kind", "time") and value not in ("", [], None)
+    }
     return "\n".join(f"{name} {_text(value)}" for name, value in said.items())
 
 

@@ -60,7 +60,11 @@ def say(*lines: str) -> None:
 
 def plain(text: str) -> Text:
     """Take the text literally; what can't be printed is replaced."""
-    return Text("\n".join("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line) for line in text.split("\n")))
+    return Text(
+        "\n".join(
+            "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line) for line in text.split("\n")
+        )
+    )
 
 
 def short(name: str) -> str:

@@ -44,7 +44,7 @@ def scope_text(scope: consentpb.RuleScope) -> str:
     return "everyone"
 
 
-def rule(  # noqa: PLR0913 - the parts of a rule
+def rule(
     effect: Effect,
     scope: consentpb.RuleScope,
     *,

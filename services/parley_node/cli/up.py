@@ -7,7 +7,6 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Annotated, TextIO
 
 import typer
@@ -36,7 +35,9 @@ _ANSWER_S = 1.0
 def up(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where gRPC answers; 0 is any free port.")] = 7400,
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="Where the log answers; 0 is any free port.")] = 7401,
-    host: Annotated[str, typer.Option(help="An address of this machine; nothing is encrypted on the way to it.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="An address of this machine; nothing is encrypted on the way to it.")
+    ] = "127.0.0.1",
     *,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log to standard error, not to HOME/parley.log.")] = False,
     home: HomeOption = None,
@@ -48,7 +49,9 @@ def up(
     the environment sets what a service can be told.
     """
     if not is_local(f"{host}:{port}"):
-        raise Stop(f"{host} is reached over a network, and nothing here encrypts", "Choose an address such as 127.0.0.1.")
+        raise Stop(
+            f"{host} is reached over a network, and nothing here encrypts", "Choose an address such as 127.0.0.1."
+        )
     chosen = Home.choose(home)
     _refuse_second(chosen)
     arm_from(os.environ.get("PARLEY_FAULTS", ""))

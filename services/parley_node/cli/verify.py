@@ -14,10 +14,14 @@ from parley_node.verify import ReceiptInvalid, verify_files
 
 app = typer.Typer()
 
+
 @app.command()
 def verify(
     directory: Annotated[
-        Path | None, typer.Argument(metavar="[DIR]", help=f"Holds the four files, as saved: {', '.join(FILES)}.", show_default=False)
+        Path | None,
+        typer.Argument(
+            metavar="[DIR]", help=f"Holds the four files, as saved: {', '.join(FILES)}.", show_default=False
+        ),
     ] = None,
     policy: Annotated[Path | None, typer.Option(metavar="FILE", help="Which log and witnesses you believe.")] = None,
     proof: Annotated[Path | None, typer.Option(metavar="FILE", help="The log's proof.")] = None,

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -55,7 +55,7 @@ class Story:
     home: Home
     console: Console
     source: Source | None
-    options: Options = Options(port=0, http_port=0, settings=fast_notices())
+    options: Options = field(default_factory=lambda: Options(port=0, http_port=0, settings=fast_notices()))
 
     async def tell(self) -> None:
         """Tell it, from an empty home to what to try next. Raises MappingInvalid for a file that doesn't fit."""
@@ -115,13 +115,16 @@ class Story:
             ready = progress.add_task("switches and rules set by each", total=len(members))
             await crowd.settle_in(members, attributes, allowed, lambda: progress.advance(ready))
         rules = Counter(member.temper for member in members)
+        allow, refuse = rules[Temper.ALLOWS], rules[Temper.REFUSES]
         self.console.print(
-            f"   {rules[Temper.ALLOWS]} allow this by a rule, {rules[Temper.REFUSES]} refuse it by a rule, the others want to be asked"
+            f"   {allow} allow this by a rule, {refuse} refuse it by a rule, the others want to be asked"
         )
         return members
 
     async def _marketer(self, address: str) -> Client:
-        self._title("3. A marketer", "registered and verified by the operator; it brings a key to sign and a key to seal to")
+        self._title(
+            "3. A marketer", "registered and verified by the operator; it brings a key to sign and a key to seal to"
+        )
         keys = self.home.people / "marketers" / "trails"
         for name in ("signing", "sealing"):
             ensure_key(keys / f"{name}.key")
@@ -151,7 +154,9 @@ class Story:
         self, client: Client, crowd: Crowd, campaign: Campaign, asked: Condition, members: Sequence[Member]
     ) -> None:
         self._title("4. A campaign", f"“{campaign.text}”")
-        self.console.print(f"   to whom: [cyan]{' and '.join(campaign.where)}[/]; asks for: [cyan]{', '.join(campaign.ask)}[/]")
+        self.console.print(
+            f"   to whom: [cyan]{' and '.join(campaign.where)}[/]; asks for: [cyan]{', '.join(campaign.ask)}[/]"
+        )
         await client.create_exchange(
             purposes=campaign.purposes,
             ask=campaign.ask,
@@ -172,7 +177,9 @@ class Story:
 
     def _released(self, releases: Sequence[Delivery], answers: Counter[Temper], offers: int) -> None:
         opened = [delivery.open() for delivery in releases]
-        told = Table(title="what happened, and what the marketer can tell of it", title_style="bold", title_justify="left")
+        told = Table(
+            title="what happened, and what the marketer can tell of it", title_style="bold", title_justify="left"
+        )
         for column in ("to the customers", "", "to the marketer", ""):
             told.add_column(column, justify="right" if not column else "left")
         told.add_row("offers in inboxes", str(offers), "releases, under pseudonyms", str(len(releases)))
@@ -234,9 +241,8 @@ class Story:
         directory = self.home.root / "receipts" / "release"
         policy, proof, entry, opening = await client.save_receipt(self._releases[0], directory)
         receipt = verify_files(policy, proof, entry, opening)
-        self.console.print(
-            f"   a release's receipt, from four files alone: [green]valid[/], leaf {receipt.index} of a log of {receipt.checkpoint.size:,}"
-        )
+        leaf = f"leaf {receipt.index:,} of a log of {receipt.checkpoint.size:,}"
+        self.console.print(f"   a release's receipt, from four files alone: [green]valid[/], {leaf}")
         changed = bytearray(opening.read_bytes())
         changed[len(changed) // 2] ^= 1
         forged = directory.parent / "changed-opening.json"
@@ -274,7 +280,12 @@ class Story:
         self.console.print(f"[bold cyan]{title}[/]  [dim]{subtitle}[/]")
 
     def _progress(self) -> Progress:
-        columns = (TextColumn("   {task.description:<46}"), BarColumn(bar_width=28), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("   {task.description:<46}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         return Progress(*columns, console=self.console)
 
     def _ending(self, seconds: float) -> None:
@@ -295,5 +306,3 @@ class Story:
 def fresh(home: Home) -> Home:
     """Where a telling lives: below the home, made anew each time."""
     return replace(home, root=home.root / "demo")
-
-

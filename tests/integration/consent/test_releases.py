@@ -452,7 +452,7 @@ async def test_permit_of_a_customer_nobody_knows_is_stale(world: World) -> None:
     entry = await under_rule(world, Person(), Asker())
     nobody = Person()
     forged_for_nobody = forged(
-        entry, world.signer, pseudonym=nobody.pseudonym(marketer := Asker()), marketer=marketer.name
+        entry, world.signer, pseudonym=nobody.pseudonym(marketer := Asker()), marketer=marketer.name, rule=""
     )
     forged_for_nobody.consent_ref = world.consent_ref(nobody, marketer)
 
@@ -473,7 +473,8 @@ async def test_permit_that_names_the_new_revision_still_needs_a_live_agreement(w
 async def test_ended_rule_gives_birth_to_nothing(world: World) -> None:
     ann, marketer = Person(), Asker()
     entry = await under_rule(world, ann, marketer)
-    await world.as_customer(ann).end_rule(body_of(entry).rule)
+    (rule,) = (await world.as_customer(ann).rules()).rules
+    await world.as_customer(ann).end_rule(rule.name)
 
     assert STALE == await refusal(world, entry)
     assert NOT_CONSENTED == await refusal(world, forged(entry, world.signer, revision=2))

@@ -1,0 +1,82 @@
+"""`parley import`: customers from a CSV file."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from parley_node import people
+from parley_node.cli import calls, show
+from parley_node.cli.options import HomeOption
+from parley_node.cli.stop import Stop
+from parley_node.home import Home
+from parley_node.importing.mapping import ColumnMapping, MappingInvalid, Problem, Row, read_mapping, read_rows
+from parley_node.importing.run import catalogue, import_customers, write_codes
+from parley_terms.values import Catalogue
+
+app = typer.Typer()
+
+_SHOWN = 20
+
+
+@app.command()
+def importing(
+    customers: Annotated[Path, typer.Argument(help="A CSV file, one customer a line.")],
+    mapping: Annotated[Path, typer.Option(help="What its columns mean: see examples/bank-marketing.toml.")],
+    codes: Annotated[
+        Path | None,
+        typer.Option(help="Where claim codes are written, for the owners.", show_default="CUSTOMERS.codes.csv"),
+    ] = None,
+    *,
+    skip_bad_lines: Annotated[
+        bool, typer.Option("--skip-bad-lines", help="Import the good lines all the same.")
+    ] = False,
+    home: HomeOption = None,
+) -> None:
+    """
+    Import customers, and write each one's one-time claim code.
+
+    Nothing is imported while a line is wrong. An import that was interrupted goes on when it is run again: a row is known by
+    its key, and nobody is made twice. What is imported can't be matched on until its owner claims it and says so.
+    """
+    chosen, running = calls.running(home)
+    written = codes or customers.with_suffix(".codes.csv")
+    count = calls.run(_import(chosen, running.address, customers, mapping, written, skip_bad_lines=skip_bad_lines))
+    show.say(f"Imported {count:,} customers. Their claim codes are in {written}: each is as good as the account.")
+
+
+async def _import(
+    home: Home, address: str, customers: Path, mapping_file: Path, codes: Path, *, skip_bad_lines: bool
+) -> int:
+    async with people.staff(address, home, "importer") as importer:
+        mapping, rows = await _read(customers, mapping_file, await catalogue(importer), skip_bad_lines=skip_bad_lines)
+        with Progress(console=Console(stderr=True)) as progress:
+            bar = progress.add_task("importing", total=len(rows))
+            found = await import_customers(importer, mapping.name, rows, lambda count: progress.advance(bar, count))
+    await asyncio.to_thread(write_codes, codes, found)
+    return len(rows)
+
+
+async def _read(
+    customers: Path, mapping_file: Path, names: Catalogue, *, skip_bad_lines: bool
+) -> tuple[ColumnMapping, list[Row]]:
+    try:
+        mapping = await asyncio.to_thread(read_mapping, mapping_file)
+        rows, problems = await asyncio.to_thread(read_rows, customers, mapping, names)
+    except MappingInvalid as error:
+        raise Stop(str(error), "Nothing was imported.") from error
+    if problems:
+        show.say(*_listed(problems))
+        if not skip_bad_lines:
+            lines = len({problem.line for problem in problems})
+            raise Stop(f"{lines:,} lines are wrong", "Nothing was imported: correct them, or give --skip-bad-lines.")
+    return mapping, rows
+
+
+def _listed(problems: Sequence[Problem]) -> list[str]:
+    more = [f"... and {len(problems) - _SHOWN:,} more"] if len(problems) > _SHOWN else []
+    return [*(str(problem) for problem in problems[:_SHOWN]), *more]
