@@ -95,6 +95,10 @@ proto: $(VENV)/.dev ## Generate libs/parley from protos
 proto-check: proto ## Generated code is what the protos say
 	@git diff --exit-code --stat -- libs/parley
 
+.PHONY: docs
+docs: $(VENV)/.dev ## Write the generated pages of docs
+	@$(BIN)/python -m tools.docs
+
 .PHONY: up
 up: $(VENV)/.run ## Run Parley here, all in one process
 	@$(BIN)/parley up

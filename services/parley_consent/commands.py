@@ -102,11 +102,38 @@ class Acts:
             return consent, None
         now = self.clock.now()
         _require(consent, State.REVOKED, now)
-        await self.store.revoke(tx, who.customer, consent_id, now, "customer")
         await self.store.add_rule(tx, who.customer, _refusal(consent, now))
+        return await self._end(tx, who, consent, now)
+
+    async def _end(self, tx: Tx, who: Customer, consent: ConsentRecord, now: datetime) -> tuple[ConsentRecord, Opening]:
+        await self.store.revoke(tx, who.customer, consent.consent_id, now, "customer")
         opening = await self._changed(tx, who, consent, "consent:consent:withdrawn")
         await self._tell(tx, who, consent, "ConsentRevoked")
         return replace(consent, state=State.REVOKED, revoked_at=now, revoked_by="customer"), opening
+
+    async def object(self, tx: Tx, who: Customer) -> list[ConsentRecord]:
+        """Object to all marketing, and end every consent; returns those that this ended."""
+        await self.store.act(tx, who.customer, who.audit_ref)
+        now = self.clock.now()
+        await self.store.object(tx, who.customer, now)
+        await self._objection_event(tx, who, "consent:objection:made")
+        ended = []
+        for consent_id in await self.store.live(tx, who.customer):
+            consent = await self._consent(tx, who, consent_id)
+            if may_become(_now(consent, now), State.REVOKED):
+                ended.append((await self._end(tx, who, consent, now))[0])
+        return ended
+
+    async def lift_objection(self, tx: Tx, who: Customer) -> None:
+        """Lift an objection, if there is one."""
+        await self.store.act(tx, who.customer, who.audit_ref)
+        if await self.store.lift_objection(tx, who.customer):
+            await self._objection_event(tx, who, "consent:objection:lifted")
+
+    async def _objection_event(self, tx: Tx, who: Customer, kind: str) -> None:
+        note, _ = self.scribe.notary.note(kind, {})
+        event = envelope(eventspb.ObjectionChanged(note=note), self.clock.now(), refs={"audit": who.audit_ref})
+        await append(tx, [event])
 
     async def pause(self, tx: Tx, who: Customer, consent_id: str) -> ConsentRecord:
         """Suspend a consent. Raises ConsentNotFound, InvalidConsentStatus."""

@@ -4,8 +4,16 @@ INSERT INTO customers (customer, revision, audit_ref) VALUES ($1, 1, $2)
 ON CONFLICT (customer) DO UPDATE SET revision = customers.revision + 1, audit_ref = excluded.audit_ref;
 
 -- name: customer_object
--- Set or lift an objection to all marketing.
-UPDATE customers SET objected_at = $2 WHERE customer = $1;
+-- Object to all marketing; a second time keeps the first.
+UPDATE customers SET objected_at = coalesce(objected_at, $2) WHERE customer = $1;
+
+-- name: customer_lift_objection
+-- Lift an objection; answers whether there was one.
+UPDATE customers SET objected_at = NULL WHERE customer = $1 AND objected_at IS NOT NULL RETURNING true;
+
+-- name: consents_of_live
+-- The customer's active and paused consents, oldest first.
+SELECT consent_id FROM consents WHERE customer = $1 AND state IN (5, 6) ORDER BY created_at, consent_id;
 
 -- name: customer_meet
 -- Make rows for customers who are asked for the first time.

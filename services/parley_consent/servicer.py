@@ -152,6 +152,27 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
 
         return await self._once(request, consentpb.ResumeConsentResponse, body)
 
+    async def ObjectToMarketing(
+        self, request: consentpb.ObjectToMarketingRequest, context: Any
+    ) -> consentpb.ObjectToMarketingResponse:
+        async def body(tx: Tx, who: Customer) -> consentpb.ObjectToMarketingResponse:
+            ended, now = await self.acts.object(tx, who), self.acts.clock.now()
+            made = [await self.acts.settlements(tx, who, consent.consent_id) for consent in ended]
+            return consentpb.ObjectToMarketingResponse(
+                ended=[consent_to(consent, now, each) for consent, each in zip(ended, made, strict=True)]
+            )
+
+        return await self._once(request, consentpb.ObjectToMarketingResponse, body)
+
+    async def LiftObjection(
+        self, request: consentpb.LiftObjectionRequest, context: Any
+    ) -> consentpb.LiftObjectionResponse:
+        async def body(tx: Tx, who: Customer) -> consentpb.LiftObjectionResponse:
+            await self.acts.lift_objection(tx, who)
+            return consentpb.LiftObjectionResponse()
+
+        return await self._once(request, consentpb.LiftObjectionResponse, body)
+
     async def Decide(self, request: consentpb.DecideRequest, context: Any) -> consentpb.DecideResponse:
         terms = terms_from(request.terms)
         if terms.unsupported:

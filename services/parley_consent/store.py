@@ -257,6 +257,18 @@ class Store:
         """End a consent."""
         await tx.execute(_SQL.consent_revoke, customer, consent_id, at, by)
 
+    async def object(self, tx: Tx, customer: str, at: datetime) -> None:
+        """Object to all marketing; a second time keeps the first."""
+        await tx.execute(_SQL.customer_object, customer, at)
+
+    async def lift_objection(self, tx: Tx, customer: str) -> bool:
+        """Lift an objection; whether there was one."""
+        return bool(await tx.fetchval(_SQL.customer_lift_objection, customer))
+
+    async def live(self, tx: Tx, customer: str) -> list[str]:
+        """The ids of the customer's active and paused consents, oldest first."""
+        return [row["consent_id"] for row in await tx.fetch(_SQL.consents_of_live, customer)]
+
     async def settlements(self, tx: Tx | Database, customer: str, consent_id: str) -> list[SettlementRecord]:
         """The releases committed under a consent, oldest first."""
         rows = await tx.fetch(_SQL.settlements_of, customer, consent_id)

@@ -39,7 +39,7 @@ def parse_condition(text: str, catalogue: Catalogue) -> Condition:
     checked = _checked(form, name, values, catalogue)
     asked = _QUESTIONS[form](Attribute(name), checked)
     try:
-        check_question(catalogue[name], asked.criteria.test)
+        check_question(catalogue[name], asked.criteria.question)
     except ValueInvalid as error:
         raise ConditionUnclear(f"{text!r}: {error}") from error
     return ~asked if form.startswith("not") else asked

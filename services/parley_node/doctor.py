@@ -19,7 +19,6 @@ from typing import Any
 import asyncpg
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from pydantic import ValidationError
 
 from parley_bus.bus import Bus, BusAway
 from parley_crypto.keyfiles import KeyFileUnusable, read_keys
@@ -33,7 +32,7 @@ from parley_node.embedded import ServersUnavailable, from_environment, paths, po
 from parley_node.embedded.locate import locate
 from parley_node.embedded.pair import ServerPair
 from parley_node.home import Home, NotRunning, Running
-from parley_node.node import Servers, configure, dsn
+from parley_node.node import Servers, SettingsWrong, configure, dsn
 from parley_node.provision import SERVICES, key_files
 
 _SQL = load("parley_node", "doctor.sql")
@@ -131,14 +130,13 @@ async def _home(home: Home) -> str:
 
 
 async def _settings(home: Home) -> str:
+    if not all(path.exists() for path in key_files(home)):
+        raise NotLooked("keys are missing")
     try:
         for name in SERVICES:
             configure(name, home, "postgresql:///unused")
-    except ValidationError as error:
-        names = ", ".join(".".join(map(str, each["loc"])) for each in error.errors(include_input=False))
-        if any(each["type"] == "missing" for each in error.errors(include_input=False)):
-            raise NotLooked("keys are missing") from error
-        raise Trouble(f"{error.title} can't read {names} from the environment", "env | grep ^PARLEY_") from error
+    except SettingsWrong as error:
+        raise Trouble(str(error), f"unset {str(error).partition(':')[0]}") from error
     return "every service can read its own"
 
 

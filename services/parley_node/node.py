@@ -18,6 +18,8 @@ from typing import Any
 import grpc
 import uvicorn
 from prometheus_client import CollectorRegistry
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from structlog.typing import FilteringBoundLogger
 
 import parley_audit.app
@@ -163,14 +165,23 @@ def _build(
     return build(configure(name, home, dsn(pair, name), options.settings.get(name, {})), platform)
 
 
-def configure(name: str, home: Home, postgres_dsn: str, given: Mapping[str, Any] = MappingProxyType({})) -> Any:
-    """
-    A service's settings on this home: its keys and database, what is given, and the environment for the rest.
+class SettingsWrong(ValueError):
+    """A setting in the environment can't be read. The message names it, and never what was given: it may be a secret."""
 
-    Raises pydantic's ValidationError.
-    """
+
+def configure(name: str, home: Home, postgres_dsn: str, given: Mapping[str, Any] = MappingProxyType({})) -> Any:
+    """A service's settings on this home: keys and database, what is given, the environment for the rest. Raises SettingsWrong."""
     config, _build = _BUILDERS[name]
-    return config(**{**_settings(name, home, postgres_dsn), **given})
+    try:
+        return config(**{**_settings(name, home, postgres_dsn), **given})
+    except ValidationError as error:
+        raise SettingsWrong("; ".join(_wrong(name, each) for each in error.errors(include_input=False))) from None
+
+
+def _wrong(name: str, error: ErrorDetails) -> str:
+    variable = f"PARLEY_{name}_{'_'.join(map(str, error['loc']))}".upper()
+    remark = " (write durations as PT30S or 00:00:30)" if error["type"] == "time_delta_parsing" else ""
+    return f"{variable}: {error['msg']}{remark}"
 
 
 _BUILDERS: Mapping[str, tuple[Callable[..., Any], Callable[..., AbstractAsyncContextManager[Service]]]] = {

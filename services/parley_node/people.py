@@ -131,6 +131,15 @@ class Customer:
         request = consentpb.ResumeConsentRequest(name=name)
         return (await self.connection.call(self._consent.ResumeConsent, request, service="consent")).consent
 
+    async def object(self) -> Sequence[consentpb.Consent]:
+        """Object to all marketing; returns the consents that this ended."""
+        request = consentpb.ObjectToMarketingRequest()
+        return (await self.connection.call(self._consent.ObjectToMarketing, request, service="consent")).ended
+
+    async def lift_objection(self) -> None:
+        """Lift the objection."""
+        await self.connection.call(self._consent.LiftObjection, consentpb.LiftObjectionRequest(), service="consent")
+
     async def history(self) -> Sequence[auditpb.HistoryEntry]:
         """What happened to this customer's information, newest first."""
         stub, request = AuditServiceStub(self.connection.channel), auditpb.ListHistoryRequest(page_size=_PAGE)

@@ -125,6 +125,21 @@ async def test_refused_absent_undecided_and_unmatched_are_one_to_the_marketer(wo
     assert not unknown.HasField("delivery")
 
 
+async def test_objection_ends_every_consent_and_stands_above_rules_until_it_is_lifted(world: World) -> None:
+    marketer, customer = await world.marketer(), await _hiker(world, age="90")
+    await customer.rule(ALLOW, terms("profile.city", "profile.age", valid_for=timedelta(days=365), decide_within=None))
+    await marketer.ask(by_criteria(terms("profile.city"), between("profile.age", "90", "90")))
+    (delivery,) = await marketer.collect(1)
+    objection = consentpb.ObjectToMarketingRequest(request_id=request_id())
+    (ended,) = (await customer.call("consent", "ObjectToMarketing", objection)).ended
+    assert [delivery.release.release_id] == [settlement.release_id for settlement in ended.settlements]
+    request = to_known(_briefly("profile.city"), delivery.release.pseudonym, in_answer=True)
+    assert not (await marketer.ask(request)).HasField("delivery")
+    await customer.call("consent", "LiftObjection", consentpb.LiftObjectionRequest(request_id=request_id()))
+    request = to_known(_briefly("profile.city"), delivery.release.pseudonym, in_answer=True)
+    assert (await marketer.ask(request)).HasField("delivery")
+
+
 async def test_customer_sees_in_their_history_who_got_what_and_why(world: World) -> None:
     marketer, customer = await world.marketer(), await _hiker(world, age="97")
     await marketer.ask(by_criteria(terms("profile.city"), between("profile.age", "97", "97")))

@@ -1,12 +1,23 @@
 """Many customers at once, and what a campaign left behind."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+import os
+import signal
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
+import asyncpg
+
+from parley_kit.faultpoints import armed
+from tests.support.dumps import database_url
 from tests.support.world import Customer, World, terms
 
+_PEER = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 ALLOW = 1
 AT_ONCE = 12
 T = TypeVar("T")
@@ -37,3 +48,45 @@ async def willing(world: World, items: Mapping[str, str], found_by: str) -> Cust
 async def population(world: World, people: Sequence[Mapping[str, str]], found_by: str) -> list[Customer]:
     """Willing customers, one for each set of items."""
     return await each(lambda items: willing(world, items, found_by), people)
+
+
+def listener(path: Path) -> int:
+    """The process that listens on a unix socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.connect(str(path))
+        pid, _, _ = _PEER.unpack(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return int(pid)
+
+
+@contextmanager
+def frozen(path: Path) -> Iterator[None]:
+    """Stop the process behind a socket for the length of a block: it takes connections, and never answers."""
+    pid = listener(path)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@asynccontextmanager
+async def held(point: str, seconds: float) -> AsyncIterator[asyncio.Event]:
+    """Hold whoever reaches a fault point for some seconds; answers what is set once somebody is there."""
+    there = asyncio.Event()
+
+    async def hold() -> None:
+        there.set()
+        await asyncio.sleep(seconds)
+
+    with armed(point, hold):
+        yield there
+
+
+async def rows(world: World, service: str, query: str, *arguments: Any) -> list[Any]:
+    """Rows of a service's database."""
+    connection = await asyncpg.connect(database_url(world, service))
+    try:
+        found: list[Any] = await connection.fetch(query, *arguments)
+    finally:
+        await connection.close()
+    return found

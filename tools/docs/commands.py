@@ -1,5 +1,6 @@
 """docs/cli.md: every command of `parley`, as its help says it."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from parley_node.cli import COMMANDS, load
 from tools.docs import markdown
 
+_CODE = re.compile(r"(?P<code>`[^`]*`)|<")
 _INTRO = """\
 Everything Parley does on the command line. Each command says the same with `--help`. Refusals come with the reason and the next
 step. The exit code is 0 when it worked, 1 when it was refused or failed, 2 when the command line was wrong."""
@@ -40,26 +42,20 @@ def _below(command: Any, words: tuple[str, ...]) -> Iterator[Found]:
 
 
 def _section(found: Found) -> str:
-    arguments = [each for each in found.command.params if each.param_type_name == "argument"]
-    options = [each for each in found.command.params if each.param_type_name == "option" and not each.hidden]
-    usage = [*found.words, *(["[OPTIONS]"] if options else []), *(_argument(each) for each in arguments)]
+    context = found.command.context_class(found.command, info_name=" ".join(found.words))
+    usage = [*found.words, *map(_bare, found.command.collect_usage_pieces(context))]
     parts = [f"## {' '.join(found.words)}", f"`{' '.join(usage)}`", _text(found.command.help)]
-    rows = [(f"`{_argument(each)}`", _text(each.help)) for each in arguments]
-    rows += [(f"`{_spelling(each)}`", _text(each.help)) for each in options]
+    records = [each.get_help_record(context) for each in found.command.params if not each.hidden]
+    rows = [(f"`{spelling}`", _text(said)) for spelling, said in records]
     return "\n\n".join([*parts, *([markdown.table(("", ""), rows)] if rows else [])])
 
 
-def _argument(argument: Any) -> str:
-    name = (argument.metavar or argument.name).strip("[].").upper()
-    spelt = name + ("..." if argument.nargs != 1 else "")
-    return spelt if argument.required else f"[{spelt}]"
-
-
-def _spelling(option: Any) -> str:
-    names = ", ".join(option.opts) + "".join(f" / {name}" for name in option.secondary_opts)
-    return names if option.is_flag else f"{names} {(option.metavar or option.type.name).upper()}"
+def _bare(piece: str) -> str:
+    """A piece of a usage line, without the braces in which arguments that must be given stand."""
+    return piece.translate({ord("{"): None, ord("}"): None}).replace("[[", "[").replace("]]", "]")
 
 
 def _text(help_text: str | None) -> str:
-    """Help as one paragraph; what follows a form feed is for readers of the code."""
-    return " ".join((help_text or "").split("\f")[0].split())
+    """Help as one paragraph. What follows a form feed is for readers of the code; what looks like a tag is text."""
+    text = " ".join((help_text or "").split("\f")[0].split())
+    return _CODE.sub(lambda found: found["code"] or "&lt;", text)

@@ -36,7 +36,11 @@ _COMMAND_LINE = (
     (HOME, "`~/.parley`", "The home: where keys, data and what people need to reach Parley are kept."),
     (POSTGRES_URL, "embedded", "PostgreSQL (15 or newer) to use instead of the embedded one; set both or neither."),
     (VALKEY_URL, "embedded", "Valkey (7.2 or newer) or Redis (7.0 or newer) to use; set both or neither."),
-    ("PARLEY_FAULTS", "", "For tests: fault points to arm, `point=sleep:SECONDS` or `point=kill`, with commas between."),
+    (
+        "PARLEY_FAULTS",
+        "",
+        "For tests: fault points to arm, `point=sleep:SECONDS` or `point=kill`, with commas between.",
+    ),
 )
 
 
@@ -44,7 +48,9 @@ def page() -> str:
     """The page."""
     header = ("variable", "default", "meaning")
     line = markdown.table(header, [(f"`{name}`", *rest) for name, *rest in _COMMAND_LINE])
-    sdk = markdown.table(("variable", "meaning"), [(f"`{name}`", f"{_upper(what)}.") for name, what in VARIABLES.items()])
+    sdk = markdown.table(
+        ("variable", "meaning"), [(f"`{name}`", f"{_upper(what)}.") for name, what in VARIABLES.items()]
+    )
     parts = [f"## The command line\n\n{line}", f"## The SDK\n\nAll are required.\n\n{sdk}"]
     parts += [f"## {name}\n\n{markdown.table(header, _rows(config))}" for name, config in _CONFIGS.items()]
     return markdown.page("Configuration", "the services' Config classes and the SDK's settings", _INTRO, *parts)

@@ -65,9 +65,5 @@ def _elements(file: FileDescriptorProto) -> Iterator[Element]:
     )
     for kind, number, inner, found in kinds:
         for index, (name, members) in enumerate(found):
-            said = {
-                member.name: comments.get((number, index, inner, at), "") for at, member in enumerate(members)
-            }
+            said = {member.name: comments.get((number, index, inner, at), "") for at, member in enumerate(members)}
             yield Element(kind, f"{file.package}.{name}", comments.get((number, index), ""), said)
-
-

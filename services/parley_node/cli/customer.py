@@ -458,7 +458,7 @@ def _rule(found: consentpb.Rule) -> show.Row:
     }
 
 
-def _state(state: consentpb.ConsentState) -> str:
+def _state(state: consentpb.ConsentState.ValueType) -> str:
     return consentpb.ConsentState.Name(state).removeprefix("CONSENT_STATE_")
 
 

@@ -55,11 +55,9 @@ class Inbox:
         draft.replace(path)
 
 
-async def kept(folder: Path, given: str, settings: Settings) -> Delivery:
+def kept(folder: Path, given: str, settings: Settings) -> Delivery:
     """Find a release that was kept. Raises Stop, KeyFileUnusable and TrustUnusable."""
-    paths = {path.stem: path for path in folder.glob("*.delivery")}
-    name = find(given, paths, what="release", listing="parley marketer deliveries --no-ack")
-    message = brokerpb.Delivery.FromString(await asyncio.to_thread(paths[name].read_bytes))
+    message = brokerpb.Delivery.FromString(_read(folder, given))
     sealers = [Sealer(key) for key in reversed(read_keys(settings.sealing_key_file).values())]
     return Delivery(message, Opener(settings.marketer, sealers, Trust.load(settings.trust_file)))
 
@@ -80,6 +78,11 @@ def release_row(release: Release) -> show.Row:
         **answers,
         "expires": show.iso(release.expires) if release.expires else "",
     }
+
+
+def _read(folder: Path, given: str) -> bytes:
+    paths = {path.stem: path for path in folder.glob("*.delivery")}
+    return paths[find(given, paths, what="release", listing="parley marketer deliveries --no-ack")].read_bytes()
 
 
 def _row(delivery: Delivery) -> show.Row:

@@ -274,7 +274,7 @@ def receipt(
         chosen, now = running(home)
         mine = MarketerFile(chosen, me)
         async with client(home, me) as opened:
-            await opened.save_receipt(await kept(mine.deliveries, release, mine.settings(now.address)), out)
+            await opened.save_receipt(kept(mine.deliveries, release, mine.settings(now.address)), out)
 
     run(work())
     show.say(f"Saved; `parley verify {out}` checks it, without any server.")

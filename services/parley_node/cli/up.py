@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from typing import Annotated, TextIO
 
 import typer
-from pydantic import ValidationError
 
 from parley_crypto.keyfiles import KeyFileUnusable
 from parley_crypto.trust import TrustUnusable
@@ -22,7 +21,7 @@ from parley_node.cli.options import HomeOption
 from parley_node.cli.stop import Stop
 from parley_node.embedded import ServersUnavailable
 from parley_node.home import HOME, Home, NotRunning, Running
-from parley_node.node import Options, run
+from parley_node.node import Options, SettingsWrong, run
 from parley_rpc.channels import is_local
 from parley_rpc.logs import adopt_libraries, logger
 
@@ -135,8 +134,8 @@ def _failures(home: Home) -> Iterator[None]:
         yield
     except (ServersUnavailable, KeyFileUnusable, TrustUnusable, MigrationError) as error:
         raise Stop(str(error)) from error
-    except ValidationError as error:
-        raise Stop(_settings(error), "Correct it in the environment.") from error
+    except SettingsWrong as error:
+        raise Stop(str(error), "Correct it in the environment.") from error
     except Fault as error:
         raise Stop(error.message, "`parley doctor` looks at the log and the databases.") from error
     except OSError as error:
@@ -147,9 +146,3 @@ def _failures(home: Home) -> Iterator[None]:
 
 def _os(error: OSError) -> str:
     return f"{error.filename}: {error.strerror}" if error.filename else str(error)
-
-
-def _settings(error: ValidationError) -> str:
-    # What was given isn't repeated: it may be a secret.
-    wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_input=False))
-    return f"a setting of {error.title} is wrong: {wrong}"

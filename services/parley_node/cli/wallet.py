@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parley_client.settings import Settings
-from parley_crypto.keyfiles import ensure_key, read_key
+from parley_crypto.keyfiles import ensure_key, read_key, write_key
 from parley_crypto.signing import Sealer, Signer
 from parley_node.cli.stop import Stop
 from parley_node.home import Home
@@ -38,6 +38,12 @@ class CustomerFile:
     def keep(self, customer: str) -> None:
         """Keep the account's name."""
         self._file.write_text(json.dumps({"customer": customer}) + "\n")
+
+    def adopt(self, customer: str, seed: bytes) -> None:
+        """Keep an account that was opened elsewhere, with the seed of its key."""
+        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_key(self._file.with_suffix(".key"), seed)
+        self.keep(customer)
 
     def account(self) -> str:
         """The account's name. Raises Stop where there is none."""

@@ -16,10 +16,9 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from parley_client import Client, Condition, Delivery, Kind, Settings
-from parley_crypto.keyfiles import ensure_key
-from parley_crypto.signing import Sealer, Signer
+from parley_client import Client, Condition, Delivery, Kind
 from parley_node import people
+from parley_node.cli.wallet import CustomerFile, MarketerFile
 from parley_node.conditions_text import parse_conditions
 from parley_node.demo.crowd import Crowd, Member, Temper, standing_terms
 from parley_node.demo.population import write_population
@@ -125,9 +124,8 @@ class Story:
         self._title(
             "3. A marketer", "registered and verified by the operator; it brings a key to sign and a key to seal to"
         )
-        keys = self.home.people / "marketers" / "trails"
-        for name in ("signing", "sealing"):
-            ensure_key(keys / f"{name}.key")
+        wallet = MarketerFile(self.home, "shop")
+        signing_key, sealing_key = wallet.public_keys()
         async with people.staff(address, self.home, "operator") as operator:
             marketer = await people.register_marketer(
                 operator,
@@ -135,20 +133,12 @@ class Story:
                 entity="Trail & Summit Ltd",
                 contact="privacy@trail-and-summit.example",
                 level=2,
-                signing_key=Signer.load(keys / "signing.key").public_key,
-                sealing_key=Sealer.load(keys / "sealing.key").public_key,
+                signing_key=signing_key,
+                sealing_key=sealing_key,
             )
+        wallet.keep(marketer.name, address)
         self.console.print(f"   [bold]{marketer.display_name}[/] is {marketer.name}")
-        return Client(
-            Settings(
-                address=address,
-                marketer=marketer.name,
-                signing_key_file=keys / "signing.key",
-                sealing_key_file=keys / "sealing.key",
-                trust_file=self.home.trust,
-                policy_file=self.home.policy,
-            )
-        )
+        return Client(wallet.settings(address))
 
     async def _campaign(
         self, client: Client, crowd: Crowd, campaign: Campaign, asked: Condition, members: Sequence[Member]
@@ -174,6 +164,7 @@ class Story:
         self._released(releases, answers, len(offers))
         accepted = [member for member in members if member.name in offers and member.temper is Temper.ACCEPTS]
         self._member, self._releases = accepted[0], releases
+        CustomerFile(self.home, "me").adopt(self._member.name, self._member.signer.seed)
 
     def _released(self, releases: Sequence[Delivery], answers: Counter[Temper], offers: int) -> None:
         opened = [delivery.open() for delivery in releases]
@@ -295,7 +286,9 @@ class Story:
             Panel(
                 f"[bold]parley verify {home}/receipts/release[/]\n   check that receipt again, with the network off\n"
                 f"[bold]parley up --home {home}[/]\n   run this Parley again, with everything in it\n"
-                f"[bold]parley marketer --help[/] and [bold]parley customer --help[/]\n   live the story by hand\n"
+                f"   and then, elsewhere: export PARLEY_HOME={home}\n"
+                "[bold]parley customer history[/]\n   what the customer who changed their mind sees: who got what, when, why\n"
+                "[bold]parley customer --help[/] and [bold]parley marketer --help[/]\n   live the story by hand\n"
                 "[bold]docs/architecture.md[/]\n   who knows what, and how it stays that way",
                 title=f"That was one exchange, in {seconds:.0f} s. What to try next",
                 title_align="left",

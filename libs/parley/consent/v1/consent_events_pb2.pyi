@@ -171,6 +171,30 @@ class ConsentChanged(_message.Message):
 Global___ConsentChanged: _TypeAlias = ConsentChanged  # noqa: Y015
 
 @_typing.final
+class ObjectionChanged(_message.Message):
+    """A customer objected to all marketing, or lifted the objection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def note(self) -> _receipt_pb2.AuditNote:
+        """What audit logs of it."""
+
+    def __init__(
+        self,
+        *,
+        note: _receipt_pb2.AuditNote | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["note", b"note"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["note", b"note"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ObjectionChanged: _TypeAlias = ObjectionChanged  # noqa: Y015
+
+@_typing.final
 class ReleaseSettled(_message.Message):
     """A release was committed."""
 

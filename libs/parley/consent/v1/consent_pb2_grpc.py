@@ -102,6 +102,16 @@ class ConsentServiceStub:
                 request_serializer=parley_dot_consent_dot_v1_dot_consent__pb2.ResumeConsentRequest.SerializeToString,
                 response_deserializer=parley_dot_consent_dot_v1_dot_consent__pb2.ResumeConsentResponse.FromString,
                 _registered_method=True)
+        self.ObjectToMarketing = channel.unary_unary(
+                '/parley.consent.v1.ConsentService/ObjectToMarketing',
+                request_serializer=parley_dot_consent_dot_v1_dot_consent__pb2.ObjectToMarketingRequest.SerializeToString,
+                response_deserializer=parley_dot_consent_dot_v1_dot_consent__pb2.ObjectToMarketingResponse.FromString,
+                _registered_method=True)
+        self.LiftObjection = channel.unary_unary(
+                '/parley.consent.v1.ConsentService/LiftObjection',
+                request_serializer=parley_dot_consent_dot_v1_dot_consent__pb2.LiftObjectionRequest.SerializeToString,
+                response_deserializer=parley_dot_consent_dot_v1_dot_consent__pb2.LiftObjectionResponse.FromString,
+                _registered_method=True)
         self.Decide = channel.unary_unary(
                 '/parley.consent.v1.ConsentService/Decide',
                 request_serializer=parley_dot_consent_dot_v1_dot_consent__pb2.DecideRequest.SerializeToString,
@@ -230,6 +240,25 @@ class ConsentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ObjectToMarketing(self, request, context):
+        """Objects to all marketing: ends every consent, and stands above all rules until it is lifted. The answer names what was
+        ended, with every settlement made before. No release commits after this answers.
+
+        Idempotent: objecting twice keeps the first time. Callers: the customer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LiftObjection(self, request, context):
+        """Lifts an objection: rules count again. Consents that it ended stay ended.
+
+        Idempotent. Callers: the customer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Decide(self, request, context):
         """Decides, for each customer, whether the request's terms meet theirs: permits, offers in inboxes, or nothing.
 
@@ -318,6 +347,16 @@ def add_ConsentServiceServicer_to_server(servicer, server):
                     servicer.ResumeConsent,
                     request_deserializer=parley_dot_consent_dot_v1_dot_consent__pb2.ResumeConsentRequest.FromString,
                     response_serializer=parley_dot_consent_dot_v1_dot_consent__pb2.ResumeConsentResponse.SerializeToString,
+            ),
+            'ObjectToMarketing': grpc.unary_unary_rpc_method_handler(
+                    servicer.ObjectToMarketing,
+                    request_deserializer=parley_dot_consent_dot_v1_dot_consent__pb2.ObjectToMarketingRequest.FromString,
+                    response_serializer=parley_dot_consent_dot_v1_dot_consent__pb2.ObjectToMarketingResponse.SerializeToString,
+            ),
+            'LiftObjection': grpc.unary_unary_rpc_method_handler(
+                    servicer.LiftObjection,
+                    request_deserializer=parley_dot_consent_dot_v1_dot_consent__pb2.LiftObjectionRequest.FromString,
+                    response_serializer=parley_dot_consent_dot_v1_dot_consent__pb2.LiftObjectionResponse.SerializeToString,
             ),
             'Decide': grpc.unary_unary_rpc_method_handler(
                     servicer.Decide,
@@ -684,6 +723,60 @@ class ConsentService:
             '/parley.consent.v1.ConsentService/ResumeConsent',
             parley_dot_consent_dot_v1_dot_consent__pb2.ResumeConsentRequest.SerializeToString,
             parley_dot_consent_dot_v1_dot_consent__pb2.ResumeConsentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ObjectToMarketing(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.consent.v1.ConsentService/ObjectToMarketing',
+            parley_dot_consent_dot_v1_dot_consent__pb2.ObjectToMarketingRequest.SerializeToString,
+            parley_dot_consent_dot_v1_dot_consent__pb2.ObjectToMarketingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LiftObjection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.consent.v1.ConsentService/LiftObjection',
+            parley_dot_consent_dot_v1_dot_consent__pb2.LiftObjectionRequest.SerializeToString,
+            parley_dot_consent_dot_v1_dot_consent__pb2.LiftObjectionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -72,6 +72,17 @@ class ConsentServiceStub:
 
     Idempotent by `request_id`. Callers: the customer. Reasons: `CONSENT_NOT_FOUND`, `INVALID_CONSENT_STATUS`.
     """
+    ObjectToMarketing: _aio.UnaryUnaryMultiCallable[_consent_pb2.ObjectToMarketingRequest, _consent_pb2.ObjectToMarketingResponse]
+    """Objects to all marketing: ends every consent, and stands above all rules until it is lifted. The answer names what was
+    ended, with every settlement made before. No release commits after this answers.
+
+    Idempotent: objecting twice keeps the first time. Callers: the customer.
+    """
+    LiftObjection: _aio.UnaryUnaryMultiCallable[_consent_pb2.LiftObjectionRequest, _consent_pb2.LiftObjectionResponse]
+    """Lifts an objection: rules count again. Consents that it ended stay ended.
+
+    Idempotent. Callers: the customer.
+    """
     Decide: _aio.UnaryUnaryMultiCallable[_consent_pb2.DecideRequest, _consent_pb2.DecideResponse]
     """Decides, for each customer, whether the request's terms meet theirs: permits, offers in inboxes, or nothing.
 
@@ -221,6 +232,29 @@ class ConsentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Ends a pause.
 
         Idempotent by `request_id`. Callers: the customer. Reasons: `CONSENT_NOT_FOUND`, `INVALID_CONSENT_STATUS`.
+        """
+
+    @_abc_1.abstractmethod
+    def ObjectToMarketing(
+        self,
+        request: _consent_pb2.ObjectToMarketingRequest,
+        context: _aio.ServicerContext[_consent_pb2.ObjectToMarketingRequest, _abc.Awaitable[_consent_pb2.ObjectToMarketingResponse]],
+    ) -> _abc.Awaitable[_consent_pb2.ObjectToMarketingResponse]:
+        """Objects to all marketing: ends every consent, and stands above all rules until it is lifted. The answer names what was
+        ended, with every settlement made before. No release commits after this answers.
+
+        Idempotent: objecting twice keeps the first time. Callers: the customer.
+        """
+
+    @_abc_1.abstractmethod
+    def LiftObjection(
+        self,
+        request: _consent_pb2.LiftObjectionRequest,
+        context: _aio.ServicerContext[_consent_pb2.LiftObjectionRequest, _abc.Awaitable[_consent_pb2.LiftObjectionResponse]],
+    ) -> _abc.Awaitable[_consent_pb2.LiftObjectionResponse]:
+        """Lifts an objection: rules count again. Consents that it ended stay ended.
+
+        Idempotent. Callers: the customer.
         """
 
     @_abc_1.abstractmethod

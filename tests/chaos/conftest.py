@@ -1,0 +1,25 @@
+"""One running Parley for the tests that break parts of it, and customers to break them over."""
+
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from tests.support.chaos import population
+from tests.support.servers import scratch_directory
+from tests.support.world import Customer, World, living_world
+
+PEOPLE = 125
+
+
+@pytest.fixture(scope="session")
+async def world() -> AsyncIterator[World]:
+    """A node that lives as long as the run."""
+    with scratch_directory() as root:
+        async with living_world(root / "home") as living:
+            yield living
+
+
+@pytest.fixture(scope="session")
+async def people(world: World) -> Sequence[Customer]:
+    """Customers who allow everyone to have their city and age."""
+    return await population(world, [{"profile.city": "Lisbon", "profile.age": "34"}] * PEOPLE, "profile.age")

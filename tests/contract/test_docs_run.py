@@ -1,0 +1,137 @@
+"""README.md, followed to the letter: the backend that it shows, and the story that it tells to type."""
+
+import asyncio
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from parley_crypto.keyfiles import ensure_key
+from parley_crypto.signing import Sealer, Signer
+from parley_node import people
+from parley_node.home import Home, NotRunning, Running
+from tests.support.documents import ROOT, blocks
+from tests.support.servers import scratch_directory
+from tests.support.waiting import until
+from tests.support.world import World, living_world
+
+README = ROOT / "README.md"
+_PARLEY = (sys.executable, "-m", "parley_node.cli")
+
+
+async def test_backend_of_the_readme_gets_what_a_customer_accepts() -> None:
+    (backend,) = blocks(README, "python")
+    with scratch_directory() as root:
+        async with living_world(root / "home") as world:
+            environment = await _marketer(world, root / "shop")
+            customer = await world.customer()
+            await customer.put(profile_age="34", profile_city="Lisbon")
+            await customer.discoverable("profile_age")
+            running = asyncio.create_task(_run((sys.executable, "-W", "error", "-c", backend.text), environment, root))
+            await customer.accept(await customer.offer())
+            assert "{'profile.city': 'Lisbon'}" in await running
+
+
+async def test_story_of_the_readme_can_be_lived_by_typing_it() -> None:
+    (up, *typed) = [
+        line for block in blocks(README, "console", under="Live the story by hand") for line in block.commands
+    ]
+    with scratch_directory() as home:
+        environment = {"HOME": str(home)}
+        said: dict[str, list[str]] = {}
+        async with _up(shlex.split(up), home, environment):
+            *story, last = typed
+            for line in story:
+                words = [await _meant(word, environment, home) for word in shlex.split(line)[1:]]
+                said.setdefault(line, []).append(await _run((*_PARLEY, *words), environment, home))
+        said[last] = [await _run((*_PARLEY, *shlex.split(last)[1:]), environment, home)]
+    asked_again = [texts for line, texts in said.items() if "ask-known" in line]
+    assert [("Lisbon" in first, "Nothing was released" in second) for first, second in asked_again] == [(True, True)]
+    assert "Lisbon" in said["parley marketer deliveries"][0]
+    assert "proven" in said[last][0]
+
+
+async def _marketer(world: World, folder: Path) -> Mapping[str, str]:
+    """Register a marketer, with keys in files as the SDK reads them; the variables that it reads."""
+    folder.mkdir()
+    signing, sealing = folder / "signing.key", folder / "sealing.key"
+    ensure_key(signing)
+    ensure_key(sealing)
+    address = world.node.running.address
+    async with people.staff(address, world.home, "operator") as operator:
+        marketer = await people.register_marketer(
+            operator,
+            name="Trail & Summit",
+            entity="Trail & Summit Ltd",
+            contact="privacy@trail-and-summit.example",
+            level=2,
+            signing_key=Signer.load(signing).public_key,
+            sealing_key=Sealer.load(sealing).public_key,
+        )
+    return {
+        "PARLEY_ADDRESS": address,
+        "PARLEY_MARKETER": marketer.name,
+        "PARLEY_SIGNING_KEY_FILE": str(signing),
+        "PARLEY_SEALING_KEY_FILE": str(sealing),
+        "PARLEY_TRUST_FILE": str(world.home.trust),
+        "PARLEY_POLICY_FILE": str(world.home.policy),
+    }
+
+
+@asynccontextmanager
+async def _up(words: Sequence[str], home: Path, environment: Mapping[str, str]) -> AsyncIterator[None]:
+    """The first terminal, on free ports; stopped as Ctrl-C does."""
+    command = (*_PARLEY, *words[1:], "--port", "0", "--http-port", "0")
+    process = await asyncio.create_subprocess_exec(
+        *command, env={**os.environ, **environment}, cwd=home, stdout=asyncio.subprocess.DEVNULL
+    )
+
+    async def answers() -> Running | None:
+        assert process.returncode is None, "parley up has ended"
+        try:
+            return Home(home / ".parley").running()
+        except NotRunning:
+            return None
+
+    try:
+        await until(answers, 60)
+        yield
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGINT)
+        assert await process.wait() == 0
+
+
+async def _meant(word: str, environment: Mapping[str, str], home: Path) -> str:
+    """What a reader types for a placeholder: the one name that a listing shows."""
+    listings = {"OFFER": ("inbox", "name"), "CONSENT": ("consents", "name"), "PSEUDONYM": ("consent", "pseudonym")}
+    if word not in listings:
+        return word
+    command, key = listings[word]
+    which = [await _meant("CONSENT", environment, home)] if command == "consent" else []
+    found: list[dict[str, str]] = []
+
+    async def listed() -> bool:
+        text = await _run((*_PARLEY, "customer", command, *which, "--json"), environment, home)
+        answer = json.loads(text)
+        found[:] = answer if isinstance(answer, list) else [answer]
+        return bool(found)
+
+    await until(listed, 30)
+    return found[0][key]
+
+
+async def _run(command: Sequence[str], environment: Mapping[str, str], folder: Path) -> str:
+    """Run to the end; what was printed. Fails with what was said if it was refused."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *command, env={**os.environ, **environment}, cwd=folder, stdout=pipe, stderr=pipe
+    )
+    async with asyncio.timeout(60):
+        out, errors = await process.communicate()
+    assert process.returncode == 0, (command, errors.decode(), out.decode())
+    return out.decode()
