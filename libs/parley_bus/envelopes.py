@@ -15,21 +15,13 @@ from parley_kit.clock import Clock
 from parley_kit.ids import uuid7
 
 
-def envelope(
-    payload: Message,
-    at: datetime,
-    *,
-    refs: Mapping[str, bytes] | None = None,
-    causation: str = "",
-) -> OutboxEvent:
-    """Put an event message into an envelope, ready for the outbox. ``refs`` maps a reader to its sealed subject ref."""
+def envelope(payload: Message, at: datetime) -> OutboxEvent:
+    """Put an event message into an envelope, ready for the outbox."""
     event_id = uuid7()
     message = envelopepb.EventEnvelope(
         event_id=str(event_id),
         type=payload.DESCRIPTOR.full_name,
-        causation_id=causation,
         payload=payload.SerializeToString(),
-        subject_refs=[envelopepb.SealedRef(reader=reader, sealed=sealed) for reader, sealed in (refs or {}).items()],
     )
     message.occurred_at.FromDatetime(at)
     return OutboxEvent(event_id, message.type, message.SerializeToString())
@@ -42,13 +34,13 @@ class Notary:
     audit_key: bytes
     clock: Clock
 
-    def note(self, kind: str, detail: Mapping[str, Any]) -> tuple[receiptpb.AuditNote, Opening]:
+    def note(self, kind: str, detail: Mapping[str, Any], audit_ref: bytes = b"") -> tuple[receiptpb.AuditNote, Opening]:
         """
-        Note something of a kind (``source:subject:action``), now.
+        Note something of a kind (``source:subject:action``), now; about the customer of ``audit_ref``, if any.
 
         The detail names marketers, pseudonyms, consents and attributes; never a value.
         """
         at = self.clock.now().isoformat(timespec="microseconds").replace("+00:00", "Z")
         opening = commit({"kind": kind, "time": at, **detail})
-        sealed = seal_opening(self.audit_key, opening)
+        sealed = seal_opening(self.audit_key, opening, audit_ref)
         return receiptpb.AuditNote(commitment=opening.commitment, sealed_opening=sealed), opening

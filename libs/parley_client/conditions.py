@@ -11,7 +11,7 @@ from datetime import date, datetime
 from typing import NoReturn
 
 from parley.common.v1 import terms_pb2 as termspb
-from parley_terms.terms import AllOf, AnyOf, Criteria, Field, Form, Not, OneOf, Range, Test
+from parley_terms.terms import AllOf, AnyOf, Criteria, Criterion, Field, Form, Not, OneOf, Range
 from parley_terms.wire import question_to
 
 Value = str | int | bool | date
@@ -51,7 +51,7 @@ class Question(Condition):
     """One question about one attribute: yes or no. It may be asked for, and it is the key of its answer in a release."""
 
     __slots__ = ()
-    criteria: Test
+    criteria: Criterion
 
     @property
     def field(self) -> Field:
@@ -78,21 +78,21 @@ class Attribute:
         """Ask whether it is one of these values. Raises ValueError for none."""
         if not values:
             raise ValueError("a question names one value or more")
-        return Question(Test(self.name, OneOf(tuple(sorted({text_of(value) for value in values})))))
+        return Question(Criterion(self.name, OneOf(tuple(sorted({text_of(value) for value in values})))))
 
     def between(self, least: Value, most: Value) -> Question:
         """Ask whether it lies within these bounds, both inclusive. Raises ValueError where the least is above the most."""
         if isinstance(least, int | date) and type(least) is type(most) and least > most:  # type: ignore[operator]
             raise ValueError("the least value is not above the greatest")
-        return Question(Test(self.name, Range(text_of(least), text_of(most))))
+        return Question(Criterion(self.name, Range(text_of(least), text_of(most))))
 
     def at_least(self, least: Value) -> Question:
         """Ask whether it is this, or more."""
-        return Question(Test(self.name, Range(min=text_of(least))))
+        return Question(Criterion(self.name, Range(min=text_of(least))))
 
     def at_most(self, most: Value) -> Question:
         """Ask whether it is this, or less."""
-        return Question(Test(self.name, Range(max=text_of(most))))
+        return Question(Criterion(self.name, Range(max=text_of(most))))
 
 
 def attribute(name: str) -> Attribute:
@@ -129,7 +129,7 @@ def field_of(asked: "str | Attribute | Question") -> Field:
 def criteria_to(criteria: Criteria) -> termspb.Criteria:
     """Write criteria to the wire."""
     match criteria:
-        case Test(name, question):
+        case Criterion(name, question):
             return termspb.Criteria(test=termspb.Criterion(attribute=name, question=question_to(question)))
         case AllOf(parts):
             return termspb.Criteria(all_of=_list(parts))

@@ -19,7 +19,7 @@ from parley_crypto.jws import StatementInvalid, verify_statement
 from parley_crypto.release import open_release
 from parley_crypto.signing import Sealer, SealInvalid
 from parley_crypto.trust import Trust
-from parley_terms.terms import OneOf, Range, Test
+from parley_terms.terms import Criterion, OneOf, Range
 
 
 class Kind(StrEnum):
@@ -210,4 +210,4 @@ def _release(message: brokerpb.ReleaseDelivery, claims: Mapping[str, Any], conse
 def _question(claims: Mapping[str, Any]) -> Question:
     asked = claims["question"]
     test = OneOf(tuple(asked["one_of"])) if "one_of" in asked else Range(asked.get("min"), asked.get("max"))
-    return Question(Test(claims["attribute"], test))
+    return Question(Criterion(claims["attribute"], test))

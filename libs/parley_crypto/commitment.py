@@ -10,9 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nacl.bindings import sodium_pad, sodium_unpad
+from nacl.exceptions import CryptoError
+
 from parley_crypto.jws import canonical
 from parley_crypto.pae import pae, unpae
-from parley_crypto.signing import Sealer, seal
+from parley_crypto.signing import Sealer, SealInvalid, seal
+
+_BUCKET = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +38,20 @@ def commit(detail: Mapping[str, Any]) -> Opening:
     return Opening(secrets.token_bytes(32), canonical(detail))
 
 
-def seal_opening(audit_key: bytes, opening: Opening) -> bytes:
-    """Seal an opening to audit."""
-    return seal(audit_key, pae(opening.salt, opening.detail))
+def seal_opening(audit_key: bytes, opening: Opening, audit_ref: bytes = b"") -> bytes:
+    """
+    Seal an opening to audit, with the reference to the customer it is about, if any.
+
+    The reference goes inside: in clear it would stand, byte for byte, on every event of one token, and whoever reads the
+    stream could join a customer's pseudonyms by it. Lengths show only in steps of 512 bytes.
+    """
+    return seal(audit_key, sodium_pad(pae(opening.salt, opening.detail, audit_ref), _BUCKET))
 
 
-def unseal_opening(sealer: Sealer, sealed: bytes) -> Opening:
-    """Open it again as audit. Raises SealInvalid, ValueError."""
-    salt, detail = unpae(sealer.open(sealed))
-    return Opening(salt, detail)
+def unseal_opening(sealer: Sealer, sealed: bytes) -> tuple[Opening, bytes]:
+    """Open it again as audit: the opening, and the reference. Raises SealInvalid, ValueError."""
+    try:
+        salt, detail, audit_ref = unpae(sodium_unpad(sealer.open(sealed), _BUCKET))
+    except CryptoError as error:
+        raise SealInvalid("not padded as an opening is") from error
+    return Opening(salt, detail), audit_ref

@@ -29,11 +29,14 @@ def read_keys(path: Path) -> dict[int, bytes]:
         raise KeyFileUnusable(f"{path}: others may read it; chmod 600 {path}")
     try:
         pairs = [line.split(" ") for line in text.splitlines()]
-        keys = {int(version): base64.b64decode(key, validate=True) for version, key in pairs}
+        numbered = [(int(version), base64.b64decode(key, validate=True)) for version, key in pairs]
     except (ValueError, binascii.Error) as error:
         raise KeyFileUnusable(f"{path}: not a key file (lines of VERSION BASE64)") from error
-    if not keys or any(len(key) != 32 for key in keys.values()):
-        raise KeyFileUnusable(f"{path}: keys are 32 bytes, and there is at least one")
+    if not numbered or not all(0 <= version < 2**32 and len(key) == 32 for version, key in numbered):
+        raise KeyFileUnusable(f"{path}: versions are 32 bits, keys are 32 bytes, and there is at least one")
+    keys = dict(numbered)
+    if len(keys) < len(numbered):  # one of the two would be lost, and what it encrypted with it
+        raise KeyFileUnusable(f"{path}: each version is there once")
     return keys
 
 

@@ -97,7 +97,10 @@ def read_token(claims: Mapping[str, Any], audience: str, now: datetime) -> Token
     check_current(claims, now)
     if claims.get("iss") != ISSUER or claims.get("aud") != f"parley.{audience}":
         raise StatementInvalid("it is for another service")
-    return Token(str(claims["kind"]), str(claims["sub"]), base64.b64decode(claims["aref"]))
+    try:
+        return Token(str(claims["kind"]), str(claims["sub"]), base64.b64decode(claims["aref"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise StatementInvalid("a claim is missing, or is none") from error
 
 
 def issue_card(signer: Signer, card: Card, now: datetime) -> str:
@@ -123,14 +126,17 @@ def verify_card(statement: str, keys: Keys, now: datetime) -> Card:
 
 
 def _card(claims: Mapping[str, Any]) -> Card:
-    return Card(
-        marketer=claims["sub"],
-        display_name=claims["name"],
-        legal_entity=claims["entity"],
-        level=claims["level"],
-        contact=claims["contact"],
-        sealing_key=base64.b64decode(claims["seal"]),
-    )
+    try:
+        return Card(
+            marketer=claims["sub"],
+            display_name=claims["name"],
+            legal_entity=claims["entity"],
+            level=claims["level"],
+            contact=claims["contact"],
+            sealing_key=base64.b64decode(claims["seal"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise StatementInvalid("a claim is missing, or is none") from error
 
 
 def _span(now: datetime, life: timedelta) -> dict[str, int]:

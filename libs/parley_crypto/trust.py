@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from parley_crypto.jws import Keys
-from parley_crypto.signing import key_id
+from parley_crypto.signing import check_sealing_key, check_signing_key, key_id
 
 
 class TrustUnusable(ValueError):
@@ -32,7 +32,7 @@ class Trust:
         """Read a trust file. Raises TrustUnusable."""
         try:
             return cls.parse(path.read_text("utf-8"))
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise TrustUnusable(f"{path}: can't be read; `parley up` writes one") from error
 
     @classmethod
@@ -44,9 +44,13 @@ class Trust:
             for jwk in json.loads(text)["keys"]:
                 public = base64.urlsafe_b64decode(jwk["x"] + "=")
                 if jwk["crv"] == "Ed25519":
+                    check_signing_key(public)
                     signing.setdefault(jwk["parley_zone"], {})[key_id(public)] = public
-                else:
+                elif jwk["crv"] == "X25519":
+                    check_sealing_key(public)
                     sealing[jwk["parley_zone"]] = public
+                else:
+                    raise TrustUnusable("keys are Ed25519 or X25519")
         except (ValueError, KeyError, TypeError, binascii.Error) as error:
             raise TrustUnusable("not a key set with zones") from error
         return cls(signing, sealing)

@@ -195,6 +195,8 @@ def _check_message(value: Message, depth: int, found: list[Violation]) -> None:
 def _check_text(most: int, pattern: re.Pattern[str] | None, value: str, _depth: int, found: list[Violation]) -> None:
     if len(value) > most:
         found.append(Violation("", f"is longer than {most} characters"))
+    elif "\0" in value:  # no database keeps it
+        found.append(Violation("", "holds a NUL character"))
     elif pattern and not pattern.fullmatch(value):
         found.append(Violation("", f"does not match {pattern.pattern}"))
 

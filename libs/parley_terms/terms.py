@@ -110,7 +110,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class Criterion:
     """A question about an attribute."""
 
     attribute: str
@@ -138,16 +138,16 @@ class Not:
     criteria: "Criteria"
 
 
-Criteria = Test | AllOf | AnyOf | Not
+Criteria = Criterion | AllOf | AnyOf | Not
 
 
-def tests_of(criteria: Criteria) -> Iterator[Test]:
+def each_criterion(criteria: Criteria) -> Iterator[Criterion]:
     """Every question in the criteria: each is content that a consent must cover."""
     match criteria:
-        case Test():
+        case Criterion():
             yield criteria
         case AllOf(inner) | AnyOf(inner):
             for part in inner:
-                yield from tests_of(part)
+                yield from each_criterion(part)
         case Not(part):
-            yield from tests_of(part)
+            yield from each_criterion(part)

@@ -13,6 +13,7 @@ from parley_terms.terms import (
     AnyOf,
     Channel,
     Criteria,
+    Criterion,
     Field,
     Form,
     Level,
@@ -21,7 +22,6 @@ from parley_terms.terms import (
     Question,
     Range,
     Terms,
-    Test,
     Use,
     Validity,
 )
@@ -119,7 +119,7 @@ def criteria_from(message: termspb.Criteria) -> Criteria:
     """Read criteria. Raises ValueError where a condition is empty."""
     match message.WhichOneof("node"):
         case "test":
-            return Test(message.test.attribute, question_from(message.test.question))
+            return Criterion(message.test.attribute, question_from(message.test.question))
         case "all_of":
             return AllOf(tuple(criteria_from(part) for part in message.all_of.criteria))
         case "any_of":

@@ -53,8 +53,8 @@ class NoteReader:
     def read(self, envelope: envelopepb.EventEnvelope) -> Noted:
         """Read an event as it will be logged. Raises NoteRefused."""
         note = _note(envelope.payload)
-        opening, occurred_at = self._opening(note.sealed_opening), envelope.occurred_at.ToDatetime(UTC)
-        noted = Noted(self._subject(envelope), occurred_at, opening, release=envelope.type == _RELEASE)
+        (opening, ref), occurred_at = self._opening(note.sealed_opening), envelope.occurred_at.ToDatetime(UTC)
+        noted = Noted(self._subject(ref), occurred_at, opening, release=envelope.type == _RELEASE)
         if noted.commitment != note.commitment:
             raise NoteRefused
         return noted
@@ -63,21 +63,20 @@ class NoteReader:
         """Read several, in order. Raises NoteRefused."""
         return [self.read(envelope) for envelope in envelopes]
 
-    def _opening(self, sealed: bytes) -> Opening:
+    def _opening(self, sealed: bytes) -> tuple[Opening, bytes]:
         try:
-            opening = unseal_opening(self.sealer, sealed)
+            opening, ref = unseal_opening(self.sealer, sealed)
         except ValueError as error:
             raise NoteRefused from error
         if len(opening.salt) != SALT_SIZE or not _is_object(opening.detail):
             raise NoteRefused
-        return opening
+        return opening, ref
 
-    def _subject(self, envelope: envelopepb.EventEnvelope) -> str:
-        refs = [ref.sealed for ref in envelope.subject_refs if ref.reader == "audit"]
-        if not refs:
+    def _subject(self, ref: bytes) -> str:
+        if not ref:
             return SYSTEM
         try:
-            return open_ref(self.refs, "audit", refs[0]).subject
+            return open_ref(self.refs, "audit", ref).subject
         except RefInvalid as error:
             raise NoteRefused from error
 

@@ -9,15 +9,7 @@ from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.common.v1 import terms_pb2 as termspb
 from parley_broker.clients import Peers
 from parley_broker.domain.requests import Objection, Wrong, objections, with_questions
-from parley_broker.faults import (
-    AttributeUnknown,
-    ConsentPurposeRefused,
-    DateRangeRefused,
-    DeliveryNotFound,
-    ExchangeNotFound,
-    QuestionInvalid,
-    VerificationRequired,
-)
+from parley_broker.faults import DeliveryNotFound, ExchangeNotFound, VerificationRequired
 from parley_broker.store import LEASE, Acknowledged, ExchangeRecord, Store
 from parley_bus.envelopes import Notary, envelope
 from parley_db.database import Tx
@@ -25,16 +17,17 @@ from parley_db.outbox import OutboxEvent, append
 from parley_kit.clock import Clock
 from parley_kit.faults import Fault, InvalidRequest, NotSupportedYet, Violation
 from parley_kit.ids import new_id
+from parley_terms.faults import AttributeUnknown, InvalidConsentPurpose, InvalidDateRange, InvalidValue
 from parley_terms.terms import Criteria, Level
 from parley_terms.wire import criteria_from, field_to, terms_from
 
 _FAULTS: dict[Wrong, type[Fault]] = {
     Wrong.UNSUPPORTED: NotSupportedYet,
     Wrong.MALFORMED: InvalidRequest,
-    Wrong.PURPOSE: ConsentPurposeRefused,
-    Wrong.DATES: DateRangeRefused,
+    Wrong.PURPOSE: InvalidConsentPurpose,
+    Wrong.DATES: InvalidDateRange,
     Wrong.ATTRIBUTE: AttributeUnknown,
-    Wrong.QUESTION: QuestionInvalid,
+    Wrong.QUESTION: InvalidValue,
     Wrong.LEVEL: VerificationRequired,
 }
 
@@ -107,9 +100,9 @@ class Exchanges:
             "pseudonym": one.pseudonym,
             "exchange": f"{marketer}/exchanges/{one.exchange_id}",
         }
-        note, _ = self.notary.note("broker:release:acknowledged", detail)
+        note, _ = self.notary.note("broker:release:acknowledged", detail, one.audit_ref or b"")
         event = eventspb.DeliveryAcknowledged(note=note)
-        return envelope(event, self.clock.now(), refs={"audit": one.audit_ref or b""})
+        return envelope(event, self.clock.now())
 
 
 def _criteria(request: brokerpb.CreateExchangeRequest) -> Criteria | None:

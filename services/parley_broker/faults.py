@@ -25,27 +25,3 @@ class VerificationRequired(Fault):
     """Your verification level is too low for this purpose or attribute: ask the operator to be verified."""
 
     code, reason = Code.PERMISSION_DENIED, "VERIFICATION_REQUIRED"
-
-
-class ConsentPurposeRefused(Fault):
-    """A purpose is missing or not in the vocabulary: use the DPV purposes that docs/terms.md lists."""
-
-    code, reason = Code.INVALID_ARGUMENT, "INVALID_CONSENT_PURPOSE"
-
-
-class DateRangeRefused(Fault):
-    """The dates don't fit: the decision deadline lies ahead, not behind the end, and the end within the purpose's cap."""
-
-    code, reason = Code.INVALID_ARGUMENT, "INVALID_DATE_RANGE"
-
-
-class AttributeUnknown(Fault):
-    """An attribute is not in the catalogue: see ListAttributes."""
-
-    code, reason = Code.INVALID_ARGUMENT, "ATTRIBUTE_UNKNOWN"
-
-
-class QuestionInvalid(Fault):
-    """A question does not fit its attribute: values are in canonical text, sorted, without repeats; see ListAttributes."""
-
-    code, reason = Code.INVALID_ARGUMENT, "VALUE_INVALID"

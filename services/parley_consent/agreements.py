@@ -37,9 +37,9 @@ class Scribe:
         }
         return sign_statement("notice", claims, self.signer)
 
-    def note(self, kind: str, about: "About", **more: Any) -> tuple[receiptpb.AuditNote, Opening]:
-        """Note something that happened to an offer, a consent or a release."""
-        return self.notary.note(kind, {**about.claims(), **more})
+    def note(self, kind: str, about: "About", audit_ref: bytes, **more: Any) -> tuple[receiptpb.AuditNote, Opening]:
+        """Note something that happened to an offer, a consent or a release of a customer."""
+        return self.notary.note(kind, {**about.claims(), **more}, audit_ref)
 
 
 @dataclass(frozen=True, slots=True)

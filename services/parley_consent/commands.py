@@ -58,15 +58,15 @@ class Acts:
         await self._rule_event(tx, who, "consent:rule:ended", rule_id, "")
 
     async def _rule_event(self, tx: Tx, who: Customer, kind: str, rule_id: str, effect: str) -> None:
-        note, _ = self.scribe.notary.note(kind, {"rule": f"rules/{rule_id}", "effect": effect.lower()})
-        await append(tx, [envelope(eventspb.RuleChanged(note=note), self.clock.now(), refs={"audit": who.audit_ref})])
+        note, _ = self.scribe.notary.note(kind, {"rule": f"rules/{rule_id}", "effect": effect.lower()}, who.audit_ref)
+        await append(tx, [envelope(eventspb.RuleChanged(note=note), self.clock.now())])
 
     async def accept(self, tx: Tx, who: Customer, offer_id: str) -> tuple[ConsentRecord, Opening]:
         """Make an offer a consent. Raises OfferNotFound, InvalidConsentStatus."""
         now = self.clock.now()
         offer = await self._offer(tx, who, offer_id, State.ACTIVE)
         terms = _agreed(terms_from(termspb.Terms.FromString(offer.terms)), now)
-        note, opening = self.scribe.note("consent:offer:accepted", _about(offer, terms))
+        note, opening = self.scribe.note("consent:offer:accepted", _about(offer, terms), who.audit_ref)
         birth = Birth(f"consents/{offer_id}", offer.exchange, "", now)
         consent = replace(
             offer,
@@ -78,7 +78,7 @@ class Acts:
         )
         await self.store.agree(tx, who.customer, consent, now)
         event = eventspb.ConsentGiven(note=note, exchange=offer.exchange, pseudonym=offer.pseudonym)
-        await append(tx, [envelope(event, now, refs={"audit": who.audit_ref})])
+        await append(tx, [envelope(event, now)])
         return consent, opening
 
     async def answer(self, tx: Tx, who: Customer, offer_id: str, answer: State) -> None:
@@ -86,8 +86,8 @@ class Acts:
         offer = await self._offer(tx, who, offer_id, answer)
         await self.store.move(tx, who.customer, offer_id, answer)
         kind = "consent:offer:refused" if answer is State.REJECTED else "consent:offer:deferred"
-        note, _ = self.scribe.note(kind, _about(offer))
-        event = envelope(eventspb.OfferAnswered(note=note), self.clock.now(), refs={"audit": who.audit_ref})
+        note, _ = self.scribe.note(kind, _about(offer), who.audit_ref)
+        event = envelope(eventspb.OfferAnswered(note=note), self.clock.now())
         await append(tx, [event])
 
     async def withdraw(self, tx: Tx, who: Customer, consent_id: str) -> tuple[ConsentRecord, Opening | None]:
@@ -108,6 +108,8 @@ class Acts:
     async def _end(self, tx: Tx, who: Customer, consent: ConsentRecord, now: datetime) -> tuple[ConsentRecord, Opening]:
         await self.store.revoke(tx, who.customer, consent.consent_id, now, "customer")
         opening = await self._changed(tx, who, consent, "consent:consent:withdrawn")
+        for overtaken in ("ConsentPaused", "ConsentResumed"):
+            await self.store.cancel_notice(tx, who.customer, consent.consent_id, overtaken)
         await self._tell(tx, who, consent, "ConsentRevoked")
         return replace(consent, state=State.REVOKED, revoked_at=now, revoked_by="customer"), opening
 
@@ -131,8 +133,8 @@ class Acts:
             await self._objection_event(tx, who, "consent:objection:lifted")
 
     async def _objection_event(self, tx: Tx, who: Customer, kind: str) -> None:
-        note, _ = self.scribe.notary.note(kind, {})
-        event = envelope(eventspb.ObjectionChanged(note=note), self.clock.now(), refs={"audit": who.audit_ref})
+        note, _ = self.scribe.notary.note(kind, {}, who.audit_ref)
+        event = envelope(eventspb.ObjectionChanged(note=note), self.clock.now())
         await append(tx, [event])
 
     async def pause(self, tx: Tx, who: Customer, consent_id: str) -> ConsentRecord:
@@ -179,8 +181,8 @@ class Acts:
 
     async def _changed(self, tx: Tx, who: Customer, consent: ConsentRecord, kind: str) -> Opening:
         """One event at once, for audit and the customer alone; the marketer's notice comes apart."""
-        note, opening = self.scribe.note(kind, _about(consent))
-        event = envelope(eventspb.ConsentChanged(note=note), self.clock.now(), refs={"audit": who.audit_ref})
+        note, opening = self.scribe.note(kind, _about(consent), who.audit_ref)
+        event = envelope(eventspb.ConsentChanged(note=note), self.clock.now())
         await append(tx, [event])
         return opening
 

@@ -76,7 +76,9 @@ class Notices:
     def _event(self, due: DueNotice) -> OutboxEvent:
         now = self.clock.now()
         detail = {"consent": f"consents/{due.consent_id}", "marketer": due.marketer, "pseudonym": due.pseudonym}
-        note, opening = self.scribe.notary.note("consent:notice:written", {**detail, "notice": due.notice})
+        note, opening = self.scribe.notary.note(
+            "consent:notice:written", {**detail, "notice": due.notice}, due.audit_ref
+        )
         event = eventspb.ConsentNotified(
             note=note,
             marketer=due.marketer,
@@ -87,4 +89,4 @@ class Notices:
             notice_time=timestamp(now),
             opening=receiptpb.Opening(salt=opening.salt, detail=opening.detail),
         )
-        return envelope(event, now, refs={"audit": due.audit_ref})
+        return envelope(event, now)

@@ -25,15 +25,3 @@ class InvalidConsentStatus(Fault):
     """The consent or offer is past this: it was answered, has lapsed, or has ended. Read it again."""
 
     code, reason = Code.FAILED_PRECONDITION, "INVALID_CONSENT_STATUS"
-
-
-class InvalidConsentPurpose(Fault):
-    """A purpose is not in the vocabulary: use the DPV purposes that docs/terms.md lists."""
-
-    code, reason = Code.INVALID_ARGUMENT, "INVALID_CONSENT_PURPOSE"
-
-
-class InvalidDateRange(Fault):
-    """The dates don't fit together: a span ends after it starts, and a rule has no decision deadline."""
-
-    code, reason = Code.INVALID_ARGUMENT, "INVALID_DATE_RANGE"

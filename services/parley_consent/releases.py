@@ -110,8 +110,8 @@ class Releases:
             for offer in offers:
                 if offer.offer_id in made:
                     about = About(offer.offer_id, marketer, offer.pseudonym, request.exchange, terms)
-                    note, _ = self.scribe.note("consent:offer:made", about)
-                    events.append(envelope(eventspb.OfferMade(note=note), now, refs={"audit": offer.audit_ref}))
+                    note, _ = self.scribe.note("consent:offer:made", about, offer.audit_ref)
+                    events.append(envelope(eventspb.OfferMade(note=note), now))
             await append(tx, events)
 
     def _response(
@@ -239,12 +239,11 @@ class Releases:
         )
         consent_id = permit.consent.removeprefix("consents/")
         about = About(consent_id, marketer, permit.pseudonym, permit.exchange, terms)
-        note, opening = self.scribe.note("consent:release:settled", about, release=permit.release_id)
-        refs = {"audit": permit.audit_ref}
-        released = envelope(eventspb.ReleaseSettled(note=note), now, refs=refs)
+        note, opening = self.scribe.note("consent:release:settled", about, permit.audit_ref, release=permit.release_id)
+        released = envelope(eventspb.ReleaseSettled(note=note), now)
         # Without the rule: the marketer is given what opens this, and a rule is the same to every marketer.
-        born_note, born = self.scribe.note("consent:consent:born", about) if rule_id else (None, None)
-        birth = envelope(eventspb.ConsentBorn(note=born_note), now, refs=refs)
+        born_note, born = self.scribe.note("consent:consent:born", about, permit.audit_ref) if rule_id else (None, None)
+        birth = envelope(eventspb.ConsentBorn(note=born_note), now)
         return SettleItem(
             customer=customer,
             release_id=permit.release_id,

@@ -9,10 +9,10 @@ from parley.consent.v1 import consent_pb2 as consentpb
 from parley_consent.domain.deciding import Effect, Scope
 from parley_consent.domain.records import ConsentRecord, Page, RuleRecord, SettlementRecord
 from parley_consent.domain.states import at
-from parley_consent.faults import InvalidConsentPurpose, InvalidDateRange
 from parley_crypto.commitment import Opening
 from parley_kit.faults import InvalidRequest, NotSupportedYet, Violation
 from parley_kit.ids import decode_id
+from parley_terms.faults import InvalidConsentPurpose, InvalidDateRange
 from parley_terms.purposes import PURPOSES
 from parley_terms.terms import Level, Terms
 from parley_terms.wire import terms_from, timestamp

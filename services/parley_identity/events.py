@@ -34,9 +34,9 @@ class Publishing:
         return self._marketer("identity:marketer:changed", marketer)
 
     def _account(self, kind: str, account: Account, *, imported: bool) -> OutboxEvent:
-        note, _ = self.notary.note(kind, {"imported": imported})
+        note, _ = self.notary.note(kind, {"imported": imported}, self.naming.for_audit(account))
         event = eventspb.AccountOpened(note=note)
-        return envelope(event, self.notary.clock.now(), refs={"audit": self.naming.for_audit(account)})
+        return envelope(event, self.notary.clock.now())
 
     def _marketer(self, kind: str, marketer: Marketer) -> OutboxEvent:
         detail = {

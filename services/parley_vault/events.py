@@ -19,5 +19,5 @@ class Customer:
 
 def items_changed(notary: Notary, who: Customer, action: str, items: Sequence[dict[str, Any]]) -> OutboxEvent:
     """Tell audit what was ``put``, ``deleted`` or made ``discoverable``: attributes and versions, never a value."""
-    note, _ = notary.note(f"vault:items:{action}", {"items": list(items)})
-    return envelope(eventspb.ItemsChanged(note=note), notary.clock.now(), refs={"audit": who.audit_ref})
+    note, _ = notary.note(f"vault:items:{action}", {"items": list(items)}, who.audit_ref)
+    return envelope(eventspb.ItemsChanged(note=note), notary.clock.now())

@@ -119,6 +119,20 @@ class Round:
             await until(self._nothing_to_do, seconds=60)
         await self.finish()
 
+    async def tidy(self) -> None:
+        """Take everything off the feed, so that only what comes now reaches it."""
+
+        async def told() -> bool:
+            waiting = await rows(self.world, "consent", "SELECT 1 FROM notices WHERE marketer = $1", self.marketer.name)
+            return not waiting and not await rows(self.world, "consent", "SELECT 1 FROM outbox LIMIT 1")
+
+        await until(told, seconds=60)
+        query = "SELECT delivery_id FROM deliveries WHERE marketer = $1"
+        if left := await rows(self.world, "broker", query, self.marketer.name):
+            names = [f"deliveries/{row['delivery_id']}" for row in left]
+            request = brokerpb.AcknowledgeDeliveriesRequest(names=names)
+            await self.marketer.call("broker", "AcknowledgeDeliveries", request)
+
     async def violations(self) -> set[str]:
         """Releases that committed, or reached the marketer, and that no withdrawal's answer named."""
         settled = await self.settled()
@@ -220,13 +234,15 @@ async def test_nothing_escapes_withdrawals_while_the_broker_is_held(
 
 async def _held_withdrawals(around: Round, point: str, *, in_answer: bool) -> None:
     everyone = [one.pseudonym for one in around.known]
-    async with around.racing(), held(point, HELD_S) as there:
+    await around.tidy()
+    async with around.racing(), held(point, HELD_S) as hold:
         if in_answer:
             asking = asyncio.gather(*(around.ask(name, in_answer=True) for name in everyone))
         else:
             asking = asyncio.gather(around.ask(*everyone))
-        await there.wait()
+        await hold.there.wait()
         await each(around.withdraw, around.known)
+        hold.go.set()
         await asking
 
 
@@ -272,14 +288,16 @@ async def test_held_withdrawals_find_a_broker_out_that_never_settles_again(
     everybody: Round, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     around = everybody.part(10)
+    await around.tidy()
     with monkeypatch.context() as broken:
         broken.setattr(Settling, "may_send", lambda _self, _key: True)
         broken.setattr(Settling, "spend", lambda _self, _key: True)
         everyone = [one.pseudonym for one in around.known]
-        async with around._following(), held("broker.before_send", HELD_S) as there:
+        async with around._following(), held("broker.before_send", HELD_S) as hold:
             await around.ask(*everyone)
-            await there.wait()
+            await hold.there.wait()
             await each(around.withdraw, around.known)
+            hold.go.set()
             await until(lambda: _received(around))
     await around.finish()
     assert around.received  # though every withdrawal was answered before

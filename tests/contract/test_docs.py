@@ -26,7 +26,7 @@ _RUN_ELSEWHERE = {ROOT / "README.md"}  # against a running Parley, in test_docs_
 
 
 def _named(path: Path) -> str:
-    return str(path.relative_to(ROOT)) if isinstance(path, Path) else ""
+    return str(path.relative_to(ROOT))
 
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=_named)

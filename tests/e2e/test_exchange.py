@@ -1,6 +1,5 @@
 """Can a customer and a marketer get through? The exchange, from the request to the withdrawal."""
 
-import asyncio
 import hashlib
 from datetime import timedelta
 
@@ -189,10 +188,17 @@ async def _refusal(marketer: Marketer, name: str) -> tuple[object, str | None, o
 
 
 async def _proof(world: World, commitment: bytes) -> auditpb.GetProofResponse:
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                return await world.stubs.audit.GetProof(auditpb.GetProofRequest(commitment=commitment))
-            except grpc.aio.AioRpcError as error:
-                assert grpc.StatusCode.NOT_FOUND == error.code()
-                await asyncio.sleep(0.05)
+    request = auditpb.GetProofRequest(commitment=commitment)
+
+    async def logged() -> bool:
+        try:
+            await world.stubs.audit.GetProof(request)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                raise
+            return False
+        return True
+
+    await until(logged)
+    proof: auditpb.GetProofResponse = await world.stubs.audit.GetProof(request)
+    return proof

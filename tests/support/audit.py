@@ -140,20 +140,20 @@ class Writer:
         one, other = self.tell(service), self.tell(service)
         payload, true = (_payload(service, each) for each in (one, other))
         payload.note.sealed_opening = true.note.sealed_opening
-        return _in_envelope(payload, {}, one.opening)
+        return _in_envelope(payload, one.opening)
 
     def _told(self, kind_of_event: Any, subject: str, kind: str, detail: Mapping[str, Any]) -> Told:
-        note, opening = Notary(self.audit_key, CLOCK).note(kind, detail)
-        refs = {"audit": seal_ref(self.refs, "audit", SubjectRef(subject))} if subject else {}
-        return _in_envelope(kind_of_event(note=note), refs, opening)
+        ref = seal_ref(self.refs, "audit", SubjectRef(subject)) if subject else b""
+        note, opening = Notary(self.audit_key, CLOCK).note(kind, detail, ref)
+        return _in_envelope(kind_of_event(note=note), opening)
 
 
 def _payload(service: str, told: Told) -> Any:
     return ORDINARY[service].FromString(EventEnvelope.FromString(told.envelope).payload)
 
 
-def _in_envelope(payload: Message, refs: Mapping[str, bytes], opening: Opening) -> Told:
-    event = envelope(payload, CLOCK.now(), refs=refs)
+def _in_envelope(payload: Message, opening: Opening) -> Told:
+    event = envelope(payload, CLOCK.now())
     return Told(event.event_id, event.envelope, opening)
 
 

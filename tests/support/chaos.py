@@ -7,6 +7,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,17 +70,28 @@ def frozen(path: Path) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
+@dataclass
+class Hold:
+    """What is held at a fault point: ``there`` is set once somebody is; all are let go some time after ``go`` is set."""
+
+    there: asyncio.Event = field(default_factory=asyncio.Event)
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 @asynccontextmanager
-async def held(point: str, seconds: float) -> AsyncIterator[asyncio.Event]:
-    """Hold whoever reaches a fault point for some seconds; answers what is set once somebody is there."""
-    there = asyncio.Event()
+async def held(point: str, seconds: float) -> AsyncIterator[Hold]:
+    """Hold whoever reaches a fault point until they are let go, and for some seconds at least."""
+    hold = Hold()
 
-    async def hold() -> None:
-        there.set()
-        await asyncio.sleep(seconds)
+    async def wait() -> None:
+        hold.there.set()
+        await asyncio.gather(asyncio.sleep(seconds), hold.go.wait())
 
-    with armed(point, hold):
-        yield there
+    with armed(point, wait):
+        try:
+            yield hold
+        finally:
+            hold.go.set()
 
 
 async def rows(world: World, service: str, query: str, *arguments: Any) -> list[Any]:

@@ -243,7 +243,7 @@ class World:
 
     def opening(self, note: receiptpb.AuditNote) -> Opening:
         """A note as audit opens it."""
-        return unseal_opening(Sealer.load(self.keys / "audit_key"), note.sealed_opening)
+        return unseal_opening(Sealer.load(self.keys / "audit_key"), note.sealed_opening)[0]
 
     async def hear(self, stream: str, seq: int, event: Message) -> None:
         """Put another service's event on its stream, as its relay would."""

@@ -241,8 +241,10 @@ class World:
         found = []
         for row in rows:
             envelope = EventEnvelope.FromString(row["envelope"])
-            opening = unseal_opening(self.keys.audit, ItemsChanged.FromString(envelope.payload).note.sealed_opening)
-            found.append((envelope.subject_refs[0].sealed, json.loads(opening.detail)))
+            opening, ref = unseal_opening(
+                self.keys.audit, ItemsChanged.FromString(envelope.payload).note.sealed_opening
+            )
+            found.append((ref, json.loads(opening.detail)))
         return found
 
 

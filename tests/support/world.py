@@ -111,12 +111,14 @@ class Customer(Caller):
     async def accept(self, offer: consentpb.Offer) -> consentpb.Consent:
         """Accept an offer."""
         request = consentpb.AcceptOfferRequest(name=offer.name, request_id=request_id())
-        return (await self.call("consent", "AcceptOffer", request)).consent
+        answer: consentpb.AcceptOfferResponse = await self.call("consent", "AcceptOffer", request)
+        return answer.consent
 
     async def withdraw(self, consent: str) -> consentpb.Consent:
         """Withdraw a consent."""
         request = consentpb.WithdrawConsentRequest(name=consent, request_id=request_id())
-        return (await self.call("consent", "WithdrawConsent", request)).consent
+        answer: consentpb.WithdrawConsentResponse = await self.call("consent", "WithdrawConsent", request)
+        return answer.consent
 
     async def rule(
         self, effect: int, terms: termspb.Terms | None = None, *, marketer: str = "", level: int = 0
@@ -130,7 +132,9 @@ class Customer(Caller):
         rule = consentpb.Rule(
             effect=consentpb.RuleEffect.ValueType(effect), scope=scope, terms=terms or termspb.Terms()
         )
-        return await self.call("consent", "CreateRule", consentpb.CreateRuleRequest(rule=rule, request_id=request_id()))
+        request = consentpb.CreateRuleRequest(rule=rule, request_id=request_id())
+        made: consentpb.Rule = await self.call("consent", "CreateRule", request)
+        return made
 
 
 @dataclass
@@ -141,7 +145,8 @@ class Marketer(Caller):
 
     async def ask(self, request: brokerpb.CreateExchangeRequest) -> brokerpb.CreateExchangeResponse:
         """Make an exchange."""
-        return await self.call("broker", "CreateExchange", request)
+        answer: brokerpb.CreateExchangeResponse = await self.call("broker", "CreateExchange", request)
+        return answer
 
     @asynccontextmanager
     async def feed(self, resume_token: str = "") -> AsyncIterator[AsyncIterator[brokerpb.Delivery]]:
@@ -176,7 +181,7 @@ class Marketer(Caller):
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds), self.feed() as feed:
                 async for delivery in feed:
-                    found.append(delivery)
+                    found.append(delivery)  # noqa: PERF401 - what came before the time was up counts
         return found
 
     async def acknowledge(self, *deliveries: brokerpb.Delivery) -> None:
@@ -245,9 +250,11 @@ class World:
 async def living_world(root: Path, options: Options | None = None) -> AsyncIterator[World]:
     """Run a node on a home at ``root``, on any free ports."""
     log = StringIO()
-    async with run(Home(root), options or quick(), logger("node", stream=log)) as node:
-        async with grpc.aio.insecure_channel(node.running.address) as channel:
-            yield World(Home(root), node, Stubs(channel), log)
+    async with (
+        run(Home(root), options or quick(), logger("node", stream=log)) as node,
+        grpc.aio.insecure_channel(node.running.address) as channel,
+    ):
+        yield World(Home(root), node, Stubs(channel), log)
 
 
 def quick(**settings: Mapping[str, Any]) -> Options:

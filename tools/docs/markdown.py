@@ -21,4 +21,4 @@ def code(names: Iterable[str]) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|") or "–"
+    return " ".join(text.split()).replace("|", "\\|") or "-"

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Protocol
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
-from grpc_tools import protoc
+from grpc_tools import protoc  # type: ignore[import-untyped] # it ships no types
 
 PROTOS = Path(__file__).parents[2] / "protos"
 
@@ -24,6 +25,14 @@ class Element:
     name: str
     comment: str
     members: Mapping[str, str]
+
+
+class Named(Protocol):
+    """A method, field or value."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
 
 
 @cache
@@ -58,7 +67,7 @@ def _elements(file: FileDescriptorProto) -> Iterator[Element]:
         for place in file.source_code_info.location
         if place.leading_comments
     }
-    kinds = (
+    kinds: Sequence[tuple[str, int, int, Sequence[tuple[str, Sequence[Named]]]]] = (
         ("service", _SERVICE, _METHOD, [(each.name, each.method) for each in file.service]),
         ("message", _MESSAGE, _FIELD, [(each.name, each.field) for each in file.message_type]),
         ("enum", _ENUM, _VALUE, [(each.name, each.value) for each in file.enum_type]),

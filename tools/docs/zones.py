@@ -4,8 +4,8 @@ from parley_rpc.zones import Zones
 from tools.docs import markdown, protos
 
 _INTRO = """\
-Parley is several services. Each is a zone of trust: it has its own database, database role, keys and list of callers. No zone needs
-to know what another one knows, and a copy of one zone's data is of little use by itself.
+Parley is several services. Each is a zone of trust: it has its own database, database role, keys and list of callers. No zone
+needs to know what another one knows, and a copy of one zone's data is of little use by itself.
 
 The call graph stands once, in `deploy/trust-zones.toml`. Every server builds its allow list from it, so an RPC that is not
 listed there is refused with `CALLER_NOT_ALLOWED`. Callers are zones, or people by what their token says: `customer`, `marketer`,
@@ -14,9 +14,9 @@ listed there is refused with `CALLER_NOT_ALLOWED`. Callers are zones, or people 
 _LIMIT = """\
 ## What separates them
 
-Keys, databases and database roles are apart: a copy of one zone's database, or of its keys, is no more than that. Processes are not
-apart yet. `parley up` runs all services in one process and one memory: the calls between them pass the same guards, but whoever
-reads that memory reads everything. Use it to try and to test."""
+Keys, databases and database roles are apart: a copy of one zone's database, or of its keys, is no more than that. Processes
+are not apart yet. `parley up` runs all services in one process and one memory: the calls between them pass the same guards,
+but whoever reads that memory reads everything. Use it to try and to test."""
 
 
 def page() -> str:

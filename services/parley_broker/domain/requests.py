@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from parley_terms.purposes import PURPOSES
-from parley_terms.terms import Channel, Criteria, Field, Form, Level, Terms, tests_of
+from parley_terms.terms import Channel, Criteria, Field, Form, Level, Terms, each_criterion
 from parley_terms.values import Catalogue, ValueInvalid, check_question
 
 MOST_QUESTIONS = 32
@@ -36,7 +36,7 @@ class Objection:
 
 def with_questions(terms: Terms, criteria: Criteria | None) -> Terms:
     """The terms with every question of the criteria among the fields: a criterion is content that must be agreed."""
-    asked = [Field(test.attribute, Form.ANSWER, test.question) for test in tests_of(criteria)] if criteria else []
+    asked = [Field(test.attribute, Form.ANSWER, test.question) for test in each_criterion(criteria)] if criteria else []
     return replace(terms, fields=tuple(dict.fromkeys((*terms.fields, *asked))))
 
 

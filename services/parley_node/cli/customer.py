@@ -448,12 +448,13 @@ def _item(item: vaultpb.Item) -> show.Row:
 
 def _rule(found: consentpb.Rule) -> show.Row:
     effect = consentpb.RuleEffect.Name(found.effect).removeprefix("RULE_EFFECT_").lower()
-    scope = scope_text(found.scope)
+    named = parts(found.terms)
+    anything = {} if found.effect == consentpb.RULE_EFFECT_ALLOW else {"content": ["anything"], "purposes": ["any"]}
     return {
         "name": found.name,
         "effect": effect,
-        "scope": scope,
-        **parts(found.terms),
+        "scope": scope_text(found.scope),
+        **{part: value or anything.get(part, "") for part, value in named.items()},
         "made": show.moment(found.create_time),
     }
 

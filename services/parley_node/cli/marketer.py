@@ -22,9 +22,11 @@ from parley_node.home import Home, NotRunning
 from parley_node.importing.run import catalogue
 from parley_node.people import register_marketer, staff
 from parley_terms.purposes import DPV
-from parley_terms.terms import Criteria, Field, Form, tests_of
+from parley_terms.terms import Criteria, Field, Form, each_criterion
 
 T = TypeVar("T")
+
+_OPEN_DAYS = 7
 
 app = typer.Typer(no_args_is_help=True, help="Act as a marketer: ask, and open what customers release.")
 
@@ -38,7 +40,10 @@ Questions = Annotated[
 Purposes = Annotated[list[str], typer.Option("--purpose", help="What it is for, such as Marketing (w3id.org/dpv).")]
 Text = Annotated[str, typer.Option("--text", help="Your words to whoever is asked, the same for everyone.")]
 Days = Annotated[int, typer.Option("--days", min=1, help="How long you want to use it.")]
-DecideDays = Annotated[int, typer.Option("--decide-days", min=1, help="How long an offer stays open.")]
+DecideDays = Annotated[
+    int | None,
+    typer.Option("--decide-days", min=1, help="How long an offer stays open; 7 if not given, --days at most."),
+]
 Once = Annotated[bool, typer.Option("--once", help="For one release, not for a standing consent.")]
 ExchangeName = Annotated[str, typer.Argument(metavar="EXCHANGE", help="The first letters of its name will do.")]
 
@@ -115,7 +120,7 @@ def ask(
     question: Questions = None,
     text: Text = "",
     days: Days = 30,
-    decide_days: DecideDays = 7,
+    decide_days: DecideDays = None,
     *,
     once: Once = False,
     me: MarketerOption = "shop",
@@ -135,7 +140,7 @@ def ask(
             purposes=purpose,
             offer_text=text,
             valid_for=timedelta(days=days),
-            decide_within=timedelta(days=decide_days),
+            decide_within=timedelta(days=decide_days or min(days, _OPEN_DAYS)),
             one_time=once,
         )
 
@@ -151,7 +156,7 @@ def ask_known(
     question: Questions = None,
     text: Text = "",
     days: Days = 1,
-    decide_days: DecideDays = 7,
+    decide_days: DecideDays = None,
     *,
     once: Once = False,
     as_json: JsonOption = False,
@@ -174,7 +179,7 @@ def ask_known(
                 purposes=purpose,
                 offer_text=text,
                 valid_for=timedelta(days=days),
-                decide_within=timedelta(days=decide_days),
+                decide_within=timedelta(days=decide_days or min(days, _OPEN_DAYS)),
                 one_time=once,
             )
             if answer.delivery is None:
@@ -311,4 +316,4 @@ def _audience(audience: Condition | tuple[str, ...]) -> list[str]:
 
 
 def _questions(criteria: Criteria) -> list[str]:
-    return [field_text(Field(test.attribute, Form.ANSWER, test.question)) for test in tests_of(criteria)]
+    return [field_text(Field(test.attribute, Form.ANSWER, test.question)) for test in each_criterion(criteria)]

@@ -14,7 +14,10 @@ from parley_crypto.tlog.policy import parse_sealed_policy
 from parley_crypto.tlog.receipt import Opening, verify_receipt
 from parley_node.cli import show
 from parley_node.cli.stop import Stop
+from parley_node.conditions_text import question_text
 from parley_node.people import Customer
+from parley_terms.purposes import DPV
+from parley_terms.terms import OneOf, Question, Range
 
 _LETTERS = 12
 _LEAST_LETTERS = 4
@@ -74,8 +77,22 @@ def _detail(detail: dict[str, Any]) -> str:
     said = {
         name: value for name, value in detail.items() if name not in ("kind", "time") and value not in ("", [], None)
     }
-    return "\n".join(f"{name} {_text(value)}" for name, value in said.items())
+    return "\n".join(f"{name} {detail_text(value)}" for name, value in said.items())
 
 
-def _text(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+def detail_text(value: Any) -> str:
+    """Write a part of a detail for a person."""
+    match value:
+        case list():
+            return ", ".join(map(detail_text, value))
+        case {"pii_type": attribute, "form": "answer", "question": dict(asked)}:
+            return f"whether {question_text(attribute, _question(asked))}"
+        case {"pii_type": attribute}:
+            return str(attribute)
+        case dict():
+            return " ".join(f"{name} {detail_text(each)}" for name, each in value.items())
+    return str(value).removeprefix(DPV)
+
+
+def _question(asked: dict[str, Any]) -> Question:
+    return OneOf(tuple(asked["one_of"])) if "one_of" in asked else Range(asked.get("min"), asked.get("max"))

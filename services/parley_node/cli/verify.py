@@ -9,6 +9,7 @@ from parley_client.receipts import FILES
 from parley_crypto.tlog.receipt import Receipt
 from parley_node.cli import show
 from parley_node.cli.options import JsonOption
+from parley_node.cli.receipts import detail_text
 from parley_node.cli.stop import Stop
 from parley_node.verify import ReceiptInvalid, verify_files
 
@@ -44,11 +45,12 @@ def verify(
         receipt = verify_files(*files)
     except ReceiptInvalid as error:
         raise Stop(str(error), error.diagnostics()) from error
-    show.record(proven(receipt), as_json=as_json)
+    found = proven(receipt)
+    show.record(found if as_json else {name: detail_text(value) for name, value in found.items()}, as_json=as_json)
 
 
 def proven(receipt: Receipt) -> dict[str, Any]:
     """What a receipt proves, for a person: what happened, and where it stands."""
     detail = {name: value for name, value in receipt.detail.items() if name not in ("kind", "time")}
     happened = {"what": receipt.detail.get("kind", ""), "time": receipt.detail.get("time", "")}
-    return {"proven": True, **happened, **detail, "log": receipt.checkpoint.origin, "log_index": receipt.index}
+    return {**happened, **detail, "log": receipt.checkpoint.origin, "log_index": receipt.index}

@@ -29,7 +29,7 @@ from parley_node.node import Options, fast_notices, run
 from parley_node.verify import verify_files
 from parley_rpc.logs import logger
 from parley_terms.purposes import DPV
-from parley_terms.terms import tests_of
+from parley_terms.terms import each_criterion
 from parley_terms.values import Catalogue
 
 _SEED = 7
@@ -103,7 +103,7 @@ class Story:
         self._title(f"2. {len(rows):,} customers", "imported, then each claims their own bank with a one-time code")
         crowd, campaign = Crowd(address, channel), mapping.campaign
         assert campaign is not None
-        attributes = sorted({test.attribute for test in tests_of(asked.criteria)})
+        attributes = sorted({test.attribute for test in each_criterion(asked.criteria)})
         allowed = standing_terms([DPV + name for name in campaign.purposes], [*campaign.ask, *attributes])
         with self._progress() as progress:
             bar = progress.add_task("imported, encrypted under a key of their own", total=len(rows))

@@ -51,6 +51,7 @@ def write_codes(path: Path, codes: Mapping[str, str]) -> None:
     """Write claim codes by row key as a CSV file that only its owner may read. They are as good as the accounts."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+        os.fchmod(handle, 0o600)  # the file may have been there, for everyone to read
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("row", "claim code"))
         writer.writerows(codes.items())

@@ -7,9 +7,9 @@ from enum import IntEnum
 
 from parley_kit.faults import InvalidRequest, Violation
 from parley_terms import values as kinds
-from parley_terms.terms import AllOf, AnyOf, Criteria, Level, Not, Test
+from parley_terms.faults import AttributeUnknown, InvalidValue
+from parley_terms.terms import AllOf, AnyOf, Criteria, Criterion, Level, Not
 from parley_terms.values import Catalogue
-from parley_vault.faults import AttributeUnknown, InvalidValue
 
 MOST_TESTS = 64
 """As many questions as terms may hold fields: each of them is content."""
@@ -97,9 +97,9 @@ def _refuse_repeats(entries: Sequence[Entry]) -> None:
         raise InvalidRequest(violations=repeats)
 
 
-def _located(criteria: Criteria, path: str) -> list[tuple[str, Test]]:
+def _located(criteria: Criteria, path: str) -> list[tuple[str, Criterion]]:
     match criteria:
-        case Test():
+        case Criterion():
             return [(f"{path}.test", criteria)]
         case AllOf(parts) | AnyOf(parts):
             name = "all_of" if isinstance(criteria, AllOf) else "any_of"
@@ -126,7 +126,7 @@ class _Findings:
                 self._invalid.append(Violation(f"{entry.path}.value", str(error)))
         return ""
 
-    def question(self, path: str, test: Test) -> None:
+    def question(self, path: str, test: Criterion) -> None:
         if attribute := self._attribute(path, test.attribute):
             try:
                 kinds.check_question(attribute, test.question)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 
 from parley_crypto.pae import pae
-from parley_terms.terms import AllOf, AnyOf, Criteria, Level, Not, OneOf, Question, Range, Test, tests_of
+from parley_terms.terms import AllOf, AnyOf, Criteria, Criterion, Level, Not, OneOf, Question, Range, each_criterion
 from parley_terms.values import Attribute, Catalogue, answer
 
 _Values = dict[str, set[str]]  # value -> subjects
@@ -59,7 +59,7 @@ class Index:
         ``Not`` is the complement among those of whom every attribute named in it may be asked.
         """
         match criteria:
-            case Test(name, question):
+            case Criterion(name, question):
                 return self._meeting(name, question, level)
             case AllOf(parts):
                 return reduce(
@@ -76,7 +76,7 @@ class Index:
 
     def _asked(self, criteria: Criteria, level: Level) -> set[str]:
         return set.intersection(
-            *(self._having(name, level) for name in {test.attribute for test in tests_of(criteria)})
+            *(self._having(name, level) for name in {test.attribute for test in each_criterion(criteria)})
         )
 
     def _having(self, name: str, level: Level) -> set[str]:

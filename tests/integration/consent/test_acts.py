@@ -9,16 +9,10 @@ from typing import Any
 from parley.common.v1 import terms_pb2 as termspb
 from parley.consent.v1 import consent_events_pb2 as eventspb
 from parley.consent.v1 import consent_pb2 as consentpb
-from parley_consent.faults import (
-    ConsentNotFound,
-    InvalidConsentPurpose,
-    InvalidConsentStatus,
-    InvalidDateRange,
-    OfferNotFound,
-    RuleNotFound,
-)
+from parley_consent.faults import ConsentNotFound, InvalidConsentStatus, OfferNotFound, RuleNotFound
 from parley_kit.faults import CallerNotAllowed, InvalidRequest, NotSupportedYet, RequestIdReused, Unauthenticated
 from parley_kit.ids import new_id
+from parley_terms.faults import InvalidConsentPurpose, InvalidDateRange
 from parley_terms.purposes import DPV
 from parley_terms.wire import timestamp
 from tests.support.consent import DEADLINE, HOUR, Asker, Person, World, body_of, fault_of, request_id, rule_terms

@@ -57,7 +57,7 @@ async def test_registered_marketer_is_public(world: World) -> None:
 async def test_registration_is_noted_for_audit(world: World) -> None:
     marketer = await world.register_marketer()
     (event,) = await events(world, "MarketerChanged")
-    detail = unseal_opening(world.sealer(), MarketerChanged.FromString(event.payload).note.sealed_opening).detail
+    detail = unseal_opening(world.sealer(), MarketerChanged.FromString(event.payload).note.sealed_opening)[0].detail
 
     assert b'"kind":"identity:marketer:registered"' in detail
     assert marketer.name.encode() in detail

@@ -4,7 +4,7 @@ import secrets
 
 from parley.vault.v1 import vault_pb2 as vaultpb
 from parley_kit.faults import CallerNotAllowed, InvalidRequest
-from parley_vault.faults import AttributeUnknown, InvalidValue
+from parley_terms.faults import AttributeUnknown, InvalidValue
 from tests.support.vault import Person, World, asks, fault_of, one_of
 
 IMPORTED, OBSERVED = vaultpb.PROVENANCE_IMPORTED, vaultpb.PROVENANCE_OBSERVED

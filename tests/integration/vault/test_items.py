@@ -12,8 +12,9 @@ from parley.vault.v1.vault_pb2_grpc import VaultServiceStub
 from parley_bus.bus import GroupMissing
 from parley_kit.faultpoints import armed
 from parley_kit.faults import CallerNotAllowed, Internal, InvalidRequest, RequestIdReused, Violation
+from parley_terms.faults import AttributeUnknown, InvalidValue
 from parley_terms.terms import Level
-from parley_vault.faults import AttributeUnknown, InvalidValue, ItemNotFound
+from parley_vault.faults import ItemNotFound
 from tests.support.vault import World, asks, fault_of, one_of, request_id, within
 from tests.support.waiting import until
 

@@ -12,8 +12,8 @@ from parley.vault.v1 import vault_pb2 as vaultpb
 from parley_crypto.signing import Signer
 from parley_crypto.subject_ref import CandidateRef, open_candidate
 from parley_kit.faults import InvalidRequest, Unauthenticated
+from parley_terms.faults import AttributeUnknown, InvalidValue
 from parley_terms.terms import Level
-from parley_vault.faults import AttributeUnknown, InvalidValue
 from tests.integration.vault.conftest import Start
 from tests.support.vault import EXCHANGE, MARKETER, World, all_of, asks, fault_of, none_of, one_of, within
 

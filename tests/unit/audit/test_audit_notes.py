@@ -57,7 +57,9 @@ def test_an_event_whose_note_does_not_hold_is_refused(spoil: str) -> None:
         case "no opening":
             payload.note.sealed_opening = b"x" * 100
         case "foreign ref":
-            event.subject_refs[0].sealed = b"x" * 300
+            opening = Opening(bytes(32), b"{}")
+            payload.note.commitment = opening.commitment
+            payload.note.sealed_opening = seal_opening(SEALER.public_key, opening, b"x" * 300)
         case "short salt" | "no object" | "no json":  # the commitment holds, but nobody could write this opening's file
             opening = {
                 "short salt": Opening(b"salt", b"{}"),

@@ -88,7 +88,7 @@ def test_and_or_not_are_refused_instead_of_dropping_a_condition() -> None:
 def test_names_and_attributes_ask_for_values_and_questions_for_answers() -> None:
     assert Field("profile.age", Form.EXACT) == field_of("profile.age") == field_of(Attribute("profile.age"))
     assert Field("profile.age", Form.ANSWER, Range(min="18")) == field_of(AGE.at_least(18))
-    assert terms.Test("profile.age", Range(min="18")) == AGE.at_least(18).criteria
+    assert terms.Criterion("profile.age", Range(min="18")) == AGE.at_least(18).criteria
 
 
 def test_a_condition_of_several_questions_is_no_content() -> None:

@@ -9,10 +9,10 @@ from parley.common.v1 import terms_pb2 as termspb
 from parley.consent.v1 import consent_pb2 as consentpb
 from parley_consent.domain.deciding import Effect, Scope
 from parley_consent.domain.records import RuleRecord
-from parley_consent.faults import InvalidConsentPurpose, InvalidDateRange
 from parley_consent.wire import checked_terms, next_token, page_from, rule_to, scope_from
 from parley_kit.faults import InvalidRequest, NotSupportedYet
 from parley_kit.ids import new_id
+from parley_terms.faults import InvalidConsentPurpose, InvalidDateRange
 from parley_terms.purposes import DPV
 from parley_terms.terms import Level
 from parley_terms.wire import timestamp

@@ -31,14 +31,14 @@ facts = st.fixed_dictionaries(
 populations = st.dictionaries(st.sampled_from("abcdefghij"), facts)
 choices = st.sampled_from(sorted(VALUES)).flatmap(
     lambda name: st.builds(
-        terms.Test,
+        terms.Criterion,
         st.just(name),
         st.lists(st.sampled_from(VALUES[name]), min_size=1, unique=True).map(lambda some: OneOf(tuple(sorted(some)))),
     )
 )
 number, day = st.none() | st.sampled_from(VALUES["p.age"]), st.none() | st.sampled_from(VALUES["p.since"])
-ranges = st.builds(terms.Test, st.just("p.age"), st.builds(Range, number, number)) | st.builds(
-    terms.Test, st.just("p.since"), st.builds(Range, day, day)
+ranges = st.builds(terms.Criterion, st.just("p.age"), st.builds(Range, number, number)) | st.builds(
+    terms.Criterion, st.just("p.since"), st.builds(Range, day, day)
 )
 criteria = st.recursive(
     choices | ranges,
@@ -73,11 +73,13 @@ def holds(asked: Criteria, person: dict[str, str]) -> bool:
     if isinstance(asked, AnyOf):
         return any(holds(part, person) for part in asked.criteria)
     if isinstance(asked, Not):
-        return all(test.attribute in person for test in terms.tests_of(asked)) and not holds(asked.criteria, person)
+        return all(test.attribute in person for test in terms.each_criterion(asked)) and not holds(
+            asked.criteria, person
+        )
     return asked.attribute in person and meets(asked, person[asked.attribute])
 
 
-def meets(test: terms.Test, value: str) -> bool:
+def meets(test: terms.Criterion, value: str) -> bool:
     if isinstance(test.question, OneOf):
         return value in test.question.values
     number = float if test.attribute == "p.age" else str
@@ -120,7 +122,7 @@ def test_finding_changes_nothing(population: Population, asked: Criteria) -> Non
 def test_attribute_that_left_the_catalogue_is_left_out() -> None:
     index = index_of({"a": {"gone.attribute": Fact("x", Level.UNVERIFIED), "p.age": Fact("3", Level.UNVERIFIED)}})
 
-    assert {"a"} == index.find(terms.Test("p.age", Range("3", "3")), Level.UNVERIFIED)
+    assert {"a"} == index.find(terms.Criterion("p.age", Range("3", "3")), Level.UNVERIFIED)
 
 
 def test_order_depends_on_key_exchange_and_subject() -> None:

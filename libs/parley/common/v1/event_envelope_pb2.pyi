@@ -50,7 +50,9 @@ class EventEnvelope(_message.Message):
 
     @_builtins.property
     def subject_refs(self) -> _containers.RepeatedCompositeFieldContainer[Global___SealedRef]:
-        """Sealed references to the customer concerned, one per reader."""
+        """Sealed references to the customer concerned, one per reader, sealed anew for each event. What concerns audit is sealed
+        into the event's note instead.
+        """
 
     def __init__(
         self,

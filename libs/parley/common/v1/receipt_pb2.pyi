@@ -53,7 +53,7 @@ class AuditNote(_message.Message):
     commitment: _builtins.bytes
     """SHA-256 of salt and detail."""
     sealed_opening: _builtins.bytes
-    """An `Opening`, sealed to audit's key."""
+    """The opening and a reference to the customer concerned, sealed to audit's key: nothing on two events is alike."""
     def __init__(
         self,
         *,

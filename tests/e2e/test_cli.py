@@ -1,0 +1,264 @@
+"""Can people get through with the command line alone? Black box, against `parley up` in a process of its own."""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from parley_client.receipts import FILES
+from parley_node.embedded import paths, postgres
+from parley_node.provision import key_file
+from tests.support.cli import Parley, commands, parley_up, start
+from tests.support.servers import scratch_directory
+
+OK = {"ok"}
+
+
+@pytest.fixture(scope="module")
+def parley() -> Iterator[Parley]:
+    """Commands on a home on which Parley runs."""
+    with scratch_directory() as root, parley_up(root / "home"), commands(root / "home") as running:
+        yield running
+
+
+def test_whole_story_by_hand(parley: Parley, tmp_path: Path) -> None:
+    parley.run("customer", "join")
+    parley.run("customer", "put", "profile.age", "34", "profile.city", "Lisbon", "interest.hiking", "yes")
+    parley.run("customer", "discoverable", "profile.age", "verified")
+    parley.run("customer", "discoverable", "interest.hiking", "verified")
+    assert {("profile.age", "34"), ("profile.city", "Lisbon"), ("interest.hiking", "true")} == {
+        (item["attribute"], item["value"]) for item in parley.json("customer", "items")
+    }
+    parley.run("marketer", "register", "Walks [red]Ltd")
+    parley.run(
+        *("marketer", "ask", "--where", "profile.age from 30 to 45", "--where", "interest.hiking is yes"),
+        *("--field", "profile.city", "--question", "profile.age at least 18", "--purpose", "Marketing"),
+        *("--text", "Walk with us"),
+    )
+    (offer,) = parley.until("customer", "inbox")
+    assert [
+        "profile.city",
+        "whether profile.age at least 18",
+        "whether profile.age from 30 to 45",
+        "whether interest.hiking is true",
+    ] == offer["content"]
+    shown = parley.run("customer", "show", offer["name"].removeprefix("offers/")[:9]).out
+    assert "Walk with us" in shown
+    assert "Walks [red]Ltd" in shown
+
+    parley.run("customer", "accept", offer["name"])
+    (release,) = parley.until("marketer", "deliveries", "--wait", "0.5")
+    assert ("Lisbon", True, True) == (
+        release["profile.city"],
+        release["profile.age at least 18"],
+        release["profile.age from 30 to 45"],
+    )
+    known = ("marketer", "ask-known", release["pseudonym"], "--field", "profile.city", "--purpose", "Marketing")
+    assert "Lisbon" == parley.json(*known)["profile.city"]
+
+    (consent,) = parley.json("customer", "consents")
+    assert 2 == len(parley.json("customer", "consent", consent["name"])["releases"])
+    assert "releases made before: 2" in parley.run("customer", "withdraw", consent["name"]).out
+    assert {} == parley.json(*known)
+    (notice,) = parley.until("marketer", "deliveries", "--wait", "0.5")
+    assert ("ConsentRevoked", consent["name"]) == (notice["notice"], notice["consent"])
+
+    _receipts_hold(parley, release["release"], tmp_path)
+
+
+def _receipts_hold(parley: Parley, release: str, folder: Path) -> None:
+    """Receipts of both sides are verified offline; with one byte changed they aren't."""
+    history = parley.until(
+        "customer", "history", holds=lambda entries: "consent:consent:withdrawn" in {each["what"] for each in entries}
+    )
+    (settled, *_) = [each for each in history if each["detail"].get("release") == release]
+    parley.run("customer", "receipt", settled["commitment"][:10], "--out", str(folder / "customer"))
+    parley.run("marketer", "receipt", release[:8], "--out", str(folder / "marketer"))
+    for side in ("customer", "marketer"):
+        proven = parley.json("verify", str(folder / side))
+        assert (release, "consent:release:settled") == (proven["release"], proven["what"])
+    for name in FILES:
+        path = folder / "customer" / name
+        content = path.read_bytes()
+        path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+        refused = parley.try_("verify", str(folder / "customer"))
+        assert (1, "") == (refused.code, refused.out)
+        assert "Not a valid receipt" in refused.err
+        path.write_bytes(content)
+
+
+def test_rules_answer_for_the_customer(parley: Parley) -> None:
+    parley.run("customer", "join", "--as", "ruled")
+    me = ("--as", "ruled")
+    parley.run("customer", "put", "profile.age", "77", "profile.city", "Faro", *me)
+    parley.run("customer", "discoverable", "profile.age", "unverified", *me)
+    parley.run(
+        *("customer", "allow", "--attribute", "profile.city", "--answers-about", "profile.age"),
+        *("--purpose", "Marketing", "--level", "verified", "--days", "60", *me),
+    )
+    parley.run("marketer", "register", "Rules", "--as", "rules")
+    parley.run(
+        *("marketer", "ask", "--where", "profile.age is 77", "--field", "profile.city", "--purpose", "Marketing"),
+        *("--as", "rules"),
+    )
+    (release,) = parley.until("marketer", "deliveries", "--wait", "0.5", "--as", "rules")
+    assert "Faro" == release["profile.city"]
+    (rule,) = parley.json("customer", "rules", *me)
+    assert (["profile.city", "any answer about profile.age"], "verified and above") == (rule["content"], rule["scope"])
+    parley.run("customer", "end-rule", rule["name"][6:12], *me)
+    assert [] == parley.json("customer", "rules", *me)
+
+
+def test_offer_can_be_put_aside_declined_and_cancelled(parley: Parley) -> None:
+    me = ("--as", "shy")
+    parley.run("customer", "join", *me)
+    parley.run("customer", "put", "profile.age", "88", *me)
+    parley.run("customer", "discoverable", "profile.age", "unverified", *me)
+    parley.run("marketer", "register", "Shy", "--as", "asker")
+    parley.run(
+        *("marketer", "ask", "--where", "profile.age is 88", "--field", "profile.age", "--purpose", "Marketing"),
+        *("--as", "asker"),
+    )
+    (offer,) = parley.until("customer", "inbox", *me)
+    parley.run("customer", "later", offer["name"], *me)
+    assert ["DEFERRED"] == [each["state"] for each in parley.json("customer", "inbox", *me)]
+    parley.run("customer", "decline", offer["name"], *me)
+    assert [] == parley.json("customer", "inbox", *me)
+    again = parley.try_("customer", "accept", offer["name"], *me)
+    assert (1, True) == (again.code, "INVALID_CONSENT_STATUS" in again.err)
+    (asked,) = parley.json("marketer", "exchanges", "--as", "asker")
+    parley.run("marketer", "cancel", asked["name"], "--as", "asker")
+    assert "TERMINATED" == parley.json("marketer", "exchange", asked["name"], "--as", "asker")["state"]
+
+
+def test_refusals_say_why_and_what_next(parley: Parley) -> None:
+    parley.run("customer", "join", "--as", "clumsy")
+    wrong = parley.try_("customer", "put", "profile.age", "tall", "--as", "clumsy")
+    assert (1, True, False) == (wrong.code, "whole number" in wrong.err, "Traceback" in wrong.err)
+    assert "tall" not in wrong.err
+    assert 2 == parley.try_("customer", "put", "profile.age", "--as", "clumsy").code
+    assert "parley customer join --as nobody" in parley.try_("customer", "items", "--as", "nobody").err
+    assert 1 == parley.try_("customer", "join", "--as", "clumsy").code
+    parley.run("marketer", "register", "Clumsy", "--as", "clumsy")
+    unclear = parley.try_(
+        *(
+            "marketer",
+            "ask",
+            "--where",
+            "profile.age between 3 and 4",
+            "--field",
+            "profile.age",
+            "--purpose",
+            "Marketing",
+        ),
+        *("--as", "clumsy"),
+    )
+    assert (1, True) == (unclear.code, "ATTRIBUTE from LEAST to MOST" in unclear.err)
+
+
+def test_operator_changes_and_suspends_a_marketer(parley: Parley) -> None:
+    parley.run("marketer", "register", "Unknown", "--level", "unverified", "--as", "unknown")
+    assert "is accredited" in parley.run("operator", "level", "unknown", "accredited").out
+    assert "is suspended" in parley.run("operator", "suspend", "unknown").out
+    assert "is accredited" in parley.run("operator", "reinstate", "unknown").out
+
+
+def test_environment_is_what_the_sdk_reads(parley: Parley) -> None:
+    parley.run("marketer", "register", "Env", "--as", "env")
+    lines = parley.run("marketer", "env", "--as", "env").out.splitlines()
+    assert f"export PARLEY_ADDRESS={parley.home.running().address}" in lines
+    assert 6 == len([line for line in lines if line.startswith("export PARLEY_")])
+
+
+def test_second_up_says_that_one_runs(parley: Parley) -> None:
+    with start(parley.home.root, "up", "--port", "0", "--http-port", "0") as second:
+        _out, err = second.communicate(timeout=30)
+    assert 1 == second.returncode
+    assert f"kill {parley.home.running().pid}" in err
+
+
+def test_schemas_are_up_to_date_while_it_runs(parley: Parley) -> None:
+    assert "up to date" in parley.run("migrate", "--plan").out
+    assert "up to date" in parley.run("migrate", "consent", "--phase", "pre").out
+
+
+def test_doctor_finds_nothing_on_a_sound_home(parley: Parley) -> None:
+    found = parley.json("doctor")
+    assert OK == {each["state"] for each in found}, found
+    assert {"keys", "roles", "schema vault", "events consent", "clock", "valkey", "services", "log"} < {
+        each["check"] for each in found
+    }
+
+
+def test_doctor_says_how_to_mend_a_readable_key(parley: Parley) -> None:
+    key = key_file(parley.home, "vault", "master")
+    key.chmod(0o644)
+    assert {"keys": f"chmod 600 {key}"} == _failures(parley)
+    key.chmod(0o600)
+    assert {} == _failures(parley)
+
+
+def test_doctor_finds_an_edited_policy(parley: Parley) -> None:
+    text = parley.home.policy.read_bytes()
+    parley.home.policy.write_bytes(text.replace(b"log", b"lag", 1))
+    assert {"policy", "log"} == set(_failures(parley))
+    parley.home.policy.write_bytes(text)
+
+
+async def test_doctor_finds_a_role_that_may_enter_anothers_database(parley: Parley) -> None:
+    where = paths.layout(parley.home.servers)
+    admin = await asyncpg.connect(postgres.dsn(where, "postgres", postgres.SUPERUSER))
+    await admin.execute("GRANT CONNECT ON DATABASE parley_vault TO parley_broker")
+    assert {"roles": "parley migrate"} == _failures(parley)
+    await admin.execute("REVOKE CONNECT ON DATABASE parley_vault FROM parley_broker")
+    await admin.close()
+    assert {} == _failures(parley)
+
+
+async def test_doctor_finds_a_schema_behind(parley: Parley) -> None:
+    where = paths.layout(parley.home.servers)
+    vault = await asyncpg.connect(postgres.dsn(where, "parley_vault", postgres.SUPERUSER))
+    await vault.execute("UPDATE schema_migrations SET version = version + 1000 WHERE set_name = 'parley_vault'")
+    assert {"schema vault": "parley migrate vault"} == _failures(parley)
+    await vault.execute("UPDATE schema_migrations SET version = version - 1000 WHERE set_name = 'parley_vault'")
+    await vault.close()
+    assert {} == _failures(parley)
+
+
+def _failures(parley: Parley) -> dict[str, str]:
+    outcome = parley.try_("doctor", "--json")
+    failed = {each["check"]: each["mend"] for each in outcome.json if each["state"] == "failed"}
+    assert bool(failed) == bool(outcome.code)
+    return failed
+
+
+def test_doctor_works_where_nothing_is() -> None:
+    with scratch_directory() as root, commands(root / "none") as parley:
+        failures = _failures(parley)
+    assert "parley up" == failures["running"]
+    assert not (root / "none").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_up_stops_cleanly_and_leaves_everything_for_the_next(number: signal.Signals) -> None:
+    with scratch_directory() as root:
+        with parley_up(root / "home") as up:
+            up.send_signal(number)
+            out, err = await asyncio.to_thread(up.communicate, timeout=30)
+        assert (0, "") == (up.returncode, err)
+        assert out.endswith("Stopping.\n")
+        assert not (root / "home" / "running.json").exists()
+
+
+def test_setting_that_cant_be_read_is_named_without_its_value() -> None:
+    with scratch_directory() as root:
+        arguments = ("up", "--port", "0", "--http-port", "0")
+        with start(root / "home", *arguments, PARLEY_CONSENT_LONGEST_NOTICE_DELAY="secret") as up:
+            _out, err = up.communicate(timeout=60)
+    assert 1 == up.returncode
+    assert "PARLEY_CONSENT_LONGEST_NOTICE_DELAY" in err
+    assert "secret" not in err
+    assert "Traceback" not in err

@@ -1,0 +1,1 @@
+"""Does the broker work as a whole, among its real peers?"""

@@ -1,0 +1,190 @@
+"""The broker inside a living node: points to hold and to break, its own parts at hand, and what its tables hold."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from parley.broker.v1 import broker_pb2 as brokerpb
+from parley.common.v1 import terms_pb2 as termspb
+from parley_broker.work import Work
+from parley_kit.clock import SystemClock
+from parley_kit.faultpoints import armed
+from parley_node.home import Home
+from parley_node.node import Options, run
+from parley_rpc.logs import logger
+from tests.support.chaos import rows, willing
+from tests.support.world import (
+    Customer,
+    Marketer,
+    Stubs,
+    World,
+    between,
+    by_criteria,
+    quick,
+    terms,
+)
+
+REQUESTED, OFFERED, ACCEPTED, AGREED, FINALIZED, TERMINATED = range(1, 7)
+
+_ages = count(1)
+
+
+class ShiftedClock:
+    """The machine's clock, moved ahead as a test says; what is measured runs on."""
+
+    def __init__(self) -> None:
+        self._system, self._ahead = SystemClock(), timedelta()
+
+    def now(self) -> datetime:
+        return self._system.now() + self._ahead
+
+    def monotonic(self) -> float:
+        return self._system.monotonic()
+
+    def move(self, by: timedelta) -> None:
+        self._ahead += by
+
+
+@dataclass
+class Failing:
+    """Fails whoever comes, so many times."""
+
+    error: Exception
+    left: int = 1
+    spent: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __call__(self) -> None:
+        if self.left:
+            self.left -= 1
+            if not self.left:
+                self.spent.set()
+            raise self.error
+
+
+@contextmanager
+def failing(point: str, error: Exception | None = None, times: int = 1) -> Iterator[asyncio.Event]:
+    """Raise at a point, so many times; answers what is set once all of them happened."""
+    action = Failing(error or RuntimeError("a crash here"), times)
+    with armed(point, action):
+        yield action.spent
+
+
+@asynccontextmanager
+async def holding(point: str) -> AsyncIterator[asyncio.Event]:
+    """Hold whoever reaches a point for the length of a block; answers what is set once somebody is there."""
+    there, go = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        there.set()
+        await go.wait()
+
+    with armed(point, hold):
+        try:
+            yield there
+        finally:
+            go.set()
+
+
+@contextmanager
+def acting(point: str, act: Any) -> Iterator[asyncio.Event]:
+    """Do something at a point, once, while whoever came first waits there; answers what is set when it is done."""
+    began, done = False, asyncio.Event()
+
+    async def once() -> None:
+        nonlocal began
+        if not began:
+            began = True
+            await act()
+            done.set()
+
+    with armed(point, once):
+        yield done
+
+
+@asynccontextmanager
+async def world_with(root: Path, clock: ShiftedClock, options: Options | None = None) -> AsyncIterator[World]:
+    """A node with a clock of the test's."""
+    log = StringIO()
+    async with (
+        run(Home(root), options or quick(), logger("node", stream=log), clock=clock) as node,
+        grpc.aio.insecure_channel(node.running.address) as channel,
+    ):
+        yield World(Home(root), node, Stubs(channel), log)
+
+
+def work(world: World) -> Work:
+    """The broker's work in this node."""
+    task: Any = world.node.services["broker"].tasks["release"]
+    made: Work = task.__self__
+    return made
+
+
+def an_age() -> str:
+    """An age that nobody else in the run has: who is found by it is the test's own."""
+    return str(next(_ages))
+
+
+async def a_willing(world: World, age: str) -> Customer:
+    """A customer of an age, who has a rule that allows everyone to have city and age."""
+    return await willing(world, {"profile.city": "Lisbon", "profile.age": age}, "profile.age")
+
+
+async def an_asked(world: World, age: str) -> Customer:
+    """A customer of an age, who wants to be asked."""
+    customer = await world.customer()
+    await customer.put(profile_city="Lisbon", profile_age=age)
+    await customer.discoverable("profile.age")
+    return customer
+
+
+def of_age(age: str, asked: termspb.Terms | None = None) -> brokerpb.CreateExchangeRequest:
+    """Ask everyone of an age for their city."""
+    return by_criteria(asked or terms("profile.city"), between("profile.age", age, age))
+
+
+async def ask(marketer: Marketer, age: str, asked: termspb.Terms | None = None) -> str:
+    """Make an exchange with everyone of an age; answers its name."""
+    return str((await marketer.ask(of_age(age, asked))).exchange.name)
+
+
+async def releases(marketer: Marketer, seconds: float = 0.4) -> list[brokerpb.Delivery]:
+    """The releases that the feed holds and brings within some seconds."""
+    return [one for one in await marketer.collect_for(seconds) if one.HasField("release")]
+
+
+async def states(world: World, exchange: str) -> list[int]:
+    """The states of an exchange's participants, sorted."""
+    found = await rows(
+        world, "broker", "SELECT state FROM participants WHERE exchange_id = $1 ORDER BY state", id_of(exchange)
+    )
+    return [row["state"] for row in found]
+
+
+async def settlements(world: World, exchange: str) -> int:
+    """How many releases of an exchange consent has committed."""
+    found = await rows(world, "consent", "SELECT count(*) AS made FROM settlements WHERE exchange = $1", exchange)
+    return int(found[0]["made"])
+
+
+async def permits_of(world: World, exchange: str) -> list[bytes]:
+    """The permits under which values are prepared or released."""
+    query = "SELECT permit FROM participants WHERE exchange_id = $1 AND permit IS NOT NULL ORDER BY permit"
+    return [row["permit"] for row in await rows(world, "broker", query, id_of(exchange))]
+
+
+def id_of(exchange: str) -> str:
+    """The last part of an exchange's name."""
+    return exchange.rpartition("/")[2]
+
+
+def ends_in(**span: float) -> datetime:
+    """A moment so far from now."""
+    return datetime.now(UTC) + timedelta(**span)

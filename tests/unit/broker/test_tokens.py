@@ -1,0 +1,99 @@
+"""Tokens: places in a feed or a list that only the broker writes, and what comes of any other text."""
+
+import base64
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from parley_broker.domain.states import Exchange
+from parley_broker.faults import ResumeTokenInvalid
+from parley_broker.feed import Tokens
+from parley_broker.store import ExchangeRecord
+from parley_broker.wire import END_OF_TIME, exchange_to, next_token, page_from, page_size
+from parley_kit.faults import InvalidRequest
+
+TOKENS = Tokens(b"k" * 32)
+MINE, OTHERS = "marketers/mine", "marketers/others"
+CREATED = datetime(2031, 5, 4, 12, 0, 0, 123456, tzinfo=UTC)
+RECORD = ExchangeRecord(MINE, "a" * 26, b"", b"", "Hello", CREATED + timedelta(days=1), CREATED)
+
+
+@pytest.mark.parametrize("seq", [0, 1, 2**63 - 1])
+def test_resume_token_brings_back_its_place(seq: int) -> None:
+    assert seq == TOKENS.read(MINE, TOKENS.write(MINE, seq))
+
+
+def test_no_resume_token_is_the_start() -> None:
+    assert 0 == TOKENS.read(MINE, "")
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        TOKENS.write(OTHERS, 7),
+        Tokens(b"x" * 32).write(MINE, 7),
+        TOKENS.write(MINE, 7)[:-4],
+        TOKENS.write(MINE, 7) + "AAAA",
+        base64.urlsafe_b64encode(bytes(24)).decode(),
+        "x",
+        "not a token",
+        "ÿüé",
+        "\x00" * 32,
+    ],
+)
+def test_any_other_text_is_no_resume_token(token: str) -> None:
+    with pytest.raises(ResumeTokenInvalid):
+        TOKENS.read(MINE, token)
+
+
+def test_no_bit_of_a_resume_token_may_be_another() -> None:
+    raw = base64.urlsafe_b64decode(TOKENS.write(MINE, 7))
+    for bit in range(8 * len(raw)):
+        changed = bytes(byte ^ (1 << bit % 8 if index == bit // 8 else 0) for index, byte in enumerate(raw))
+        with pytest.raises(ResumeTokenInvalid):
+            TOKENS.read(MINE, base64.urlsafe_b64encode(changed).decode())
+
+
+def test_page_starts_behind_the_last_of_a_full_one() -> None:
+    assert (CREATED, RECORD.exchange_id) == page_from(next_token([RECORD], 1))
+
+
+def test_page_that_is_not_full_is_the_last() -> None:
+    assert "" == next_token([RECORD], 2)
+
+
+def test_no_page_token_is_the_newest() -> None:
+    assert (END_OF_TIME, "") == page_from("")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "yesterday",
+        "2031-05-04T12:00:00 " + "a" * 26,  # of no time zone
+        "0001-01-01T00:00:00+23:59 " + "a" * 26,  # before time, in UTC
+        "2031-05-04T12:00:00+00:00 ",
+        "2031-05-04T12:00:00+00:00 \x00",
+        "2031-05-04T12:00:00+00:00 " + "a" * 27,
+    ],
+)
+def test_text_that_is_no_place_is_no_page_token(text: str) -> None:
+    with pytest.raises(InvalidRequest):
+        page_from(base64.urlsafe_b64encode(text.encode() or b"\xff").decode())
+
+
+@pytest.mark.parametrize("token", ["x", "ÿ", "====", "\x00"])
+def test_what_is_not_base64_is_no_page_token(token: str) -> None:
+    with pytest.raises(InvalidRequest):
+        page_from(token)
+
+
+def test_pages_have_a_usual_and_a_greatest_size() -> None:
+    assert [100, 1, 1000, 1000] == [page_size(asked) for asked in (0, 1, 1000, 4_000_000_000)]
+
+
+def test_exchange_says_what_was_asked_and_nothing_of_whom_it_found() -> None:
+    written = exchange_to(RECORD, CREATED)
+    assert (RECORD.name, Exchange.REQUESTED, "Hello") == (written.name, written.state, written.offer_text)
+    assert {"name", "state", "terms", "audience", "offer_text", "create_time"} == set(written.DESCRIPTOR.fields_by_name)
