@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PROTOS := $(shell find protos/parley -name '*.proto' | sort)
-SOURCES := libs services tests
+SOURCES := libs services tests tools
 
 .PHONY: help
 help: ## Show this help

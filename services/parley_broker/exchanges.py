@@ -19,6 +19,7 @@ from parley_kit.faults import Fault, InvalidRequest, NotSupportedYet, Violation
 from parley_kit.ids import new_id
 from parley_terms.faults import AttributeUnknown, InvalidConsentPurpose, InvalidDateRange, InvalidValue
 from parley_terms.terms import Criteria, Level
+from parley_terms.values import Catalogue
 from parley_terms.wire import criteria_from, field_to, terms_from
 
 _FAULTS: dict[Wrong, type[Fault]] = {
@@ -32,6 +33,14 @@ _FAULTS: dict[Wrong, type[Fault]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What requests are checked by: how far the marketer is verified, and what there is to ask for."""
+
+    level: Level
+    catalogue: Catalogue
+
+
 @dataclass(frozen=True)
 class Exchanges:
     """A marketer's acts."""
@@ -41,13 +50,15 @@ class Exchanges:
     notary: Notary
     clock: Clock
 
-    async def check(self, marketer: str, request: brokerpb.CreateExchangeRequest) -> ExchangeRecord:
-        """Check a request whole, and write down the exchange it would be. Raises the faults of the proto."""
-        criteria = _criteria(request)
+    async def measure(self, marketer: str) -> Measure:
+        """What the marketer's requests are checked by. Raises MarketerSuspended."""
         held = await self.peers.identity.card(marketer)
-        terms = with_questions(terms_from(request.terms), criteria)
-        catalogue, now = await self.peers.vault.catalogue(), self.clock.now()
-        _raise_first(list(objections(terms, Level(held.card.level), catalogue, now)))
+        return Measure(Level(held.card.level), await self.peers.vault.catalogue())
+
+    def check(self, marketer: str, request: brokerpb.CreateExchangeRequest, by: Measure) -> ExchangeRecord:
+        """Check a request whole, and write down the exchange it would be. Raises the faults of the proto."""
+        terms, now = with_questions(terms_from(request.terms), _criteria(request)), self.clock.now()
+        _raise_first(list(objections(terms, by.level, by.catalogue, now)))
         message = termspb.Terms()
         message.CopyFrom(request.terms)
         del message.content.fields[:]
@@ -63,14 +74,18 @@ class Exchanges:
             created_at=now,
         )
 
-    async def create(self, tx: Tx, exchange: ExchangeRecord, request: brokerpb.CreateExchangeRequest) -> None:
-        """Make the exchange; who is in it is found later, but for customers the marketer knows."""
+    async def create(
+        self, tx: Tx, marketer: str, request: brokerpb.CreateExchangeRequest, by: Measure
+    ) -> ExchangeRecord:
+        """Check the request and make the exchange; who is in it is found later, but for customers the marketer knows."""
+        exchange = self.check(marketer, request, by)
         known = list(dict.fromkeys(request.audience.pseudonyms.pseudonyms))
         await self.store.add_exchange(tx, exchange, matched=bool(known))
         if known and request.release_in_answer:
             await self.store.add_participants(tx, exchange, known, lease=LEASE)
         elif known:
             await self.store.add_participants(tx, exchange, known)
+        return exchange
 
     async def find(self, marketer: str, exchange_id: str) -> ExchangeRecord:
         """One of the marketer's exchanges. Raises ExchangeNotFound."""

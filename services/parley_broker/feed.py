@@ -13,7 +13,7 @@ from parley.consent.v1 import consent_pb2 as consentpb
 from parley_broker.domain.outcomes import Refusal, after
 from parley_broker.faults import ResumeTokenInvalid
 from parley_broker.settling import Settling
-from parley_broker.store import DeliveryRecord, Store
+from parley_broker.store import DeliveryRecord, ParticipantRecord, Store
 from parley_broker.work import Bell
 from parley_kit.clock import Clock
 from parley_kit.faultpoints import reach
@@ -67,15 +67,15 @@ class Feed:
         quiet_since = self.clock.monotonic()
         while True:
             page = await self.store.behind(marketer, seq, _PAGE)
+            waits = not page
             for index, record in enumerate(page):
-                if not await self._cleared(marketer, page[index:]):
-                    page = page[:index]
-                    break
-                if self._spend(marketer, record):
-                    yield self._message(marketer, record)
-                    quiet_since = self.clock.monotonic()
+                waits = not await self._cleared(marketer, page[index:])
+                if waits or not self._spend(marketer, record):
+                    break  # not now; or off the feed; or another call of the marketer's sent it: look again
+                yield self._message(marketer, record)
+                quiet_since = self.clock.monotonic()
                 seq = record.seq
-            if not page:
+            if waits:
                 await self.bell.wait(_LOOK_EVERY_S)
             if self.clock.monotonic() - quiet_since >= self.heartbeat.total_seconds():
                 yield brokerpb.Delivery(resume_token=self.tokens.write(marketer, seq), heartbeat=brokerpb.Heartbeat())
@@ -102,15 +102,15 @@ class Feed:
         known = [one for one in releases if (one.exchange_id, one.pseudonym) in participants]
         outcomes = await self.settling.settle([participants[one.exchange_id, one.pseudonym] for one in known])
         for record, outcome in zip(known, outcomes, strict=True):
-            await self._refused(marketer, record, outcome)
+            await self._refused(participants[record.exchange_id, record.pseudonym], outcome)
         return not outcomes or outcomes[0].refusal != consentpb.SETTLE_REFUSAL_AUDIT_BEHIND
 
-    async def _refused(self, marketer: str, record: DeliveryRecord, outcome: consentpb.SettleOutcome) -> None:
+    async def _refused(self, participant: ParticipantRecord, outcome: consentpb.SettleOutcome) -> None:
         if outcome.refusal == consentpb.SETTLE_REFUSAL_UNSPECIFIED:
             return
         leads_to = after(Refusal(outcome.refusal))
         if leads_to is not None:
-            await self.store.unsettled(marketer, record.exchange_id, {record.pseudonym: leads_to})
+            await self.store.unsettled(participant.marketer, participant.exchange_id, [(participant, leads_to)])
 
     def _may_send(self, marketer: str, record: DeliveryRecord) -> bool:
         """A notice always; a release, if it was settled within the last second and not sent since."""

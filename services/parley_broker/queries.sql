@@ -21,12 +21,12 @@ UPDATE exchanges SET cancelled_at = coalesce(cancelled_at, $3), matched = true W
 -- name: participants_cancel
 -- End everything of an exchange that isn't released; what was prepared is dropped.
 UPDATE participants SET state = 6, permit = NULL, batch = NULL, sealed = NULL
-WHERE marketer = $1 AND exchange_id = $2 AND state IN (1, 2, 3, 4);
+WHERE marketer = $1 AND exchange_id = $2 AND state IN (1, 2, 3, 4) AND NOT released;
 
 -- name: participants_lapse
 -- End what its exchange's decision deadline has overtaken; prepared values are left to be settled or refused.
 UPDATE participants AS p SET state = 6 FROM exchanges AS e
-WHERE p.state IN (1, 2, 3) AND e.marketer = p.marketer AND e.exchange_id = p.exchange_id AND e.decision_deadline <= $1;
+WHERE p.state IN (1, 2, 3) AND NOT p.released AND e.marketer = p.marketer AND e.exchange_id = p.exchange_id AND e.decision_deadline <= $1;
 
 -- name: exchange_lease
 -- Take one exchange that has customers still to be found.
@@ -43,18 +43,20 @@ UPDATE exchanges SET match_token = $3, matched = matched OR $4, leased_until = '
 WHERE marketer = $1 AND exchange_id = $2;
 
 -- name: introductions_insert
--- Keep what identity said about customers new to a marketer.
+-- Keep what identity said about customers new to a marketer, in one order, so that no two writers wait for each other.
 INSERT INTO introductions (marketer, pseudonym, consent_ref, vault_ref, audit_ref, identity_ref)
 SELECT $1, i.* FROM unnest($2::text[], $3::bytea[], $4::bytea[], $5::bytea[], $6::bytea[])
     AS i (pseudonym, consent_ref, vault_ref, audit_ref, identity_ref)
+ORDER BY i.pseudonym
 ON CONFLICT DO NOTHING;
 
 -- name: participants_insert
--- Add customers to an exchange that isn't cancelled; unknown pseudonyms are nobody's.
+-- Add customers to an exchange that isn't cancelled, and won't be until they are in; unknown pseudonyms are nobody's.
 INSERT INTO participants (marketer, exchange_id, pseudonym, state, leased_until)
 SELECT i.marketer, e.exchange_id, i.pseudonym, 1, clock_timestamp() + $4
 FROM introductions AS i JOIN exchanges AS e ON e.marketer = i.marketer AND e.exchange_id = $2
 WHERE i.marketer = $1 AND i.pseudonym = ANY($3) AND e.cancelled_at IS NULL
+FOR NO KEY UPDATE OF e
 ON CONFLICT DO NOTHING;
 
 -- name: participants_lease
@@ -71,18 +73,18 @@ UPDATE participants AS p SET leased_until = clock_timestamp() + $2
 FROM taken, introductions AS i
 WHERE p.marketer = taken.marketer AND p.exchange_id = taken.exchange_id AND p.pseudonym = taken.pseudonym
     AND i.marketer = p.marketer AND i.pseudonym = p.pseudonym
-RETURNING p.marketer, p.exchange_id, p.pseudonym, p.state, p.permit, p.batch, p.sealed,
+RETURNING p.marketer, p.exchange_id, p.pseudonym, p.state, p.released, p.permit, p.batch, p.sealed,
     i.consent_ref, i.vault_ref, i.audit_ref;
 
 -- name: participant_find
 -- One participant.
-SELECT p.marketer, p.exchange_id, p.pseudonym, p.state, p.permit, p.batch, p.sealed, i.consent_ref, i.vault_ref, i.audit_ref
+SELECT p.marketer, p.exchange_id, p.pseudonym, p.state, p.released, p.permit, p.batch, p.sealed, i.consent_ref, i.vault_ref, i.audit_ref
 FROM participants AS p JOIN introductions AS i USING (marketer, pseudonym)
 WHERE p.marketer = $1 AND p.exchange_id = $2 AND p.pseudonym = $3;
 
 -- name: participants_of_deliveries
 -- The participants whose releases are to be sent.
-SELECT p.marketer, p.exchange_id, p.pseudonym, p.state, p.permit, p.batch, p.sealed, i.consent_ref, i.vault_ref, i.audit_ref
+SELECT p.marketer, p.exchange_id, p.pseudonym, p.state, p.released, p.permit, p.batch, p.sealed, i.consent_ref, i.vault_ref, i.audit_ref
 FROM unnest($2::text[], $3::text[]) AS d (exchange_id, pseudonym)
 JOIN participants AS p ON p.marketer = $1 AND p.exchange_id = d.exchange_id AND p.pseudonym = d.pseudonym
 JOIN introductions AS i ON i.marketer = p.marketer AND i.pseudonym = p.pseudonym;
@@ -102,16 +104,18 @@ WHERE p.marketer = $1 AND p.exchange_id = $2 AND p.pseudonym = d.pseudonym AND p
 RETURNING p.pseudonym;
 
 -- name: participants_settled
--- Finish participants whose release was committed, unless it was already so; answers those that are new.
-UPDATE participants AS p SET state = 5, leased_until = '-infinity'
-WHERE p.marketer = $1 AND p.exchange_id = $2 AND p.pseudonym = ANY($3) AND p.state = 4
+-- Finish participants whose release was committed under this very permit, unless it was already so; answers the new ones.
+UPDATE participants AS p SET state = 5, released = true, leased_until = '-infinity'
+FROM unnest($3::text[], $4::bytea[]) AS d (pseudonym, permit)
+WHERE p.marketer = $1 AND p.exchange_id = $2 AND p.pseudonym = d.pseudonym AND p.permit = d.permit AND p.state = 4
 RETURNING p.pseudonym;
 
 -- name: participants_unsettled
--- Drop prepared values that may not be released, and go where the refusal leads.
+-- Drop values that were prepared under a refused permit, and go where the refusal leads; answers whose were dropped.
 UPDATE participants AS p SET state = d.state, permit = NULL, batch = NULL, sealed = NULL, leased_until = '-infinity'
-FROM unnest($3::text[], $4::smallint[]) AS d (pseudonym, state)
-WHERE p.marketer = $1 AND p.exchange_id = $2 AND p.pseudonym = d.pseudonym AND p.state IN (4, 5);
+FROM unnest($3::text[], $4::bytea[], $5::smallint[]) AS d (pseudonym, permit, state)
+WHERE p.marketer = $1 AND p.exchange_id = $2 AND p.pseudonym = d.pseudonym AND p.permit = d.permit AND p.state IN (4, 5)
+RETURNING p.pseudonym;
 
 -- name: participant_accepted
 -- Note that a customer accepted: to be decided again.
@@ -141,9 +145,8 @@ SELECT seq, delivery_id, exchange_id, pseudonym, payload FROM deliveries
 WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = $3;
 
 -- name: deliveries_void
--- Take releases off the feed that may not be sent any more.
-DELETE FROM deliveries AS d USING unnest($2::text[], $3::text[]) AS v (exchange_id, pseudonym)
-WHERE d.marketer = $1 AND d.exchange_id = v.exchange_id AND d.pseudonym = v.pseudonym;
+-- Take releases of an exchange off the feed that may not be sent any more.
+DELETE FROM deliveries WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = ANY($3);
 
 -- name: deliveries_acknowledge
 -- Take acknowledged deliveries off the feed, drop their values and remember their names; answers those that are new.

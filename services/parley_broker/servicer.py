@@ -30,10 +30,10 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
         self, request: brokerpb.CreateExchangeRequest, context: Any
     ) -> brokerpb.CreateExchangeResponse:
         marketer = caller().id
-        exchange = await self.exchanges.check(marketer, request)
+        by = await self.exchanges.measure(marketer)  # before the transaction, which waits for no other service
 
         async def body(tx: Tx) -> brokerpb.CreateExchangeResponse:
-            await self.exchanges.create(tx, exchange, request)
+            exchange = await self.exchanges.create(tx, marketer, request, by)  # checks; a repeat's dates may be past
             now = self.exchanges.clock.now()
             return brokerpb.CreateExchangeResponse(exchange=exchange_to(exchange, now))
 

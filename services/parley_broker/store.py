@@ -43,6 +43,7 @@ class ParticipantRecord:
     exchange_id: str
     pseudonym: str
     state: Participant
+    released: bool
     permit: bytes | None = field(repr=False)
     batch: bytes | None = field(repr=False)
     sealed: bytes | None = field(repr=False)
@@ -204,23 +205,39 @@ class Store:
         )
         return {row["pseudonym"] for row in rows}
 
-    async def finish(self, exchange: ExchangeRecord, deliveries: Sequence[NewDelivery], now: datetime) -> None:
-        """Finish participants whose release was committed and put it on the feed: both or nothing, and once."""
+    async def finish(
+        self, exchange: ExchangeRecord, settled: Sequence[tuple[ParticipantRecord, NewDelivery]], now: datetime
+    ) -> None:
+        """
+        Finish participants whose release was committed and put it on the feed: both or nothing, and once.
+
+        What was prepared anew since is left alone: values go out only under the permit they were settled by.
+        """
 
         async def body(tx: Tx) -> None:
-            names = [delivery.pseudonym for delivery in deliveries]
-            rows = await tx.fetch(_SQL.participants_settled, exchange.marketer, exchange.exchange_id, names)
+            names, permits = [one.pseudonym for one, _ in settled], [one.permit for one, _ in settled]
+            rows = await tx.fetch(_SQL.participants_settled, exchange.marketer, exchange.exchange_id, names, permits)
             new = {row["pseudonym"] for row in rows}
-            await self.deliver(tx, exchange.marketer, [one for one in deliveries if one.pseudonym in new], now)
+            await self.deliver(tx, exchange.marketer, [it for one, it in settled if one.pseudonym in new], now)
 
         await self.db.run("broker.finish", body)
 
-    async def unsettled(self, marketer: str, exchange_id: str, states: Mapping[str, Participant]) -> None:
-        """Drop prepared values that may not be released, take them off the feed, and go where the refusals lead."""
-        names = list(states)
-        async with self.db.tx("broker.unsettled") as tx:
-            await tx.execute(_SQL.participants_unsettled, marketer, exchange_id, names, list(states.values()))
-            await tx.execute(_SQL.deliveries_void, marketer, [exchange_id] * len(names), names)
+    async def unsettled(
+        self, marketer: str, exchange_id: str, refused: Sequence[tuple[ParticipantRecord, Participant]]
+    ) -> None:
+        """
+        Drop prepared values that may not be released, take them off the feed, and go where the refusals lead.
+
+        A refusal is about one permit: what was acknowledged or prepared anew since is left alone.
+        """
+        names, permits = [one.pseudonym for one, _ in refused], [one.permit for one, _ in refused]
+        states = [state for _, state in refused]
+
+        async def body(tx: Tx) -> None:
+            rows = await tx.fetch(_SQL.participants_unsettled, marketer, exchange_id, names, permits, states)
+            await tx.execute(_SQL.deliveries_void, marketer, exchange_id, [row["pseudonym"] for row in rows])
+
+        await self.db.run("broker.unsettled", body)
 
     async def accepted(self, tx: Tx, marketer: str, exchange_id: str, pseudonym: str) -> None:
         """Note that a customer accepted: their participant is to be decided again."""

@@ -1,14 +1,14 @@
 """Broker's records between wire and value."""
 
 import base64
-import binascii
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.common.v1 import terms_pb2 as termspb
 from parley_broker.domain.states import exchange_state
 from parley_broker.store import ExchangeRecord
 from parley_kit.faults import InvalidRequest, Violation
+from parley_kit.ids import decode_id
 from parley_terms.wire import timestamp
 
 END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
@@ -38,10 +38,13 @@ def page_from(token: str) -> tuple[datetime, str]:
     if not token:
         return END_OF_TIME, ""
     try:
-        moment, _, last = base64.urlsafe_b64decode(token.encode()).decode().partition(" ")
-        return datetime.fromisoformat(moment), last
-    except (ValueError, binascii.Error):
-        raise InvalidRequest(violations=[Violation("page_token", "not a token of this list")]) from None
+        moment, _, last = base64.b64decode(token, altchars=b"-_", validate=True).decode("ascii").partition(" ")
+        at = datetime.fromisoformat(moment)
+        if at.utcoffset() == timedelta() and decode_id(last):
+            return at, last
+    except ValueError:
+        pass
+    raise InvalidRequest(violations=[Violation("page_token", "not a token of this list")])
 
 
 def next_token(records: list[ExchangeRecord], size: int) -> str:

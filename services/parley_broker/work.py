@@ -100,7 +100,8 @@ class Releasing:
 
     async def carry(self, exchange: ExchangeRecord, participants: Sequence[ParticipantRecord]) -> None:
         """Decide, release, keep, settle, deliver."""
-        to_decide = [one for one in participants if one.state in TO_DECIDE]
+        in_time = self.peers.clock.now() < exchange.decision_deadline
+        to_decide = [one for one in participants if one.state in TO_DECIDE and (in_time or one.released)]
         prepared = await self._prepare(exchange, to_decide) if to_decide else []
         await reach("broker.after_prepare")
         await self._settle(exchange, [*prepared, *(one for one in participants if one.state is Participant.AGREED)])
@@ -166,12 +167,12 @@ class Releasing:
             return
         outcomes = await self.settling.settle(participants)
         await reach("broker.after_settle")
-        settled, refused = [], {}
+        settled, refused = [], []
         for one, outcome in zip(participants, outcomes, strict=True):
             if outcome.refusal == consentpb.SETTLE_REFUSAL_UNSPECIFIED:
-                settled.append(_delivery(exchange, one, outcome))
+                settled.append((one, _delivery(exchange, one, outcome)))
             elif (leads_to := after(Refusal(outcome.refusal))) is not None:
-                refused[one.pseudonym] = leads_to
+                refused.append((one, leads_to))
         if settled:
             await self.store.finish(exchange, settled, self.peers.clock.now())
         if refused:

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import reduce
+from operator import and_
 
 from parley_client.conditions import Attribute, Condition, Question
 from parley_terms.terms import Field, Form, OneOf, Range
@@ -20,8 +22,8 @@ GRAMMAR = """A condition is one of
 _FORMS = (
     ("not one of", re.compile(r"(\S+)\s+is\s+not\s+one\s+of\s+(.+)")),
     ("one of", re.compile(r"(\S+)\s+is\s+one\s+of\s+(.+)")),
-    ("not", re.compile(r"(\S+)\s+is\s+not\s+(.+)")),
-    ("is", re.compile(r"(\S+)\s+is\s+(.+)")),
+    ("not", re.compile(r"(\S+)\s+is\s+not\s+(?!one\s+of\b)(.+)")),
+    ("is", re.compile(r"(\S+)\s+is\s+(?!not\b|one\s+of\b)(.+)")),
     ("range", re.compile(r"(\S+)\s+from\s+(\S+)\s+to\s+(\S+)")),
     ("least", re.compile(r"(\S+)\s+at\s+least\s+(\S+)")),
     ("most", re.compile(r"(\S+)\s+at\s+most\s+(\S+)")),
@@ -54,11 +56,11 @@ def parse_question(text: str, catalogue: Catalogue) -> Question:
 
 
 def parse_conditions(texts: Iterable[str], catalogue: Catalogue) -> Condition:
-    """Read conditions that all must hold, one at least. Raises ConditionUnclear."""
-    first, *others = [parse_condition(text, catalogue) for text in texts]
-    for other in others:
-        first &= other
-    return first
+    """Read conditions that all must hold. Raises ConditionUnclear, also for none."""
+    read = [parse_condition(text, catalogue) for text in texts]
+    if not read:
+        raise ConditionUnclear("give at least one condition")
+    return reduce(and_, read)
 
 
 def question_text(attribute: str, asked: Asked) -> str:

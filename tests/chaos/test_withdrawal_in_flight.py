@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+import grpc
 import pytest
 
 from parley.broker.v1 import broker_pb2 as brokerpb
@@ -100,9 +101,14 @@ class Round:
     @asynccontextmanager
     async def _following(self) -> AsyncIterator[None]:
         async def follow() -> None:
-            async with self.marketer.feed() as feed:
-                async for delivery in feed:
-                    self.receive(delivery)
+            while True:
+                try:
+                    async with self.marketer.feed() as feed:
+                        async for delivery in feed:
+                            self.receive(delivery)
+                except grpc.aio.AioRpcError as error:
+                    print(f"the feed broke: {error.code()}")
+                await asyncio.sleep(0.05)  # as a marketer's backend does, it comes back
 
         following = asyncio.create_task(follow())
         try:

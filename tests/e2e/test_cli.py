@@ -1,7 +1,7 @@
 """Can people get through with the command line alone? Black box, against `parley up` in a process of its own."""
 
-import asyncio
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -242,15 +242,25 @@ def test_doctor_works_where_nothing_is() -> None:
     assert not (root / "none").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_up_stops_cleanly_and_leaves_everything_for_the_next(number: signal.Signals) -> None:
+def test_up_stops_cleanly_and_the_next_one_goes_on_from_there() -> None:
     with scratch_directory() as root:
-        with parley_up(root / "home") as up:
-            up.send_signal(number)
-            out, err = await asyncio.to_thread(up.communicate, timeout=30)
-        assert (0, "") == (up.returncode, err)
-        assert out.endswith("Stopping.\n")
-        assert not (root / "home" / "running.json").exists()
+        home = root / "home"
+        with commands(home) as parley:
+            with parley_up(home) as up:
+                parley.run("customer", "join")
+                parley.run("customer", "put", "profile.age", "34")
+                _stop(up, signal.SIGINT)
+            assert "`parley up`" in parley.try_("customer", "items").err
+            with parley_up(home) as up:
+                assert ["34"] == [item["value"] for item in parley.json("customer", "items")]
+                _stop(up, signal.SIGTERM)
+
+
+def _stop(up: subprocess.Popen[str], number: signal.Signals) -> None:
+    up.send_signal(number)
+    out, err = up.communicate(timeout=30)
+    assert (0, "") == (up.returncode, err)
+    assert out.endswith("Stopping.\n")
 
 
 def test_setting_that_cant_be_read_is_named_without_its_value() -> None:

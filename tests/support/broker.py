@@ -1,10 +1,11 @@
 """The broker inside a living node: points to hold and to break, its own parts at hand, and what its tables hold."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from io import StringIO
 from itertools import count
 from pathlib import Path
@@ -14,7 +15,9 @@ import grpc
 
 from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.common.v1 import terms_pb2 as termspb
+from parley.identity.v1 import identity_pb2 as identitypb
 from parley_broker.work import Work
+from parley_crypto.statements import make_assertion
 from parley_kit.clock import SystemClock
 from parley_kit.faultpoints import armed
 from parley_node.home import Home
@@ -22,6 +25,7 @@ from parley_node.node import Options, run
 from parley_rpc.logs import logger
 from tests.support.chaos import rows, willing
 from tests.support.world import (
+    Caller,
     Customer,
     Marketer,
     Stubs,
@@ -29,6 +33,7 @@ from tests.support.world import (
     between,
     by_criteria,
     quick,
+    request_id,
     terms,
 )
 
@@ -49,8 +54,14 @@ class ShiftedClock:
     def monotonic(self) -> float:
         return self._system.monotonic()
 
-    def move(self, by: timedelta) -> None:
+    @contextmanager
+    def ahead(self, by: timedelta) -> Iterator[None]:
+        """Be so far ahead for the length of a block."""
         self._ahead += by
+        try:
+            yield
+        finally:
+            self._ahead -= by
 
 
 @dataclass
@@ -185,6 +196,20 @@ def id_of(exchange: str) -> str:
     return exchange.rpartition("/")[2]
 
 
-def ends_in(**span: float) -> datetime:
-    """A moment so far from now."""
-    return datetime.now(UTC) + timedelta(**span)
+def within_half_an_hour() -> termspb.Terms:
+    """Ask for the city, to be decided within half an hour."""
+    return terms("profile.city", decide_within=timedelta(minutes=30))
+
+
+async def sign_in_at(caller: Caller, now: datetime) -> None:
+    """Sign in at a time that is the node's and not the machine's."""
+    assertion = make_assertion(caller.signer, caller.name, secrets.token_hex(16), now)
+    answer = await caller.stubs.identity.SignIn(identitypb.SignInRequest(assertion=assertion))
+    caller.tokens = {token.service: (("authorization", f"Bearer {token.token}"),) for token in answer.tokens}
+
+
+async def set_marketer(world: World, marketer: Marketer, **changes: Any) -> None:
+    """Change a marketer, as the operator."""
+    operator = await world.staff("operator")
+    request = identitypb.UpdateMarketerRequest(name=marketer.name, request_id=request_id(), **changes)
+    await operator.call("identity", "UpdateMarketer", request)

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -137,9 +138,9 @@ def _wait_until_running(home: Home, up: subprocess.Popen[str]) -> None:
 def _serve() -> None:
     for line in sys.stdin:
         result = CliRunner().invoke(app, json.loads(line), prog_name="parley")
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        outcome: Mapping[str, object] = {"code": result.exit_code, "out": result.stdout, "err": result.stderr}
+        unforeseen = result.exception if not isinstance(result.exception, SystemExit) else None
+        err = result.stderr + "".join(traceback.format_exception(unforeseen) if unforeseen else ())
+        outcome: Mapping[str, object] = {"code": result.exit_code, "out": result.stdout, "err": err}
         sys.stdout.write(json.dumps(outcome) + "\n")
         sys.stdout.flush()
 

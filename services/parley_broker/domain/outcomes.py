@@ -25,7 +25,7 @@ def after(refusal: Refusal) -> Participant | None:
     """
     match refusal:
         case Refusal.STALE:
-            return Participant.ACCEPTED
+            return Participant.REQUESTED
         case Refusal.AUDIT_BEHIND:
             return None
         case _:

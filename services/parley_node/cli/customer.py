@@ -104,7 +104,8 @@ def discoverable(
     home: HomeOption = None,
 ) -> None:
     """Say which marketers may look for you by an item: from a level of verification on, or nobody."""
-    item = act(home, me, lambda customer: customer.discoverable(attribute, _level(level)))
+    number = _level(level)
+    item = act(home, me, lambda customer: customer.discoverable(attribute, number))
     show.say(f"{item.attribute} may be matched on by {_matched_by(item.discoverable_to)}.")
 
 

@@ -21,7 +21,8 @@ from parley_node.cli.options import HomeOption
 from parley_node.cli.stop import Stop
 from parley_node.embedded import ServersUnavailable
 from parley_node.home import HOME, Home, NotRunning, Running
-from parley_node.node import Options, SettingsWrong, run
+from parley_node.node import Options, SettingsWrong, configure, run
+from parley_node.provision import SERVICES, provision
 from parley_rpc.channels import is_local
 from parley_rpc.logs import adopt_libraries, logger
 
@@ -55,6 +56,7 @@ def up(
     _refuse_second(chosen)
     arm_from(os.environ.get("PARLEY_FAULTS", ""))
     with _failures(chosen), _log(chosen, verbose=verbose) as log:
+        _check_settings(chosen)
         asyncio.run(_until_stopped(chosen, Options(host, port, http_port), log))
 
 
@@ -79,6 +81,13 @@ async def _run(home: Home, options: Options, log: TextIO) -> None:
     async with run(home, options, say, told=lambda step: show.say(f"  {step}")) as node:
         _welcome(home, node.running)
         await node.serve()
+
+
+def _check_settings(home: Home) -> None:
+    """Raise SettingsWrong before anything is started."""
+    provision(home)
+    for name in SERVICES:
+        configure(name, home, "postgresql:///not-known-yet")
 
 
 def _welcome(home: Home, running: Running) -> None:

@@ -1,0 +1,758 @@
+"""
+G9, G11 and G12: whoever asks wrongly gets a documented reason and changes nothing; whoever repeats does nothing twice.
+
+Who may call what is read anew from deploy/trust-zones.toml, and what there is to call from the descriptors: a new RPC is in
+these tests without being added. "Changes nothing" is said of full dumps of all databases, but for the assertions used to sign in.
+"""
+
+import asyncio
+import base64
+import secrets
+import tomllib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.descriptor import Descriptor, MethodDescriptor
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo  # type: ignore[import-untyped] # ships no types
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_status import rpc_status
+
+from parley.audit.v1 import audit_pb2
+from parley.broker.v1 import broker_pb2 as brokerpb
+from parley.common.v1 import permit_pb2 as permitpb
+from parley.common.v1 import terms_pb2 as termspb
+from parley.common.v1.error_reason_pb2 import ErrorReason
+from parley.consent.v1 import consent_pb2 as consentpb
+from parley.consent.v1.consent_pb2_grpc import ConsentServiceStub
+from parley.identity.v1 import identity_pb2 as identitypb
+from parley.identity.v1.identity_pb2_grpc import IdentityServiceStub
+from parley.vault.v1 import vault_pb2 as vaultpb
+from parley.vault.v1.vault_pb2_grpc import VaultServiceStub
+from parley_crypto.batch import sign_batch
+from parley_crypto.signing import Signer
+from parley_crypto.statements import Token, issue_token
+from parley_kit.ids import new_id
+from parley_node.provision import SERVICES, key_file
+from tests.support.chaos import rows, willing
+from tests.support.dumps import changes, quiet, without
+from tests.support.world import (
+    Caller,
+    Customer,
+    Marketer,
+    Metadata,
+    World,
+    between,
+    by_criteria,
+    request_id,
+    terms,
+    to_known,
+)
+
+ZONES = tomllib.loads((Path(__file__).parents[2] / "deploy/trust-zones.toml").read_text("utf-8"))
+KINDS = ("customer", "marketer", "importer", "operator")
+USED_ASSERTIONS = {"identity.used_assertions"}
+BACKGROUND = {"outbox", "stream_head", "consent.inbox", "stream_progress", "log_tiles", *USED_ASSERTIONS}
+"""Tables that count rounds of background work, not effects."""
+
+
+# --- What there is to call, and who may ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rpc:
+    """One method of the API."""
+
+    service: str
+    method: MethodDescriptor
+
+    @property
+    def path(self) -> str:
+        return f"/{self.method.containing_service.full_name}/{self.method.name}"
+
+    def __str__(self) -> str:
+        return f"{self.service}.{self.method.name}"
+
+    def listed(self, caller: str) -> bool:
+        """Whether the list allows a caller."""
+        return any(
+            edge["caller"] in (caller, "anyone")
+            and edge["service"] == self.method.containing_service.full_name
+            and self.method.name in edge["methods"]
+            for edge in ZONES["calls"]
+        )
+
+    def callers(self) -> list[str]:
+        """Who may call it."""
+        return [caller for caller in (*KINDS, *SERVICES, "anyone") if self.listed(caller)]
+
+
+def _rpcs() -> Iterator[Rpc]:
+    for name, file in zip(
+        ("audit", "broker", "consent", "identity", "vault"),
+        (audit_pb2, brokerpb, consentpb, identitypb, vaultpb),
+        strict=True,
+    ):
+        for service in file.DESCRIPTOR.services_by_name.values():
+            yield from (Rpc(name, method) for method in service.methods)
+
+
+RPCS = list(_rpcs())
+
+
+@dataclass(frozen=True)
+class Doors:
+    """Ways to call as anybody: with tokens over the network, or as a service on the hub."""
+
+    world: World
+    tokens: Mapping[tuple[str, str], Metadata]
+
+    async def call(self, rpc: Rpc, caller: str, request: bytes) -> bytes:
+        """Call with raw bytes; of a stream, the first answer."""
+        if caller in SERVICES:
+            channel, metadata = self.world.node.hub.channel(caller), ()
+        else:
+            channel, metadata = self.world.stubs.channel, self.tokens.get((caller, rpc.service), ())
+        if rpc.method.server_streaming:
+            stream = channel.unary_stream(rpc.path, request_serializer=None, response_deserializer=None)(
+                request, metadata=metadata, timeout=5
+            )
+            first: bytes = await stream.read()
+            stream.cancel()
+            return first
+        method = channel.unary_unary(rpc.path, request_serializer=bytes, response_deserializer=bytes)
+        answer: bytes = await method(request, metadata=metadata, timeout=20)
+        return answer
+
+
+@pytest.fixture(scope="module")
+async def doors(world: World) -> Doors:
+    """Tokens of every kind of caller for every service, also those that identity would never issue."""
+    customer, marketer = await world.customer(), await world.marketer()
+    issued = {(kind, service): _token(world, kind, service) for kind in KINDS for service in SERVICES}
+    issued |= {("customer", service): metadata for service, metadata in customer.tokens.items()}
+    issued |= {("marketer", service): metadata for service, metadata in marketer.tokens.items()}
+    return Doors(world, issued)
+
+
+def _token(
+    world: World, kind: str, service: str, *, subject: str = "", audience: str = "", at: datetime | None = None
+) -> Metadata:
+    signer = Signer.load(key_file(world.home, "identity", "signing"))
+    who = subject or {"marketer": f"marketers/{new_id()}", "customer": new_id()}.get(kind, f"{kind}s/local")
+    statement = issue_token(signer, Token(kind, who), audience or service, at or datetime.now(UTC))
+    return (("authorization", f"Bearer {statement}"),)
+
+
+# --- What is said --------------------------------------------------------------------------------------------------------
+
+
+def reason_of(error: grpc.aio.AioRpcError) -> str:
+    """The reason of an error, which is one that is documented."""
+    status = rpc_status.from_call(error)
+    assert status is not None, f"{error.code()} {error.details()} carries no status"
+    info = ErrorInfo()
+    assert status.details[0].Unpack(info)
+    assert info.domain == "parley"
+    assert f"ERROR_REASON_{info.reason}" in ErrorReason.keys()  # noqa: SIM118 - an enum, no dict
+    return str(info.reason)
+
+
+async def refusal(call: Awaitable[Any]) -> str:
+    """The reason with which a call is refused."""
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call
+    return reason_of(refused.value)
+
+
+async def fields(call: Awaitable[Any]) -> tuple[str, list[str]]:
+    """The reason with which a call is refused, and the fields it names."""
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call
+    bad, status = BadRequest(), rpc_status.from_call(refused.value)
+    assert status is not None
+    assert any(detail.Unpack(bad) for detail in status.details if detail.Is(BadRequest.DESCRIPTOR))
+    return reason_of(refused.value), [violation.field for violation in bad.field_violations]
+
+
+@asynccontextmanager
+async def nothing_changes(world: World) -> AsyncIterator[None]:
+    """Expect every database to be after the block as it was before."""
+    before = without(await quiet(world), USED_ASSERTIONS)
+    yield
+    after = without(await quiet(world), USED_ASSERTIONS)
+    assert {} == changes(before, after)
+    assert before == after
+
+
+# --- Finding the way -----------------------------------------------------------------------------------------------------
+
+
+async def test_general_client_finds_its_way_by_reflection(world: World) -> None:
+    stub = reflection_pb2_grpc.ServerReflectionStub(world.stubs.channel)
+
+    async def ask(**question: str) -> Any:
+        stream = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(**question)]))
+        return await anext(aiter(stream))
+
+    listed = (await ask(list_services="")).list_services_response.service
+    names = {service.name for service in listed}
+    assert {rpc.method.containing_service.full_name for rpc in RPCS} <= names
+    pool = descriptor_pool.DescriptorPool()
+    files: dict[str, descriptor_pb2.FileDescriptorProto] = {}
+    for name in sorted(names):
+        for raw in (await ask(file_containing_symbol=name)).file_descriptor_response.file_descriptor_proto:
+            file = descriptor_pb2.FileDescriptorProto.FromString(raw)
+            files[file.name] = file
+    await _add_all(pool, files, ask)
+
+    service = pool.FindServiceByName("parley.identity.v1.IdentityService")
+    method = service.methods_by_name["GetKeySet"]
+    request = message_factory.GetMessageClass(method.input_type)()
+    answer_class = message_factory.GetMessageClass(method.output_type)
+    call = world.stubs.channel.unary_unary(
+        f"/{service.full_name}/{method.name}",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=answer_class.FromString,
+    )
+    assert '"keys"' in (await call(request)).jwks  # type: ignore[attr-defined] # its class was made a moment ago
+
+
+async def _add_all(pool: Any, files: dict[str, descriptor_pb2.FileDescriptorProto], ask: Callable[..., Any]) -> None:
+    added: set[str] = set()
+
+    async def add(name: str) -> None:
+        if name in added:
+            return
+        added.add(name)
+        if name not in files:
+            (raw, *_) = (await ask(file_by_filename=name)).file_descriptor_response.file_descriptor_proto
+            files[name] = descriptor_pb2.FileDescriptorProto.FromString(raw)
+        for needed in files[name].dependency:
+            await add(needed)
+        pool.Add(files[name])
+
+    for name in sorted(files):
+        await add(name)
+
+
+async def test_method_that_is_not_there_is_refused_with_details(world: World) -> None:
+    call = world.stubs.channel.unary_unary("/parley.vault.v1.VaultService/Steal", bytes, bytes)
+    assert "UNIMPLEMENTED" == await refusal(call(b""))
+
+
+# --- Who may call what ---------------------------------------------------------------------------------------------------
+
+
+async def test_every_call_that_is_not_listed_is_refused_and_changes_nothing(world: World, doors: Doors) -> None:
+    cells = 0
+    async with nothing_changes(world):
+        for rpc in RPCS:
+            for caller in (*KINDS, *SERVICES, "anyone"):
+                if rpc.listed(caller) or (rpc.method.server_streaming and caller in SERVICES):
+                    continue  # the hub has no streams: there is nothing to refuse
+                expected = "UNAUTHENTICATED" if caller == "anyone" else "CALLER_NOT_ALLOWED"
+                assert expected == await refusal(doors.call(rpc, caller, _filled(rpc.method.input_type))), (rpc, caller)
+                cells += 1
+    assert cells > len(RPCS) * 5
+
+
+async def test_every_call_that_is_listed_gets_past_the_door(doors: Doors) -> None:
+    for rpc in RPCS:
+        for caller in rpc.callers():
+            if rpc.method.server_streaming:
+                continue
+            said = await _answer(doors.call(rpc, caller, b"\xff"))
+            assert said == "INVALID_REQUEST", (rpc, caller)
+
+
+async def _answer(call: Awaitable[Any]) -> str:
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return reason_of(error)
+    return ""
+
+
+@cache
+def _filled(descriptor: Descriptor) -> bytes:
+    """A request with something in every text field: permission comes before all that it says."""
+    message = message_factory.GetMessageClass(descriptor)()
+    for field in descriptor.fields:
+        if field.type == field.TYPE_STRING and not field.is_repeated:
+            setattr(message, field.name, "x" * 26)
+    return bytes(message.SerializeToString())
+
+
+def _tokens_of_nobody(world: World) -> dict[str, Metadata]:
+    now, stranger = datetime.now(UTC), Signer(secrets.token_bytes(32))
+    (key, good), *_ = _token(world, "marketer", "broker")
+    head, body, mark = good.split(".")
+    unsigned = base64.urlsafe_b64encode(b'{"alg":"none","typ":"parley-token+jwt"}').decode().rstrip("=")
+    forged = issue_token(stranger, Token("marketer", f"marketers/{new_id()}"), "broker", now)
+    return {
+        "expired": _token(world, "marketer", "broker", at=now - timedelta(hours=1)),
+        "from the future": _token(world, "marketer", "broker", at=now + timedelta(hours=1)),
+        "for another service": _token(world, "marketer", "broker", audience="vault"),
+        "of a service": _token(world, "service", "broker", subject="consent"),
+        "of no kind": _token(world, "emperor", "broker"),
+        "by a stranger's key": ((key, f"Bearer {forged}"),),
+        "changed": ((key, f"{head}.{body[:-2]}AA.{mark}"),),
+        "unsigned": ((key, f"Bearer {unsigned}.{body}."),),
+        "nonsense": ((key, "Bearer nonsense"),),
+        "basic": ((key, "Basic bWFya2V0ZXI6c2VjcmV0"),),
+        "two at once": ((key, good), (key, good)),
+    }
+
+
+async def test_tokens_that_are_not_good_here_are_refused(world: World) -> None:
+    async with nothing_changes(world):
+        for name, metadata in _tokens_of_nobody(world).items():
+            request = by_criteria(terms("profile.city"), between("profile.age", "3", "3"))
+            assert "UNAUTHENTICATED" == await refusal(world.stubs.broker.CreateExchange(request, metadata=metadata)), (
+                name
+            )
+
+
+# --- Bytes that make no sense --------------------------------------------------------------------------------------------
+
+
+async def test_random_bytes_are_refused_by_every_method(world: World, doors: Doors) -> None:
+    async with nothing_changes(world):
+        for rpc in RPCS:
+            caller = rpc.callers()[0]
+            for _ in range(10):
+                noise = b"\x0f" + secrets.token_bytes(secrets.randbelow(200))  # wire type 7: nothing begins so
+                assert "INVALID_REQUEST" == await refusal(doors.call(rpc, caller, noise)), (rpc, noise)
+
+
+async def test_fields_that_nobody_knows_are_refused_by_every_method(world: World, doors: Doors) -> None:
+    unknown = b"\xfa\xff\x3f\x04dial"  # field 131,071, length-delimited
+    async with nothing_changes(world):
+        for rpc in RPCS:
+            request = _filled(rpc.method.input_type) + unknown
+            assert "INVALID_REQUEST" == await refusal(doors.call(rpc, rpc.callers()[0], request)), rpc
+
+
+async def test_too_large_a_message_is_refused_by_every_method(world: World, doors: Doors) -> None:
+    """gRPC itself refuses it over the network, before any of ours could add a reason."""
+    large = b"\x0a" + b"\x80\x80\xc0\x02" + bytes(5 * 1024 * 1024)
+    async with nothing_changes(world):
+        for rpc in RPCS:
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await doors.call(rpc, rpc.callers()[0], large)
+            assert grpc.StatusCode.RESOURCE_EXHAUSTED == refused.value.code(), rpc
+
+
+# --- Terms ---------------------------------------------------------------------------------------------------------------
+
+
+def _soon(message: Any, **span: float) -> None:
+    message.FromDatetime(datetime.now(UTC) + timedelta(**span))
+
+
+def _set(path: str, value: Any) -> Callable[[termspb.Terms], None]:
+    *parents, name = path.split(".")
+
+    def change(message: termspb.Terms) -> None:
+        place: Any = message
+        for parent in parents:
+            place = getattr(place, parent)
+        if isinstance(value, list):
+            getattr(place, name).extend(value)
+        elif isinstance(value, Message):
+            getattr(place, name).CopyFrom(value)
+        else:
+            setattr(place, name, value)
+
+    return change
+
+
+def _first_field(**values: Any) -> Callable[[termspb.Terms], None]:
+    def change(message: termspb.Terms) -> None:
+        for name, value in values.items():
+            setattr(message.content.fields[0], name, value)
+
+    return change
+
+
+UNSUPPORTED: Mapping[str, tuple[Callable[[termspb.Terms], None], str]] = {
+    "banded": (_first_field(form=termspb.FORM_BANDED, band_width=10), "content.fields[0].form"),
+    "band width": (_first_field(band_width=10), "content.fields[0].form"),
+    "topics": (_set("content.inward.topics", ["hiking"]), "content.inward"),
+    "formats": (_set("content.inward.formats", ["text"]), "content.inward"),
+    "incentive kinds": (_set("content.inward.incentive_kinds", ["money"]), "content.inward"),
+    **{
+        termspb.Channel.Name(channel): (_set("mode.channels", [channel]), "mode.channels[2]")
+        for channel in termspb.Channel.values()
+        if channel > termspb.CHANNEL_WEB_INBOX
+    },
+    **{
+        termspb.IdentityLevel.Name(level): (_set("mode.identity_level", level), "mode.identity_level")
+        for level in termspb.IdentityLevel.values()
+        if level > termspb.IDENTITY_LEVEL_PSEUDONYMOUS
+    },
+    "weekly windows": (_set("timing.weekly_windows", [termspb.WeeklyWindow(weekdays=[1])]), "timing.weekly_windows"),
+    "quiet hours": (_set("timing.quiet_hours", termspb.QuietHours(start_minute=1)), "timing.quiet_hours"),
+    "frequency caps": (_set("timing.frequency_caps", [termspb.FrequencyCap(count=1)]), "timing.frequency_caps"),
+    "place": (_set("timing.place", termspb.Place(item="home")), "timing.place"),
+    "least value": (_set("goals.least_value", termspb.Amount(unit="EUR", value=1)), "goals"),
+    "words": (_set("goals.words", "a cup of tea"), "goals"),
+    "no onward sharing": (_set("obligations.no_onward_sharing", True), "obligations"),
+    "use report": (_set("obligations.use_report", True), "obligations"),
+}
+
+
+async def test_every_dial_that_is_not_enforced_is_refused_by_name(world: World) -> None:
+    marketer, customer = await world.marketer(), await world.customer()
+    async with nothing_changes(world):
+        for name, (change, path) in UNSUPPORTED.items():
+            asked, ruled = terms("profile.city"), terms("profile.city", decide_within=None)
+            change(asked)
+            change(ruled)
+            request = by_criteria(asked, between("profile.age", "3", "3"))
+            assert ("NOT_SUPPORTED_YET", [f"terms.{path}"]) == await fields(marketer.ask(request)), name
+            assert ("NOT_SUPPORTED_YET", [f"rule.terms.{path}"]) == await fields(customer.rule(1, ruled)), name
+
+
+WRONG: Mapping[str, tuple[str, Callable[[termspb.Terms], None]]] = {
+    "no purpose of ours": ("INVALID_CONSENT_PURPOSE", _set("purposes", ["https://w3id.org/dpv#WorldDomination"])),
+    "no IRI": ("INVALID_REQUEST", _set("purposes", ["marketing"])),
+    "no attribute of ours": ("ATTRIBUTE_UNKNOWN", _first_field(attribute="profile.shoe_size")),
+    "no attribute": ("INVALID_REQUEST", _first_field(attribute="Robert'); DROP TABLE items;--")),
+    "unknown form": ("INVALID_REQUEST", _first_field(form=99)),
+    "no form": ("INVALID_REQUEST", _first_field(form=0)),
+    "unknown use": ("INVALID_REQUEST", _set("content.use", 99)),
+    "unknown channel": ("INVALID_REQUEST", _set("mode.channels", [99])),
+    "no channel": ("NOT_SUPPORTED_YET", _set("mode.channels", [0])),
+    "unknown identity level": ("INVALID_REQUEST", _set("mode.identity_level", 99)),
+    "answer without a question": ("INVALID_REQUEST", _first_field(form=termspb.FORM_ANSWER)),
+    "past": ("INVALID_DATE_RANGE", lambda asked: _soon(asked.timing.validity.end_time, days=-1)),
+    "for ever": ("INVALID_DATE_RANGE", lambda asked: _soon(asked.timing.validity.end_time, days=36500)),
+    "no time": ("INVALID_REQUEST", lambda asked: setattr(asked.timing.validity.end_time, "seconds", 2**62)),
+}
+
+
+async def test_terms_that_can_not_be_are_refused_with_their_reason(world: World) -> None:
+    marketer, unverified = await world.marketer(), await world.marketer(level=1)
+    async with nothing_changes(world):
+        request = by_criteria(terms("profile.city"), between("profile.age", "3", "3"))
+        assert "VERIFICATION_REQUIRED" == await refusal(unverified.ask(request))
+        for name, (reason, change) in WRONG.items():
+            asked = terms("profile.city")
+            change(asked)
+            request = by_criteria(asked, between("profile.age", "3", "3"))
+            assert reason == await refusal(marketer.ask(request)), name
+
+
+# --- What is somebody else's -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Deal:
+    """A customer and a marketer who agreed, and one release."""
+
+    customer: Customer
+    marketer: Marketer
+    consent: str
+    delivery: brokerpb.Delivery
+
+    @property
+    def pseudonym(self) -> str:
+        return self.delivery.release.pseudonym
+
+
+async def _deal(world: World, age: str) -> Deal:
+    customer = await willing(world, {"profile.city": "Lisbon", "profile.age": age}, "profile.age")
+    marketer = await world.marketer()
+    await marketer.ask(by_criteria(terms("profile.city"), between("profile.age", age, age)))
+    (delivery,) = await marketer.collect(1)
+    answer = await customer.call("consent", "ListConsents", consentpb.ListConsentsRequest())
+    return Deal(customer, marketer, answer.consents[0].name, delivery)
+
+
+@pytest.fixture(scope="module")
+async def deal(world: World) -> Deal:
+    """One deal for tests that change nothing."""
+    return await _deal(world, "121")
+
+
+async def test_what_is_another_marketers_is_not_there(world: World, deal: Deal) -> None:
+    other, release = await world.marketer(), deal.delivery.release
+    exchange, absent = release.exchange, f"{deal.marketer.name}/exchanges/{new_id()}"
+    async with nothing_changes(world):
+        for name in (exchange, absent, f"{other.name}/exchanges/{exchange[-26:]}"):
+            for method, request in (
+                ("GetExchange", brokerpb.GetExchangeRequest(name=name)),
+                ("CancelExchange", brokerpb.CancelExchangeRequest(name=name)),
+            ):
+                assert "EXCHANGE_NOT_FOUND" == await refusal(other.call("broker", method, request))
+        acknowledge = brokerpb.AcknowledgeDeliveriesRequest(names=[deal.delivery.name])
+        assert "DELIVERY_NOT_FOUND" == await refusal(other.call("broker", "AcknowledgeDeliveries", acknowledge))
+        stream = world.stubs.broker.Deliveries(
+            brokerpb.DeliveriesRequest(resume_token=deal.delivery.resume_token), metadata=other.tokens["broker"]
+        )
+        assert "RESUME_TOKEN_INVALID" == await refusal(stream.read())
+
+
+async def test_pseudonym_of_another_marketer_is_nobodys(world: World, deal: Deal) -> None:
+    other = await world.marketer()
+    answer = await other.ask(to_known(terms("profile.city"), deal.pseudonym, in_answer=True))
+    nobody = await other.ask(to_known(terms("profile.city"), "a" * 32, in_answer=True))
+    assert [False, False] == [each.HasField("delivery") for each in (answer, nobody)]
+    query = "SELECT 1 FROM participants WHERE marketer = $1"
+    assert [] == await rows(world, "broker", query, other.name)
+
+
+async def test_what_is_another_customers_is_not_there(world: World, deal: Deal) -> None:
+    other = await world.customer()
+    rules = await deal.customer.call("consent", "ListRules", consentpb.ListRulesRequest())
+    consent, absent, asked = deal.consent, f"consents/{new_id()}", request_id()
+    async with nothing_changes(world):
+        for name in (consent, absent):
+            for method in ("WithdrawConsent", "PauseConsent", "ResumeConsent"):
+                request = getattr(consentpb, f"{method}Request")(name=name, request_id=asked)
+                assert "CONSENT_NOT_FOUND" == await refusal(other.call("consent", method, request))
+            read = consentpb.GetConsentRequest(name=name)
+            assert "CONSENT_NOT_FOUND" == await refusal(other.call("consent", "GetConsent", read))
+        end = consentpb.DeleteRuleRequest(name=rules.rules[0].name, request_id=asked)
+        assert "RULE_NOT_FOUND" == await refusal(other.call("consent", "DeleteRule", end))
+        item = vaultpb.GetItemRequest(name="items/profile.city")
+        assert "ITEM_NOT_FOUND" == await refusal(other.call("vault", "GetItem", item))
+
+
+# --- A hostile broker ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Permitted:
+    """What the broker holds of a customer: references, and a good permit with its batch."""
+
+    consent_ref: bytes
+    vault_ref: bytes
+    permit: permitpb.Permit
+    batch: permitpb.PermitBatch
+
+
+async def _permitted(world: World, deal: Deal) -> Permitted:
+    (refs,) = await rows(
+        world,
+        "broker",
+        "SELECT consent_ref, vault_ref, audit_ref FROM introductions WHERE marketer = $1 AND pseudonym = $2",
+        deal.marketer.name,
+        deal.pseudonym,
+    )
+    hub = world.node.hub.channel("broker")
+    card: Any = await IdentityServiceStub(hub).GetMarketerCard(
+        identitypb.GetMarketerCardRequest(name=deal.marketer.name)
+    )
+    decided: Any = await ConsentServiceStub(hub).Decide(
+        consentpb.DecideRequest(
+            marketer_card=card.card,
+            exchange=f"{deal.marketer.name}/exchanges/{new_id()}",
+            terms=terms("profile.city", valid_for=timedelta(days=9)),
+            entries=[consentpb.DecideEntry(consent_ref=refs["consent_ref"], audit_ref=refs["audit_ref"])],
+        )
+    )
+    assert consentpb.DECISION_OUTCOME_ALLOWED == decided.decisions[0].outcome
+    return Permitted(refs["consent_ref"], refs["vault_ref"], decided.decisions[0].permit, decided.batch)
+
+
+def _signed(body: permitpb.PermitBody, signer: Signer, key_id: str) -> tuple[permitpb.Permit, permitpb.PermitBatch]:
+    raw = body.SerializeToString(deterministic=True)
+    batch, (proof,) = sign_batch(signer, [raw])
+    return permitpb.Permit(body=raw, proof=proof), permitpb.PermitBatch(
+        root=batch.root, size=batch.size, signature=batch.signature, key_id=key_id
+    )
+
+
+def _changed(permitted: Permitted, **changed: Any) -> permitpb.PermitBody:
+    body = permitpb.PermitBody.FromString(permitted.permit.body)
+    for name, value in changed.items():
+        setattr(body, name, value)
+    return body
+
+
+def _forgeries(permitted: Permitted, other: Permitted) -> dict[str, tuple[permitpb.Permit, permitpb.PermitBatch]]:
+    more = permitpb.PermitBody.FromString(permitted.permit.body)
+    more.fields.add(attribute="contact.email", form=termspb.FORM_EXACT)
+
+    def unsigned(body: permitpb.PermitBody) -> tuple[permitpb.Permit, permitpb.PermitBatch]:
+        changed = permitpb.Permit()
+        changed.CopyFrom(permitted.permit)
+        changed.body = body.SerializeToString(deterministic=True)
+        return changed, permitted.batch
+
+    stranger = Signer(secrets.token_bytes(32))
+    return {
+        "other fields": unsigned(more),
+        "another key to seal to": unsigned(_changed(permitted, sealing_key=bytes([9]) + bytes(31))),
+        "another release": unsigned(_changed(permitted, release_id="a" * 32)),
+        "a stranger's signature": _signed(more, stranger, stranger.key_id),
+        "a stranger's signature under consent's name": _signed(more, stranger, permitted.batch.key_id),
+        "another customer's permit": (other.permit, other.batch),
+        "no permit": (permitpb.Permit(body=b"nonsense"), permitted.batch),
+        "another batch": (permitted.permit, other.batch),
+    }
+
+
+async def test_forged_permit_opens_nothing_and_settles_nothing(world: World, deal: Deal) -> None:
+    other = await _deal(world, "122")
+    hub = world.node.hub.channel("broker")
+    async with nothing_changes(world):
+        permitted, others = await _permitted(world, deal), await _permitted(world, other)
+        good = vaultpb.ReleaseRequest(
+            batch=permitted.batch,
+            entries=[vaultpb.ReleaseEntry(vault_ref=permitted.vault_ref, permit=permitted.permit)],
+        )
+        vault: Any = VaultServiceStub(hub)
+        assert (await vault.Release(good)).outcomes[0].sealed_release
+        for name, (permit, batch) in _forgeries(permitted, others).items():
+            entries = [vaultpb.ReleaseEntry(vault_ref=permitted.vault_ref, permit=permit)]
+            (outcome,) = (await vault.Release(vaultpb.ReleaseRequest(batch=batch, entries=entries))).outcomes
+            assert ("PERMIT_INVALID", b"") == (outcome.refusal, outcome.sealed_release), name
+            entry = consentpb.SettleEntry(consent_ref=permitted.consent_ref, permit=permit, batch=batch)
+            consent: Any = ConsentServiceStub(hub)
+            (settled,) = (await consent.Settle(consentpb.SettleRequest(entries=[entry]))).outcomes
+            assert consentpb.SETTLE_REFUSAL_PERMIT_INVALID == settled.refusal, name
+
+
+# --- Repeats ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Act:
+    """A mutation, ready to be sent."""
+
+    caller: Caller
+    service: str
+    method: str
+    request: Any
+
+    async def send(self) -> Any:
+        return await self.caller.call(self.service, self.method, self.request)
+
+
+async def _offered(world: World) -> tuple[Customer, str]:
+    age = str(100 + secrets.randbelow(3))
+    customer, marketer = await world.customer(), await world.marketer()
+    await customer.put(profile_city="Lisbon", profile_age=age)
+    await customer.discoverable("profile.age")
+    await marketer.ask(by_criteria(terms("profile.city"), between("profile.age", "100", "102")))
+    offer = await customer.offer()
+    await customer.discoverable("profile.age", to=0)  # nobody else is to find them
+    return customer, offer.name
+
+
+async def _answers(world: World) -> AsyncIterator[Act]:
+    for method in ("AcceptOffer", "RefuseOffer", "DeferOffer"):
+        customer, name = await _offered(world)
+        yield Act(
+            customer, "consent", method, getattr(consentpb, f"{method}Request")(name=name, request_id=request_id())
+        )
+
+
+async def _consents(world: World) -> AsyncIterator[Act]:
+    for method in ("WithdrawConsent", "PauseConsent", "ResumeConsent"):
+        deal = await _deal(world, "123")
+        await deal.customer.discoverable("profile.age", to=0)
+        await deal.marketer.acknowledge(deal.delivery)
+        if method == "ResumeConsent":
+            pause = consentpb.PauseConsentRequest(name=deal.consent, request_id=request_id())
+            await deal.customer.call("consent", "PauseConsent", pause)
+        request = getattr(consentpb, f"{method}Request")(name=deal.consent, request_id=request_id())
+        yield Act(deal.customer, "consent", method, request)
+
+
+async def _rules(world: World) -> AsyncIterator[Act]:
+    customer = await world.customer()
+    rule = await customer.rule(3)
+    yield Act(customer, "consent", "DeleteRule", consentpb.DeleteRuleRequest(name=rule.name, request_id=request_id()))
+    yield Act(customer, "consent", "CreateRule", consentpb.CreateRuleRequest(rule=_rule(), request_id=request_id()))
+    yield Act(customer, "consent", "ObjectToMarketing", consentpb.ObjectToMarketingRequest(request_id=request_id()))
+    yield Act(customer, "consent", "LiftObjection", consentpb.LiftObjectionRequest(request_id=request_id()))
+
+
+def _rule() -> consentpb.Rule:
+    scope = consentpb.RuleScope(everyone=consentpb.Everyone())
+    return consentpb.Rule(effect=consentpb.RULE_EFFECT_REFUSE, scope=scope)
+
+
+async def _items(world: World) -> AsyncIterator[Act]:
+    customer = await world.customer()
+    items = [vaultpb.ItemValue(attribute="profile.city", value="Porto")]
+    yield Act(customer, "vault", "PutItems", vaultpb.PutItemsRequest(items=items, request_id=request_id()))
+
+
+async def _exchanges(world: World) -> AsyncIterator[Act]:
+    marketer = await world.marketer()
+    nobody = by_criteria(terms("profile.city"), between("profile.age", "3", "3"))
+    yield Act(marketer, "broker", "CreateExchange", nobody)
+
+
+async def _accounts(world: World) -> AsyncIterator[Act]:
+    def key() -> bytes:
+        return Signer(secrets.token_bytes(32)).public_key
+
+    operator, importer, marketer = await world.staff("operator"), await world.staff("importer"), await world.marketer()
+    registered = identitypb.RegisterCustomerRequest(public_key=key(), request_id=request_id())
+    yield Act(importer, "identity", "RegisterCustomer", registered)
+    name = {"import": f"repeats-{secrets.token_hex(4)}"}
+    opened = identitypb.OpenImportedAccountsRequest(row_keys=["1"], **name)
+    await importer.call("identity", "OpenImportedAccounts", opened)
+    complete = identitypb.CompleteImportedAccountsRequest(row_keys=["1"], **name)
+    (code,) = (await importer.call("identity", "CompleteImportedAccounts", complete)).claim_codes
+    claim = identitypb.ClaimAccountRequest(claim_code=code, public_key=key(), request_id=request_id())
+    yield Act(Caller(world.stubs, "", Signer(secrets.token_bytes(32))), "identity", "ClaimAccount", claim)
+    new = identitypb.RegisterMarketerRequest(
+        display_name="Twice",
+        legal_entity=f"Twice {secrets.token_hex(4)} Ltd",
+        verification_level=termspb.VERIFICATION_LEVEL_VERIFIED,
+        contact="privacy@twice.example",
+        sealing_key=marketer.sealer.public_key,
+        signing_key=key(),
+        request_id=request_id(),
+    )
+    yield Act(operator, "identity", "RegisterMarketer", new)
+    update = identitypb.UpdateMarketerRequest(name=marketer.name, suspended=True, request_id=request_id())
+    added = identitypb.AddMarketerKeyRequest(use=identitypb.KEY_USE_SIGNING, public_key=key(), request_id=request_id())
+    yield Act(marketer, "identity", "AddMarketerKey", added)
+    yield Act(operator, "identity", "UpdateMarketer", update)
+
+
+async def _acts(world: World) -> list[Act]:
+    kinds = (_answers, _consents, _rules, _items, _exchanges, _accounts)
+    return [act for kind in kinds for act in [each async for each in kind(world)]]
+
+
+async def _effects(world: World, acts: Sequence[Act], times: int) -> dict[str, tuple[int, int]]:
+    before = await quiet(world)
+    for act in acts:
+        answers = await asyncio.gather(*(act.send() for _ in range(times)))
+        assert [answers[0]] * times == answers, act.method
+    return changes(without(before, BACKGROUND), without(await quiet(world), BACKGROUND))
+
+
+async def test_every_mutation_sent_five_times_at_once_happens_once(world: World) -> None:
+    once, often = await _acts(world), await _acts(world)
+    mutations = {rpc.method.name for rpc in RPCS if "request_id" in rpc.method.input_type.fields_by_name}
+    assert mutations == {act.method for act in often}
+    expected = await _effects(world, once, times=1)
+    assert expected
+    assert expected == await _effects(world, often, times=5)
+
+
+async def test_request_id_with_another_request_is_refused_everywhere(world: World) -> None:
+    customer, asked = await world.customer(), request_id()
+    for city, expected in (("Porto", ""), ("Lisbon", "REQUEST_ID_REUSED")):
+        items = [vaultpb.ItemValue(attribute="profile.city", value=city)]
+        request = vaultpb.PutItemsRequest(items=items, request_id=asked)
+        assert expected == await _answer(customer.call("vault", "PutItems", request))

@@ -1,0 +1,301 @@
+"""Exchanges, as their marketer makes, reads and ends them."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from functools import partial
+
+import grpc
+import pytest
+
+from parley.broker.v1 import broker_pb2 as brokerpb
+from parley.common.v1 import terms_pb2 as termspb
+from parley.consent.v1 import consent_pb2 as consentpb
+from parley_rpc.status import fault_from
+from tests.integration.broker.conftest import Timed
+from tests.support.broker import (
+    FINALIZED,
+    TERMINATED,
+    a_willing,
+    an_age,
+    an_asked,
+    ask,
+    holding,
+    id_of,
+    of_age,
+    releases,
+    settlements,
+    sign_in_at,
+    states,
+    within_half_an_hour,
+)
+from tests.support.chaos import each, rows
+from tests.support.waiting import until
+from tests.support.world import Marketer, World, between, by_criteria, request_id, terms, to_known
+
+CARE = "https://w3id.org/dpv#CustomerCare"
+
+
+async def refusal(call: object) -> tuple[str, set[str]]:
+    """The reason a call is refused for, and the paths that it names."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call  # type: ignore[misc]
+    fault = fault_from(caught.value)
+    return fault.reason, {violation.field for violation in fault.violations}
+
+
+async def get(marketer: Marketer, name: str) -> brokerpb.Exchange:
+    found: brokerpb.Exchange = await marketer.call("broker", "GetExchange", brokerpb.GetExchangeRequest(name=name))
+    return found
+
+
+async def cancel(marketer: Marketer, name: str) -> brokerpb.Exchange:
+    request = brokerpb.CancelExchangeRequest(name=name)
+    ended: brokerpb.Exchange = await marketer.call("broker", "CancelExchange", request)
+    return ended
+
+
+async def ended(world: World, name: str) -> bool:
+    return [TERMINATED] == await states(world, name)
+
+
+async def known(world: World, age: str) -> tuple[Marketer, str]:
+    """A marketer, and the pseudonym of the one willing customer of an age, whom it got and acknowledged a release from."""
+    marketer = await world.marketer()
+    await ask(marketer, age)
+    (delivery,) = await marketer.collect(1)
+    await marketer.acknowledge(delivery)
+    return marketer, delivery.release.pseudonym
+
+
+async def test_five_askings_at_once_make_one_exchange(world: World) -> None:
+    marketer, request = await world.marketer(), of_age(an_age())
+    answers = await asyncio.gather(*(marketer.ask(request) for _ in range(5)))
+    assert 1 == len({answer.exchange.name for answer in answers})
+    listed = await marketer.call("broker", "ListExchanges", brokerpb.ListExchangesRequest())
+    assert [answers[0].exchange.name] == [one.name for one in listed.exchanges]
+
+
+async def test_request_id_of_another_request_is_refused(world: World) -> None:
+    marketer, request = await world.marketer(), of_age(an_age())
+    await marketer.ask(request)
+    request.offer_text = "Something else"
+    assert ("REQUEST_ID_REUSED", set()) == await refusal(marketer.ask(request))
+
+
+async def test_request_ids_of_two_marketers_do_not_meet(world: World) -> None:
+    request = of_age(an_age())
+    names = [(await (await world.marketer()).ask(request)).exchange.name for _ in range(2)]
+    assert 2 == len(set(names))
+
+
+async def test_repeat_is_answered_after_its_deadline_as_before(timed: Timed) -> None:
+    marketer = await timed.world.marketer()
+    request = of_age(an_age(), within_half_an_hour())
+    made = await marketer.ask(request)
+    with timed.clock.ahead(timedelta(hours=2)):
+        await sign_in_at(marketer, timed.clock.now())
+        assert made == await marketer.ask(request)
+
+
+async def test_release_in_the_answer_is_settled_again_for_a_repeat(world: World) -> None:
+    age = an_age()
+    customer = await a_willing(world, age)
+    marketer, pseudonym = await known(world, age)
+    request = to_known(terms("profile.city", valid_for=timedelta(days=20)), pseudonym, in_answer=True)
+    first, second = await marketer.ask(request), await marketer.ask(request)
+    assert first.delivery.release.sealed_release == second.delivery.release.sealed_release != b""
+    assert 1 == await settlements(world, first.exchange.name)
+    for consent in (await customer.call("consent", "ListConsents", consentpb.ListConsentsRequest())).consents:
+        await customer.withdraw(consent.name)
+    repeated = await marketer.ask(request)
+    assert (first.exchange, False) == (repeated.exchange, repeated.HasField("delivery"))
+    assert [] == await releases(marketer)
+
+
+@pytest.mark.parametrize("times", [2, 5])
+async def test_repeats_at_once_release_once(world: World, times: int) -> None:
+    age = an_age()
+    await a_willing(world, age)
+    marketer, pseudonym = await known(world, age)
+    request = to_known(terms("profile.city", valid_for=timedelta(days=20)), pseudonym, in_answer=True)
+    answers = await asyncio.gather(*(marketer.ask(request) for _ in range(times)))
+    deliveries = await marketer.collect(1)
+    assert {deliveries[0].name} >= {answer.delivery.name for answer in answers if answer.HasField("delivery")}
+    assert 1 == await settlements(world, answers[0].exchange.name)
+
+
+async def test_release_in_the_answer_needs_one_known_pseudonym(world: World) -> None:
+    marketer = await world.marketer()
+    by_age, two = of_age(an_age()), to_known(terms("profile.city"), "a" * 32, "b" * 32, in_answer=True)
+    by_age.release_in_answer = True
+    answers = [await refusal(marketer.ask(request)) for request in (by_age, two)]
+    assert [("INVALID_REQUEST", {"release_in_answer"})] * 2 == answers
+
+
+async def test_pseudonyms_that_are_nobodys_look_like_people_who_do_not_answer(world: World) -> None:
+    age = an_age()
+    await a_willing(world, age)
+    _, of_another = await known(world, age)
+    marketer = await world.marketer()
+    made = await marketer.ask(to_known(terms("profile.city"), "a" * 32, of_another, in_answer=False))
+    assert brokerpb.EXCHANGE_STATE_REQUESTED == made.exchange.state
+    assert [] == await states(world, made.exchange.name)
+    assert [] == await releases(marketer)
+
+
+async def test_request_is_checked_by_the_card_and_the_catalogue(world: World) -> None:
+    unverified, verified = await world.marketer(level=1), await world.marketer(level=2)
+    income = terms("profile.city", "finance.income", purposes=[CARE])
+    rich = between("finance.income", "1", "2")
+    needs = ("VERIFICATION_REQUIRED", {"terms.content.fields[1].attribute"})
+    assert needs == await refusal(unverified.ask(of_age(an_age(), income)))
+    assert needs == await refusal(unverified.ask(by_criteria(terms("profile.city", purposes=[CARE]), rich)))
+    assert needs == await refusal(unverified.ask(to_known(income, "a" * 32)))
+    await verified.ask(of_age(an_age(), income))
+    assert ("VERIFICATION_REQUIRED", {"terms.purposes"}) == await refusal(unverified.ask(of_age(an_age())))
+
+
+async def test_refused_request_leaves_its_request_id_free(world: World) -> None:
+    marketer, request = await world.marketer(), of_age(an_age(), terms("profile.nonsense"))
+    assert "ATTRIBUTE_UNKNOWN" == (await refusal(marketer.ask(request)))[0]
+    request.terms.content.fields[0].attribute = "profile.city"
+    assert (await marketer.ask(request)).exchange.name
+
+
+async def test_audience_has_to_be_chosen_and_its_criteria_to_be_whole(world: World) -> None:
+    marketer = await world.marketer()
+    nobody = brokerpb.CreateExchangeRequest(terms=terms("profile.city"), request_id=request_id())
+    nobody.audience.SetInParent()
+    empty = by_criteria(terms("profile.city"), termspb.Criteria())
+    assert "INVALID_REQUEST" == (await refusal(marketer.ask(nobody)))[0]
+    assert "INVALID_REQUEST" == (await refusal(marketer.ask(empty)))[0]
+
+
+async def test_exchanges_are_listed_newest_first_page_by_page(world: World) -> None:
+    marketer = await world.marketer()
+    made = [await ask(marketer, an_age()) for _ in range(5)]
+    token, listed = "", list[str]()
+    for _ in range(3):
+        request = brokerpb.ListExchangesRequest(page_size=2, page_token=token)
+        page = await marketer.call("broker", "ListExchanges", request)
+        listed += [one.name for one in page.exchanges]
+        token = page.next_page_token
+    assert ("", made[::-1]) == (token, listed)
+
+
+async def test_page_token_is_checked(world: World) -> None:
+    request = brokerpb.ListExchangesRequest(page_token="MDAwMS0wMS0wMVQwMDowMDowMCsyMzo1OSBh")
+    refused = await refusal((await world.marketer()).call("broker", "ListExchanges", request))
+    assert ("INVALID_REQUEST", {"page_token"}) == refused
+
+
+async def test_exchange_says_the_same_whoever_was_found(world: World) -> None:
+    age, nobodys = an_age(), an_age()
+    await each(lambda _: a_willing(world, age), range(3))
+    marketer = await world.marketer()
+    names = [await ask(marketer, one) for one in (age, nobodys)]
+    await marketer.collect(3)
+    found, empty = [await get(marketer, name) for name in names]
+    for one in (found, empty):
+        for part in ("name", "audience", "create_time", "terms"):
+            one.ClearField(part)
+    assert found == empty
+
+
+async def test_nothing_is_released_once_an_exchange_is_cancelled(world: World) -> None:
+    age = an_age()
+    customer = await an_asked(world, age)
+    marketer = await world.marketer()
+    name = await ask(marketer, age)
+    offer = await customer.offer()
+    assert brokerpb.EXCHANGE_STATE_TERMINATED == (await cancel(marketer, name)).state
+    await customer.accept(offer)
+    assert [] == await releases(marketer, 1.0)
+    assert [TERMINATED] == await states(world, name)
+    assert 0 == await settlements(world, name)
+
+
+@pytest.mark.parametrize("point", ["broker.after_introduce", "broker.after_decide", "broker.after_release"])
+async def test_exchange_cancelled_on_its_way_settles_nothing(world: World, point: str) -> None:
+    age = an_age()
+    await a_willing(world, age)
+    marketer = await world.marketer()
+    async with holding(point) as there:
+        name = await ask(marketer, age)
+        await there.wait()
+        await cancel(marketer, name)
+    assert [] == await releases(marketer, 1.0)
+    assert 0 == await settlements(world, name)
+
+
+async def test_exchange_cancelled_while_it_settles_sends_nothing(world: World) -> None:
+    age = an_age()
+    await a_willing(world, age)
+    marketer = await world.marketer()
+    async with holding("broker.after_settle") as there:
+        name = await ask(marketer, age)
+        await there.wait()
+        await cancel(marketer, name)
+    assert [] == await releases(marketer, 1.0)
+    assert [TERMINATED] == await states(world, name)
+
+
+async def test_cancelling_twice_is_no_error_and_leaves_what_is_released(world: World) -> None:
+    age = an_age()
+    await a_willing(world, age)
+    marketer = await world.marketer()
+    name = await ask(marketer, age)
+    await marketer.collect(1)
+    assert await cancel(marketer, name) == await cancel(marketer, name)
+    assert [FINALIZED] == await states(world, name)
+    assert 1 == len(await releases(marketer))
+
+
+async def test_cancelling_or_reading_somebody_elses_exchange_reads_like_absence(world: World) -> None:
+    owner, other = await world.marketer(), await world.marketer()
+    name = await ask(owner, an_age())
+    absent = f"{owner.name}/exchanges/{'a' * 26}"
+    for act in (get, cancel):
+        assert ("EXCHANGE_NOT_FOUND", set()) == await refusal(act(other, name)) == await refusal(act(other, absent))
+    assert brokerpb.EXCHANGE_STATE_REQUESTED == (await get(owner, name)).state
+
+
+async def test_deadline_ends_participants_and_tells_no_counts(timed: Timed) -> None:
+    world, age = timed.world, an_age()
+    customer = await an_asked(world, age)
+    marketer = await world.marketer()
+    names = [await ask(marketer, one, within_half_an_hour()) for one in (age, an_age())]
+    await customer.offer()
+    with timed.clock.ahead(timedelta(minutes=31)):
+        await until(partial(ended, world, names[0]))
+        await sign_in_at(marketer, timed.clock.now())
+        await sign_in_at(customer, timed.clock.now())
+        seen = [await get(marketer, name) for name in names]
+        assert [brokerpb.EXCHANGE_STATE_FINALIZED] * 2 == [one.state for one in seen]
+        assert [] == await customer.offers()
+        assert [] == await releases(marketer)
+
+
+@pytest.mark.parametrize("point", ["broker.after_introduce", "broker.matched.after_commit"])
+async def test_nobody_is_decided_once_the_deadline_has_passed(timed: Timed, point: str) -> None:
+    world, age = timed.world, an_age()
+    await a_willing(world, age)
+    marketer = await world.marketer()
+    async with AsyncExitStack() as late:
+        async with holding(point) as there:
+            name = await ask(marketer, age, within_half_an_hour())
+            await there.wait()
+            late.enter_context(timed.clock.ahead(timedelta(minutes=31)))
+        await until(partial(ended, world, name))
+    assert 0 == await settlements(world, name)
+
+
+async def test_everything_an_exchange_makes_is_kept_under_its_marketer(world: World) -> None:
+    age = an_age()
+    await a_willing(world, age)
+    marketer = await world.marketer()
+    name = await ask(marketer, age)
+    await marketer.collect(1)
+    for query in ("SELECT marketer FROM participants WHERE exchange_id = $1",):
+        assert [marketer.name] == [row["marketer"] for row in await rows(world, "broker", query, id_of(name))]

@@ -1,0 +1,278 @@
+"""The feed: what a marketer is sent, again until it is acknowledged, and from where it says."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from functools import partial
+
+import grpc
+import pytest
+
+from parley.broker.v1 import broker_pb2 as brokerpb
+from parley.common.v1 import terms_pb2 as termspb
+from parley.consent.v1 import consent_pb2 as consentpb
+from parley_rpc.status import fault_from
+from tests.integration.broker.conftest import Timed
+from tests.support.broker import (
+    FINALIZED,
+    OFFERED,
+    TERMINATED,
+    a_willing,
+    an_age,
+    an_asked,
+    ask,
+    failing,
+    holding,
+    releases,
+    set_marketer,
+    settlements,
+    sign_in_at,
+    states,
+    within_half_an_hour,
+)
+from tests.support.chaos import each, rows
+from tests.support.waiting import until
+from tests.support.world import Customer, Marketer, World, request_id, terms
+
+ALLOW, REFUSE = 1, 3
+ELSEWHERE = termspb.Terms(purposes=["https://w3id.org/dpv#Advertising"])
+
+
+async def reason(call: object) -> str:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call  # type: ignore[misc]
+    return fault_from(caught.value).reason
+
+
+async def acts_elsewhere(customer: Customer) -> None:
+    """An act that has nothing to do with what is asked, and makes every permit stale all the same."""
+    await customer.rule(REFUSE, ELSEWHERE)
+
+
+async def sent(world: World, people: int = 3) -> tuple[Marketer, list[brokerpb.Delivery]]:
+    """A marketer who was sent releases of so many customers, and acknowledged none."""
+    age = an_age()
+    await each(lambda _: a_willing(world, age), range(people))
+    marketer = await world.marketer()
+    await ask(marketer, age)
+    return marketer, await marketer.collect(people)
+
+
+def names(deliveries: list[brokerpb.Delivery]) -> list[str]:
+    return [delivery.name for delivery in deliveries]
+
+
+async def test_what_is_not_acknowledged_comes_again_in_the_same_order(world: World) -> None:
+    marketer, first = await sent(world)
+    again = await marketer.collect(3)
+    assert names(first) == names(again)
+    assert [one.release for one in first] == [one.release for one in again]
+
+
+async def test_what_is_acknowledged_never_comes_again(world: World) -> None:
+    marketer, deliveries = await sent(world)
+    await marketer.acknowledge(deliveries[1])
+    assert [deliveries[0].name, deliveries[2].name] == names(await releases(marketer))
+    await marketer.acknowledge(*deliveries)
+    assert [] == await releases(marketer)
+
+
+async def test_stream_resumes_behind_its_token(world: World) -> None:
+    marketer, deliveries = await sent(world)
+    async with asyncio.timeout(10), marketer.feed(deliveries[0].resume_token) as feed:
+        assert names(deliveries[1:]) == [(await anext(feed)).name, (await anext(feed)).name]
+
+
+async def test_token_of_another_feed_is_refused(world: World) -> None:
+    marketer, deliveries = await sent(world, 1)
+    other = await world.marketer()
+    for caller, token in ((other, deliveries[0].resume_token), (marketer, "nonsense")):
+        request = brokerpb.DeliveriesRequest(resume_token=token)
+        stream = caller.stubs.broker.Deliveries(request, metadata=caller.tokens["broker"])
+        assert "RESUME_TOKEN_INVALID" == await reason(stream.read())
+
+
+async def test_acknowledging_twice_is_no_error_and_is_told_to_audit_once(world: World) -> None:
+    marketer, deliveries = await sent(world, 1)
+    await asyncio.gather(*(marketer.acknowledge(*deliveries, *deliveries) for _ in range(3)))
+    kept = await rows(world, "broker", "SELECT FROM acknowledged WHERE marketer = $1", marketer.name)
+    assert 1 == len(kept)
+
+
+async def test_all_are_acknowledged_or_none(world: World) -> None:
+    marketer, deliveries = await sent(world, 2)
+    unknown = brokerpb.Delivery(name=f"deliveries/{'a' * 26}")
+    assert "DELIVERY_NOT_FOUND" == await reason(marketer.acknowledge(*deliveries, unknown))
+    assert names(deliveries) == names(await releases(marketer))
+
+
+async def test_delivery_of_another_marketer_reads_like_an_unknown_one(world: World) -> None:
+    marketer, deliveries = await sent(world, 1)
+    other, unknown = await world.marketer(), brokerpb.Delivery(name=f"deliveries/{'a' * 26}")
+    assert await reason(other.acknowledge(unknown)) == await reason(other.acknowledge(*deliveries))
+    assert names(deliveries) == names(await releases(marketer))
+    assert [] == await releases(other)
+
+
+async def test_quiet_feed_shows_signs_of_life(timed: Timed) -> None:
+    marketer = await timed.world.marketer()
+    stream = marketer.stubs.broker.Deliveries(brokerpb.DeliveriesRequest(), metadata=marketer.tokens["broker"])
+    async with asyncio.timeout(10):
+        beats = [await stream.read() for _ in range(2)]
+    stream.cancel()
+    assert [("", "heartbeat")] * 2 == [(one.name, one.WhichOneof("payload")) for one in beats]
+
+
+async def test_heartbeat_tells_where_to_resume(timed: Timed) -> None:
+    marketer, deliveries = await sent(timed.world, 1)
+    stream = marketer.stubs.broker.Deliveries(brokerpb.DeliveriesRequest(), metadata=marketer.tokens["broker"])
+    async with asyncio.timeout(10):
+        while (beat := await stream.read()).name:
+            assert deliveries[0].name == beat.name
+    stream.cancel()
+    assert deliveries[0].resume_token == beat.resume_token
+
+
+async def test_pause_resumption_and_withdrawal_are_told_on_the_feed(world: World) -> None:
+    age = an_age()
+    customer = await an_asked(world, age)
+    marketer = await world.marketer()
+    await ask(marketer, age)
+    consent = await customer.accept(await customer.offer())
+    (release,) = await marketer.collect(1)
+    await marketer.acknowledge(release)
+    told = []
+    async with asyncio.timeout(20), marketer.feed() as feed:
+        for act, request in (
+            ("PauseConsent", consentpb.PauseConsentRequest),
+            ("ResumeConsent", consentpb.ResumeConsentRequest),
+            ("WithdrawConsent", consentpb.WithdrawConsentRequest),
+        ):
+            asked = request(name=consent.name, request_id=request_id())
+            await customer.call("consent", act, asked)
+            delivery = await anext(feed)
+            assert (consent.name, release.release.pseudonym) == (delivery.notice.consent, delivery.notice.pseudonym)
+            told.append(delivery.notice.notice)
+            await marketer.acknowledge(delivery)
+    assert ["ConsentPaused", "ConsentResumed", "ConsentRevoked"] == told
+    assert [] == await marketer.collect_for(0.3)
+
+
+async def test_feed_stays_empty_while_settling_is_held(world: World) -> None:
+    age = an_age()
+    await a_willing(world, age)
+    marketer = await world.marketer()
+    async with holding("broker.before_settle") as there:
+        name = await ask(marketer, age)
+        await there.wait()
+        assert [] == await releases(marketer)
+        assert 0 == await settlements(world, name)
+    assert 1 == len(await marketer.collect(1))
+
+
+async def test_order_of_releases_is_not_the_order_of_customers(world: World) -> None:
+    age, people = an_age(), 8
+    for _ in range(people):
+        await a_willing(world, age)
+    orders = []
+    for _ in range(2):
+        marketer = await world.marketer()
+        await ask(marketer, age)
+        deliveries = await marketer.collect(people)
+        query = "SELECT customer, pseudonym FROM consents WHERE marketer = $1"
+        joined = await rows(world, "consent", query, marketer.name)
+        customers = {row["pseudonym"]: row["customer"] for row in joined}
+        orders.append([customers[one.release.pseudonym] for one in deliveries])
+    created = [row["customer"] for row in await rows(world, "consent", "SELECT customer FROM customers ORDER BY ctid")]
+    assert sorted(orders[0]) == sorted(orders[1])
+    assert 3 == len({tuple(orders[0]), tuple(orders[1]), tuple(one for one in created if one in set(orders[0]))})
+
+
+async def test_two_streams_of_one_marketer_both_get_everything(world: World) -> None:
+    age, people = an_age(), 6
+    await each(lambda _: a_willing(world, age), range(people))
+    marketer = await world.marketer()
+    both = [asyncio.create_task(marketer.collect(people)) for _ in range(2)]
+    await ask(marketer, age)
+    first, second = await asyncio.gather(*both)
+    assert names(first) == names(second)
+
+
+async def test_stream_that_loses_a_settlement_to_another_settles_again(world: World) -> None:
+    marketer, deliveries = await sent(world, 1)
+    async with asyncio.timeout(20):
+        async with holding("consent.after_settle") as there:  # both ask, and one spends what the other asked for last
+            both = [asyncio.create_task(marketer.collect(1)) for _ in range(2)]
+            await there.wait()
+        assert [names(deliveries)] * 2 == [names(one) for one in await asyncio.gather(*both)]
+
+
+async def test_release_acknowledged_while_another_stream_holds_it_is_not_made_again(world: World) -> None:
+    marketer, deliveries = await sent(world, 1)
+    exchange = deliveries[0].release.exchange
+    async with holding("broker.before_send") as there:
+        late = asyncio.create_task(marketer.collect_for(1.0))
+        await there.wait()
+        await marketer.acknowledge(*deliveries)
+    assert [] == await late
+    assert [FINALIZED] == await states(world, exchange)
+    assert [] == await releases(marketer)
+
+
+async def test_stream_that_breaks_before_a_send_brings_it_the_next_time(world: World) -> None:
+    marketer, deliveries = await sent(world, 1)
+    with failing("broker.before_send"), pytest.raises(grpc.aio.AioRpcError):
+        await marketer.collect(1)
+    assert names(deliveries) == names(await marketer.collect(1))
+
+
+async def test_release_due_past_its_deadline_comes_again_though_the_customer_acted_elsewhere(timed: Timed) -> None:
+    world, age = timed.world, an_age()
+    customer = await a_willing(world, age)
+    marketer = await world.marketer()
+    name = await ask(marketer, age, within_half_an_hour())
+    (first,) = await marketer.collect(1)
+    with timed.clock.ahead(timedelta(minutes=31)):
+        await sign_in_at(marketer, timed.clock.now())
+        await sign_in_at(customer, timed.clock.now())
+        await acts_elsewhere(customer)
+        (second,) = await marketer.collect(1)
+    assert first.release.release_id == second.release.release_id
+    assert 1 == await settlements(world, name)
+
+
+async def test_suspended_marketer_is_sent_nothing_more(world: World) -> None:
+    ages = an_age(), an_age()
+    await a_willing(world, ages[0])
+    asked = await an_asked(world, ages[1])
+    marketer = await world.marketer()
+    held = [await ask(marketer, age) for age in ages]
+    await marketer.collect(1)
+    offer = await asked.offer()
+    await set_marketer(world, marketer, suspended=True)
+    suspended = "SELECT FROM suspended_marketers WHERE marketer = $1"
+    await until(partial(rows, world, "consent", suspended, marketer.name))
+    await asked.accept(offer)
+    assert [] == await releases(marketer, 1.0)
+    assert [[TERMINATED], [TERMINATED]] == [await states(world, name) for name in held]
+    assert [1, 0] == [await settlements(world, name) for name in held]
+
+
+async def test_level_lost_since_the_request_counts_at_the_decision(timed: Timed) -> None:
+    world, age = timed.world, an_age()
+    customer = await an_asked(world, age)
+    allowed = terms("profile.city", "profile.age", valid_for=timedelta(days=365), decide_within=None)
+    await customer.rule(ALLOW, allowed, level=2)
+    marketer = await world.marketer(level=2)
+    async with AsyncExitStack() as later:
+        async with holding("broker.after_introduce") as there:
+            name = await ask(marketer, age, within_half_an_hour())
+            await there.wait()
+            await set_marketer(world, marketer, verification_level=1)
+            later.enter_context(timed.clock.ahead(timedelta(minutes=6)))  # when the card at hand is too old to rely on
+        await until(partial(_offered, world, name))
+        assert 0 == await settlements(world, name)
+
+
+async def _offered(world: World, name: str) -> bool:
+    return [OFFERED] == await states(world, name)
