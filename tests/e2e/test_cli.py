@@ -159,6 +159,12 @@ def test_refusals_say_why_and_what_next(parley: Parley) -> None:
     assert (1, True) == (unclear.code, "ATTRIBUTE from LEAST to MOST" in unclear.err)
 
 
+def test_objection_is_made_and_lifted(parley: Parley) -> None:
+    parley.run("customer", "join", "--as", "tired")
+    assert "object to all marketing" in parley.run("customer", "object", "--as", "tired").out
+    assert "count again" in parley.run("customer", "lift-objection", "--as", "tired").out
+
+
 def test_operator_changes_and_suspends_a_marketer(parley: Parley) -> None:
     parley.run("marketer", "register", "Unknown", "--level", "unverified", "--as", "unknown")
     assert "is accredited" in parley.run("operator", "level", "unknown", "accredited").out

@@ -303,6 +303,28 @@ def withdraw(name: ConsentName, me: CustomerOption = "me", home: HomeOption = No
     show.say(f"{ended.name} is withdrawn; releases made before: {len(ended.settlements)}, and no more will be.")
 
 
+@app.command("object")
+def object_(me: CustomerOption = "me", home: HomeOption = None) -> None:
+    """Object to all marketing: every consent ends, and no rule counts until you lift it."""
+
+    async def work(customer: people.Customer) -> Sequence[consentpb.Consent]:
+        return await customer.object()
+
+    ended = act(home, me, work)
+    show.say(f"You object to all marketing. Consents that ended with it: {len(ended)}.")
+
+
+@app.command("lift-objection")
+def lift_objection(me: CustomerOption = "me", home: HomeOption = None) -> None:
+    """Lift an objection: your rules count again. What it ended stays ended."""
+
+    async def work(customer: people.Customer) -> None:
+        await customer.lift_objection()
+
+    act(home, me, work)
+    show.say("Your rules count again.")
+
+
 @app.command()
 def pause(name: ConsentName, me: CustomerOption = "me", home: HomeOption = None) -> None:
     """Suspend a consent: nothing is released under it until you resume it."""
