@@ -67,7 +67,7 @@ class Acts:
         offer = await self._offer(tx, who, offer_id, State.ACTIVE)
         terms = _agreed(terms_from(termspb.Terms.FromString(offer.terms)), now)
         note, opening = self.scribe.note("consent:offer:accepted", _about(offer, terms), who.audit_ref)
-        birth = Birth(f"consents/{offer_id}", offer.exchange, "", now)
+        birth = Birth(f"consents/{offer_id}", offer.exchange, now)
         consent = replace(
             offer,
             state=State.ACTIVE,

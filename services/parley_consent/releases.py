@@ -14,6 +14,7 @@ from parley.consent.v1 import consent_events_pb2 as eventspb
 from parley.consent.v1 import consent_pb2 as consentpb
 from parley_bus.envelopes import envelope
 from parley_consent.agreements import About, Scribe
+from parley_consent.basis import Basis
 from parley_consent.domain.artefact import Birth
 from parley_consent.domain.deciding import Allowed, Asking, Otherwise, decide
 from parley_consent.domain.records import MarketerRecord
@@ -32,7 +33,6 @@ from parley_terms.terms import Level, Terms, Use
 from parley_terms.wire import field_to, terms_from, timestamp
 
 PERMIT_LIFE = timedelta(seconds=30)
-_RULE = "parley/permit-rule/v1"
 _INLINE = 8  # so many items are signed on the event loop; more go to a thread
 _Refusal = consentpb.SettleRefusal
 
@@ -159,8 +159,7 @@ class Releases:
             release_id=self._release_id(request.exchange, ref.pseudonym),
             exchange=request.exchange,
             consent=f"consents/{allowed.consent_id or new_id()}",
-            rule=self._seal_rule(ref.subject, allowed.rule_id) if allowed.rule_id else "",
-            revision=revision,
+            basis=Basis(revision, allowed.rule_id).seal(self.ref_ring, ref.subject),
             marketer=card.marketer,
             sealing_key_id=card.sealing_key_id,
             sealing_key=card.sealing_key,
@@ -176,16 +175,6 @@ class Releases:
             marketer_level=termspb.VerificationLevel.ValueType(card.level),
             audit_ref=person.audit_ref,
         )
-
-    def _seal_rule(self, customer: str, rule_id: str) -> str:
-        """One rule stands behind permits to many marketers: in clear, it would join its customer's pseudonyms."""
-        return base64.urlsafe_b64encode(self.ref_ring.wrap(rule_id.encode(), _RULE, customer)).decode()
-
-    def _open_rule(self, customer: str, sealed: str) -> str:
-        """The rule of a permit; empty where it rests on none. Raises CiphertextInvalid."""
-        if not sealed:
-            return ""
-        return self.ref_ring.unwrap(base64.urlsafe_b64decode(sealed), _RULE, customer).decode()
 
     def _release_id(self, exchange: str, pseudonym: str) -> str:
         """One per exchange and pseudonym, the same in every permit for that release, and no one else's to compute."""
@@ -219,14 +208,14 @@ class Releases:
             key = {self.signer.key_id: self.signer.public_key}[entry.batch.key_id]
             verify_in_batch(key, batch, entry.permit.body, entry.permit.index, entry.permit.proof)
             permit = permitpb.PermitBody.FromString(entry.permit.body)
-            rule_id = self._open_rule(ref.subject, permit.rule)
+            basis = Basis.open(self.ref_ring, ref.subject, permit.basis)
         except (RefInvalid, BatchInvalid, CiphertextInvalid, KeyError):
             return None
         if (ref.pseudonym, ref.marketer) != (permit.pseudonym, permit.marketer):
             return None
-        return self._written(ref.subject, permit, rule_id)
+        return self._written(ref.subject, permit, basis)
 
-    def _written(self, customer: str, permit: permitpb.PermitBody, rule_id: str) -> SettleItem:
+    def _written(self, customer: str, permit: permitpb.PermitBody, basis: Basis) -> SettleItem:
         """Everything that is written if this settles: made before, because the commit is the release."""
         now, terms = self.clock.now(), terms_from(permit.terms)
         assert terms.validity.end is not None
@@ -242,14 +231,16 @@ class Releases:
         note, opening = self.scribe.note("consent:release:settled", about, permit.audit_ref, release=permit.release_id)
         released = envelope(eventspb.ReleaseSettled(note=note), now)
         # Without the rule: the marketer is given what opens this, and a rule is the same to every marketer.
-        born_note, born = self.scribe.note("consent:consent:born", about, permit.audit_ref) if rule_id else (None, None)
+        born_note, born = (
+            self.scribe.note("consent:consent:born", about, permit.audit_ref) if basis.rule_id else (None, None)
+        )
         birth = envelope(eventspb.ConsentBorn(note=born_note), now)
         return SettleItem(
             customer=customer,
             release_id=permit.release_id,
             consent_id=consent_id,
-            rule_id=rule_id,
-            revision=permit.revision,
+            rule_id=basis.rule_id,
+            revision=basis.revision,
             exchange=permit.exchange,
             marketer=marketer.marketer,
             marketer_name=marketer.name,
@@ -260,7 +251,7 @@ class Releases:
             terms=permit.terms.SerializeToString(deterministic=True),
             one_time=terms.use is Use.ONE_TIME,
             valid_until=terms.validity.end,
-            artefact=self._artefact(marketer, permit, consent_id, terms, now) if rule_id else "",
+            artefact=self._artefact(marketer, permit, consent_id, terms, now) if basis.rule_id else "",
             born_salt=born.salt if born else b"",
             born_detail=born.detail if born else b"",
             born_event_id=birth.event_id,
@@ -274,7 +265,7 @@ class Releases:
     def _artefact(
         self, marketer: MarketerRecord, permit: permitpb.PermitBody, consent_id: str, terms: Terms, now: datetime
     ) -> str:
-        birth = Birth(f"consents/{consent_id}", permit.exchange, permit.rule, now)
+        birth = Birth(f"consents/{consent_id}", permit.exchange, now, by_rule=True)
         return self.scribe.artefact(marketer, permit.pseudonym, birth, terms)
 
 

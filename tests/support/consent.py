@@ -27,6 +27,7 @@ from parley.consent.v1.consent_pb2_grpc import ConsentServiceStub
 from parley_bus.bus import Bus, Entry
 from parley_bus.envelopes import envelope
 from parley_consent.app import build
+from parley_consent.basis import Basis
 from parley_consent.config import Config
 from parley_crypto.batch import sign_batch
 from parley_crypto.commitment import Opening, unseal_opening
@@ -154,6 +155,14 @@ class World:
 
     def audit_ref(self, person: Person) -> bytes:
         return seal_ref(self._rings["audit"], "audit", SubjectRef(person.audit))
+
+    def basis(self, person: Person, revision: int, rule_id: str = "") -> bytes:
+        """What a permit rests on, as consent seals it."""
+        return Basis(revision, rule_id).seal(self._rings["consent"], person.customer)
+
+    def basis_of(self, person: Person, entry: consentpb.SettleEntry) -> Basis:
+        """What a permit rests on, as consent opens it."""
+        return Basis.open(self._rings["consent"], person.customer, body_of(entry).basis)
 
     def consent_ref(self, person: Person, marketer: Asker) -> bytes:
         """As identity introduces a customer to a marketer."""

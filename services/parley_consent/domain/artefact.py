@@ -31,8 +31,8 @@ class Birth:
 
     consent: str
     exchange: str
-    rule: str
     at: datetime
+    by_rule: bool = False
 
 
 def artefact(parties: Parties, birth: Birth, terms: Terms, jurisdiction: str) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def _processing(parties: Parties, birth: Birth, terms: Terms, jurisdiction: str)
         "lawful_basis": "https://w3id.org/dpv/legal/eu/gdpr#A6-1-a",
         "pii_information": [field_claims(field) for field in terms.fields],
         "pii_controllers": [parties.marketer],
-        "collection_method": "release" if not birth.rule else "release under a standing rule",
+        "collection_method": "release under a standing rule" if birth.by_rule else "release",
         "processing_method": sorted(channel.name.lower() for channel in terms.channels),
         "storage_locations": [jurisdiction],
         "retention_period": "until the end of the consent",

@@ -15,6 +15,7 @@ from parley.common.v1 import terms_pb2 as termspb
 from parley.consent.v1 import consent_events_pb2 as eventspb
 from parley.consent.v1 import consent_pb2 as consentpb
 from parley.identity.v1 import identity_events_pb2 as identitypb
+from parley_consent.basis import Basis
 from parley_crypto.batch import Batch, verify_in_batch
 from parley_crypto.signing import Signer
 from parley_kit.faults import NotSupportedYet, Unauthenticated
@@ -127,7 +128,8 @@ async def test_known_consent_covers_a_later_exchange_with_the_same_marketer_alon
     (entry,) = await world.permits(marketer, [ann], E2)
 
     body = body_of(entry)
-    assert (consent.name, "", E2, 1) == (body.consent, body.rule, body.exchange, body.revision)
+    assert (consent.name, E2) == (body.consent, body.exchange)
+    assert Basis(1) == world.basis_of(ann, entry)
     assert ASKED == await world.outcome(Asker(), ann, E3)
     assert ASKED == await world.outcome(marketer, ann, E3, world.terms(attributes=["profile.birthdate"]))
 
@@ -295,8 +297,8 @@ async def test_consent_born_from_a_rule_says_so_and_is_signed(world: World) -> N
     claims = world.verified("consent", outcome.artefact)
     assert (consent.artefact, consent.name) == (outcome.artefact, claims["record_id"])
     assert consent.name == body_of(entry).consent
-    assert body_of(entry).rule
-    assert consent.rule.removeprefix("rules/") not in body_of(entry).rule  # it would join pseudonyms
+    assert consent.rule.removeprefix("rules/") == world.basis_of(ann, entry).rule_id
+    assert consent.rule.removeprefix("rules/").encode() not in entry.permit.body  # it would join pseudonyms
     assert (body_of(entry).terms, ann.pseudonym(marketer)) == (consent.terms, claims["pii_principal_id"])
     (event,) = await world.events("ConsentBorn")
     opened = world.opening(eventspb.ConsentBorn.FromString(event.payload).note)
@@ -452,7 +454,11 @@ async def test_permit_of_a_customer_nobody_knows_is_stale(world: World) -> None:
     entry = await under_rule(world, Person(), Asker())
     nobody = Person()
     forged_for_nobody = forged(
-        entry, world.signer, pseudonym=nobody.pseudonym(marketer := Asker()), marketer=marketer.name, rule=""
+        entry,
+        world.signer,
+        pseudonym=nobody.pseudonym(marketer := Asker()),
+        marketer=marketer.name,
+        basis=world.basis(nobody, 1),
     )
     forged_for_nobody.consent_ref = world.consent_ref(nobody, marketer)
 
@@ -467,7 +473,7 @@ async def test_permit_that_names_the_new_revision_still_needs_a_live_agreement(w
         entry = await under_consent(world, ann, marketer)
         await getattr(world.as_customer(ann), ending)(body_of(entry).consent)
 
-        assert expected == await refusal(world, forged(entry, world.signer, revision=2)), ending
+        assert expected == await refusal(world, forged(entry, world.signer, basis=world.basis(ann, 2))), ending
 
 
 async def test_ended_rule_gives_birth_to_nothing(world: World) -> None:
@@ -477,8 +483,10 @@ async def test_ended_rule_gives_birth_to_nothing(world: World) -> None:
     await world.as_customer(ann).end_rule(rule.name)
 
     assert STALE == await refusal(world, entry)
-    assert NOT_CONSENTED == await refusal(world, forged(entry, world.signer, revision=2))
-    assert NOT_CONSENTED == await refusal(world, forged(entry, world.signer, revision=2, rule=""))
+    assert NOT_CONSENTED == await refusal(
+        world, forged(entry, world.signer, basis=world.basis(ann, 2, rule.name.removeprefix("rules/")))
+    )
+    assert NOT_CONSENTED == await refusal(world, forged(entry, world.signer, basis=world.basis(ann, 2)))
 
 
 async def test_consent_past_its_end_by_the_databases_clock_settles_nothing(world: World) -> None:

@@ -13,7 +13,7 @@ from parley_terms.terms import Channel, Field, Form, OneOf, Question, Range, Ter
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 PARTIES = Parties("marketers/m", "Hiker's Friend", "Hiker's Friend GmbH", "privacy@hikers.example", "pseudonym")
-ACCEPTED = Birth("consents/c", "exchanges/e", "", NOW)
+ACCEPTED = Birth("consents/c", "exchanges/e", NOW)
 TERMS = Terms(
     fields=(Field("profile.language", Form.EXACT), Field("profile.age", Form.ANSWER, Range("18"))),
     use=Use.STANDING,
@@ -68,7 +68,7 @@ def test_equal_agreements_have_equal_bytes() -> None:
 
 
 def test_agreement_says_whether_a_rule_made_it() -> None:
-    by_rule = artefact(PARTIES, replace(ACCEPTED, rule="rules/r"), TERMS, "EU")
+    by_rule = artefact(PARTIES, replace(ACCEPTED, by_rule=True), TERMS, "EU")
     (processing,) = by_rule["pii_processing"]
 
     assert "release under a standing rule" == processing["collection_method"]

@@ -96,8 +96,7 @@ class PermitBody(_message.Message):
     RELEASE_ID_FIELD_NUMBER: _builtins.int
     EXCHANGE_FIELD_NUMBER: _builtins.int
     CONSENT_FIELD_NUMBER: _builtins.int
-    RULE_FIELD_NUMBER: _builtins.int
-    REVISION_FIELD_NUMBER: _builtins.int
+    BASIS_FIELD_NUMBER: _builtins.int
     MARKETER_FIELD_NUMBER: _builtins.int
     SEALING_KEY_ID_FIELD_NUMBER: _builtins.int
     SEALING_KEY_FIELD_NUMBER: _builtins.int
@@ -119,11 +118,11 @@ class PermitBody(_message.Message):
     exchange: _builtins.str
     """The exchange."""
     consent: _builtins.str
-    """The consent it rests on, or the one that `Settle` will give birth to from `rule`."""
-    rule: _builtins.str
-    """The rule it rests on, where the consent is yet to be born."""
-    revision: _builtins.int
-    """The customer's revision when it was decided: any act of theirs since makes it stale."""
+    """The consent it rests on, or the one that `Settle` will give birth to from a rule."""
+    basis: _builtins.bytes
+    """The customer's revision when it was decided (any act of theirs since makes it stale), and the rule where the consent is
+    yet to be born. Sealed by consent to itself: either would join a customer's pseudonyms.
+    """
     marketer: _builtins.str
     """`marketers/{marketer}`."""
     sealing_key_id: _builtins.str
@@ -167,8 +166,7 @@ class PermitBody(_message.Message):
         release_id: _builtins.str = ...,
         exchange: _builtins.str = ...,
         consent: _builtins.str = ...,
-        rule: _builtins.str = ...,
-        revision: _builtins.int = ...,
+        basis: _builtins.bytes = ...,
         marketer: _builtins.str = ...,
         sealing_key_id: _builtins.str = ...,
         sealing_key: _builtins.bytes = ...,
@@ -186,7 +184,7 @@ class PermitBody(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "issue_time", b"issue_time", "terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_ref", b"audit_ref", "consent", b"consent", "exchange", b"exchange", "expire_time", b"expire_time", "fields", b"fields", "issue_time", b"issue_time", "marketer", b"marketer", "marketer_contact", b"marketer_contact", "marketer_display_name", b"marketer_display_name", "marketer_legal_entity", b"marketer_legal_entity", "marketer_level", b"marketer_level", "permit_id", b"permit_id", "pseudonym", b"pseudonym", "release_id", b"release_id", "revision", b"revision", "rule", b"rule", "sealing_key", b"sealing_key", "sealing_key_id", b"sealing_key_id", "terms", b"terms", "vault_host", b"vault_host"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_ref", b"audit_ref", "basis", b"basis", "consent", b"consent", "exchange", b"exchange", "expire_time", b"expire_time", "fields", b"fields", "issue_time", b"issue_time", "marketer", b"marketer", "marketer_contact", b"marketer_contact", "marketer_display_name", b"marketer_display_name", "marketer_legal_entity", b"marketer_legal_entity", "marketer_level", b"marketer_level", "permit_id", b"permit_id", "pseudonym", b"pseudonym", "release_id", b"release_id", "sealing_key", b"sealing_key", "sealing_key_id", b"sealing_key_id", "terms", b"terms", "vault_host", b"vault_host"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
