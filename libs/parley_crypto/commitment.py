@@ -18,6 +18,7 @@ from parley_crypto.pae import pae, unpae
 from parley_crypto.signing import Sealer, SealInvalid, seal
 
 _BUCKET = 512
+_SALT = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Opening:
 
 def commit(detail: Mapping[str, Any]) -> Opening:
     """Commit to a detail with a fresh salt."""
-    return Opening(secrets.token_bytes(32), canonical(detail))
+    return Opening(secrets.token_bytes(_SALT), canonical(detail))
 
 
 def seal_opening(audit_key: bytes, opening: Opening, audit_ref: bytes = b"") -> bytes:
@@ -54,4 +55,6 @@ def unseal_opening(sealer: Sealer, sealed: bytes) -> tuple[Opening, bytes]:
         salt, detail, audit_ref = unpae(sodium_unpad(sealer.open(sealed), _BUCKET))
     except CryptoError as error:
         raise SealInvalid("not padded as an opening is") from error
+    if len(salt) != _SALT:
+        raise ValueError("a salt is 32 bytes")  # were it of any length, one commitment would open to many details
     return Opening(salt, detail), audit_ref

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from parley_crypto.jws import Keys
-from parley_crypto.signing import check_sealing_key, check_signing_key, key_id
+from parley_crypto.signing import check_signing_key, key_id
 
 
 class TrustUnusable(ValueError):
@@ -46,11 +46,10 @@ class Trust:
                 if jwk["crv"] == "Ed25519":
                     check_signing_key(public)
                     signing.setdefault(jwk["parley_zone"], {})[key_id(public)] = public
-                elif jwk["crv"] == "X25519":
-                    check_sealing_key(public)
+                elif jwk["crv"] == "X25519" and len(public) == 32:
                     sealing[jwk["parley_zone"]] = public
                 else:
-                    raise TrustUnusable("keys are Ed25519 or X25519")
+                    raise TrustUnusable("keys are Ed25519 or X25519, of 32 bytes")
         except (ValueError, KeyError, TypeError, binascii.Error) as error:
             raise TrustUnusable("not a key set with zones") from error
         return cls(signing, sealing)

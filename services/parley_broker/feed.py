@@ -12,7 +12,7 @@ from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.consent.v1 import consent_pb2 as consentpb
 from parley_broker.domain.outcomes import Refusal, after
 from parley_broker.faults import ResumeTokenInvalid
-from parley_broker.settling import Settling
+from parley_broker.settling import Key, Settling
 from parley_broker.store import DeliveryRecord, ParticipantRecord, Store
 from parley_broker.work import Bell
 from parley_kit.clock import Clock
@@ -114,13 +114,19 @@ class Feed:
 
     def _may_send(self, marketer: str, record: DeliveryRecord) -> bool:
         """A notice always; a release, if it was settled within the last second and not sent since."""
-        return not record.exchange_id or self.settling.may_send((marketer, record.exchange_id, record.pseudonym))
+        return not record.exchange_id or self.settling.may_send(_key(marketer, record))
 
     def _spend(self, marketer: str, record: DeliveryRecord) -> bool:
-        return not record.exchange_id or self.settling.spend((marketer, record.exchange_id, record.pseudonym))
+        return not record.exchange_id or self.settling.spend(_key(marketer, record))
 
     def _message(self, marketer: str, record: DeliveryRecord) -> brokerpb.Delivery:
         message = brokerpb.Delivery.FromString(record.payload)
         message.name = f"deliveries/{record.delivery_id}"
         message.resume_token = self.tokens.write(marketer, record.seq)
         return message
+
+
+def _key(marketer: str, record: DeliveryRecord) -> Key:
+    """What must have been settled: a page may be older than the values prepared since a customer's act."""
+    sealed = brokerpb.Delivery.FromString(record.payload).release.sealed_release
+    return marketer, record.exchange_id, record.pseudonym, sealed

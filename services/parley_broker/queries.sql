@@ -21,12 +21,17 @@ UPDATE exchanges SET cancelled_at = coalesce(cancelled_at, $3), matched = true W
 -- name: participants_cancel
 -- End everything of an exchange that isn't released; what was prepared is dropped.
 UPDATE participants SET state = 6, permit = NULL, batch = NULL, sealed = NULL
-WHERE marketer = $1 AND exchange_id = $2 AND state IN (1, 2, 3, 4) AND NOT released;
+WHERE marketer = $1 AND exchange_id = $2 AND state IN (1, 2, 3, 4);
+
+-- name: exchanges_lapse
+-- Mark what its decision deadline has overtaken; nobody is looked for any more.
+UPDATE exchanges SET lapsed = true, matched = true WHERE NOT lapsed AND decision_deadline <= $1
+RETURNING marketer, exchange_id;
 
 -- name: participants_lapse
--- End what its exchange's decision deadline has overtaken; prepared values are left to be settled or refused.
-UPDATE participants AS p SET state = 6 FROM exchanges AS e
-WHERE p.state IN (1, 2, 3) AND NOT p.released AND e.marketer = p.marketer AND e.exchange_id = p.exchange_id AND e.decision_deadline <= $1;
+-- End everyone undecided in exchanges that have lapsed; prepared values are left to be settled or refused.
+UPDATE participants AS p SET state = 6 FROM unnest($1::text[], $2::text[]) AS e (marketer, exchange_id)
+WHERE p.state IN (1, 2, 3) AND p.marketer = e.marketer AND p.exchange_id = e.exchange_id;
 
 -- name: exchange_lease
 -- Take one exchange that has customers still to be found.
@@ -51,11 +56,11 @@ ORDER BY i.pseudonym
 ON CONFLICT DO NOTHING;
 
 -- name: participants_insert
--- Add customers to an exchange that isn't cancelled, and won't be until they are in; unknown pseudonyms are nobody's.
+-- Add customers to an exchange that isn't over, and won't be until they are in; unknown pseudonyms are nobody's.
 INSERT INTO participants (marketer, exchange_id, pseudonym, state, leased_until)
 SELECT i.marketer, e.exchange_id, i.pseudonym, 1, clock_timestamp() + $4
 FROM introductions AS i JOIN exchanges AS e ON e.marketer = i.marketer AND e.exchange_id = $2
-WHERE i.marketer = $1 AND i.pseudonym = ANY($3) AND e.cancelled_at IS NULL
+WHERE i.marketer = $1 AND i.pseudonym = ANY($3) AND e.cancelled_at IS NULL AND NOT e.lapsed
 FOR NO KEY UPDATE OF e
 ON CONFLICT DO NOTHING;
 
@@ -73,18 +78,18 @@ UPDATE participants AS p SET leased_until = clock_timestamp() + $2
 FROM taken, introductions AS i
 WHERE p.marketer = taken.marketer AND p.exchange_id = taken.exchange_id AND p.pseudonym = taken.pseudonym
     AND i.marketer = p.marketer AND i.pseudonym = p.pseudonym
-RETURNING p.marketer, p.exchange_id, p.pseudonym, p.state, p.released, p.permit, p.batch, p.sealed,
+RETURNING p.marketer, p.exchange_id, p.pseudonym, p.state, p.permit, p.batch, p.sealed,
     i.consent_ref, i.vault_ref, i.audit_ref;
 
 -- name: participant_find
 -- One participant.
-SELECT p.marketer, p.exchange_id, p.pseudonym, p.state, p.released, p.permit, p.batch, p.sealed, i.consent_ref, i.vault_ref, i.audit_ref
+SELECT p.marketer, p.exchange_id, p.pseudonym, p.state, p.permit, p.batch, p.sealed, i.consent_ref, i.vault_ref, i.audit_ref
 FROM participants AS p JOIN introductions AS i USING (marketer, pseudonym)
 WHERE p.marketer = $1 AND p.exchange_id = $2 AND p.pseudonym = $3;
 
 -- name: participants_of_deliveries
 -- The participants whose releases are to be sent.
-SELECT p.marketer, p.exchange_id, p.pseudonym, p.state, p.released, p.permit, p.batch, p.sealed, i.consent_ref, i.vault_ref, i.audit_ref
+SELECT p.marketer, p.exchange_id, p.pseudonym, p.state, p.permit, p.batch, p.sealed, i.consent_ref, i.vault_ref, i.audit_ref
 FROM unnest($2::text[], $3::text[]) AS d (exchange_id, pseudonym)
 JOIN participants AS p ON p.marketer = $1 AND p.exchange_id = d.exchange_id AND p.pseudonym = d.pseudonym
 JOIN introductions AS i ON i.marketer = p.marketer AND i.pseudonym = p.pseudonym;
@@ -105,7 +110,7 @@ RETURNING p.pseudonym;
 
 -- name: participants_settled
 -- Finish participants whose release was committed under this very permit, unless it was already so; answers the new ones.
-UPDATE participants AS p SET state = 5, released = true, leased_until = '-infinity'
+UPDATE participants AS p SET state = 5, leased_until = '-infinity'
 FROM unnest($3::text[], $4::bytea[]) AS d (pseudonym, permit)
 WHERE p.marketer = $1 AND p.exchange_id = $2 AND p.pseudonym = d.pseudonym AND p.permit = d.permit AND p.state = 4
 RETURNING p.pseudonym;

@@ -17,7 +17,8 @@ from parley_kit.faultpoints import reach
 
 WINDOW_S = 1.0
 
-Key = tuple[str, str, str]
+Key = tuple[str, str, str, bytes]
+"""Marketer, exchange, pseudonym, and the very values that were settled: others, prepared before or since, are not."""
 
 
 @dataclass
@@ -62,7 +63,7 @@ class Settling:
 
 
 def _key(participant: ParticipantRecord) -> Key:
-    return participant.marketer, participant.exchange_id, participant.pseudonym
+    return participant.marketer, participant.exchange_id, participant.pseudonym, participant.sealed or b""
 
 
 def _nothing_prepared() -> consentpb.SettleOutcome:

@@ -43,7 +43,6 @@ class ParticipantRecord:
     exchange_id: str
     pseudonym: str
     state: Participant
-    released: bool
     permit: bytes | None = field(repr=False)
     batch: bytes | None = field(repr=False)
     sealed: bytes | None = field(repr=False)
@@ -124,7 +123,13 @@ class Store:
 
     async def lapse(self, now: datetime) -> None:
         """End what decision deadlines have overtaken."""
-        await self.db.execute(_SQL.participants_lapse, now)
+
+        async def body(tx: Tx) -> None:
+            if over := await tx.fetch(_SQL.exchanges_lapse, now):
+                keys = [row["marketer"] for row in over], [row["exchange_id"] for row in over]
+                await tx.execute(_SQL.participants_lapse, *keys)
+
+        await self.db.run("broker.lapse", body)
 
     async def lease_exchange(self) -> tuple[ExchangeRecord, str] | None:
         """Take an exchange whose customers are still to be found, and where to go on; no two workers get the same."""

@@ -100,8 +100,7 @@ class Releasing:
 
     async def carry(self, exchange: ExchangeRecord, participants: Sequence[ParticipantRecord]) -> None:
         """Decide, release, keep, settle, deliver."""
-        in_time = self.peers.clock.now() < exchange.decision_deadline
-        to_decide = [one for one in participants if one.state in TO_DECIDE and (in_time or one.released)]
+        to_decide = [one for one in participants if one.state in TO_DECIDE]
         prepared = await self._prepare(exchange, to_decide) if to_decide else []
         await reach("broker.after_prepare")
         await self._settle(exchange, [*prepared, *(one for one in participants if one.state is Participant.AGREED)])

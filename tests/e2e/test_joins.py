@@ -21,9 +21,9 @@ import pytest
 from parley.audit.v1 import audit_pb2 as auditpb
 from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.identity.v1 import identity_pb2 as identitypb
-from tests.support.canaries import Piece, hits
+from tests.support.canaries import hits
 from tests.support.chaos import each, population
-from tests.support.dumps import Dump, database_url, dump_databases, dump_valkey, pieces_of, quiet
+from tests.support.dumps import Dump, Piece, database_url, dump_databases, dump_valkey, pieces_of, quiet
 from tests.support.joins import Known, Pairs, by_bytes, by_number, renamed, right, texts
 from tests.support.world import Customer, Marketer, World, between, by_criteria, terms
 

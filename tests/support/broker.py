@@ -21,7 +21,10 @@ from parley_crypto.statements import make_assertion
 from parley_kit.clock import SystemClock
 from parley_kit.faultpoints import armed
 from parley_node.home import Home
+from parley_node.importing.mapping import Cell, Row
+from parley_node.importing.run import import_customers
 from parley_node.node import Options, run
+from parley_node.people import staff
 from parley_rpc.logs import logger
 from tests.support.chaos import rows, willing
 from tests.support.world import (
@@ -213,3 +216,14 @@ async def set_marketer(world: World, marketer: Marketer, **changes: Any) -> None
     operator = await world.staff("operator")
     request = identitypb.UpdateMarketerRequest(name=marketer.name, request_id=request_id(), **changes)
     await operator.call("identity", "UpdateMarketer", request)
+
+
+async def crowd(world: World, age: str, people: int) -> None:
+    """So many imported customers of an age, whom marketers may find and nobody has claimed yet: they are asked."""
+    people_of_age = [Row(str(number), (Cell("profile.age", age),)) for number in range(people)]
+    async with staff(world.node.running.address, world.home, "importer") as importer:
+        await import_customers(importer, f"age-{age}", people_of_age)
+    imported = "INSERT INTO discoverable SELECT DISTINCT subject, attribute, 1 FROM items WHERE provenance = 2"
+    await rows(world, "vault", imported + " ON CONFLICT DO NOTHING")
+    index: Any = world.node.services["vault"].tasks["index"]
+    await index.__self__.rebuild()

@@ -72,20 +72,33 @@ def frozen(path: Path) -> Iterator[None]:
 
 @dataclass
 class Hold:
-    """What is held at a fault point: ``there`` is set once somebody is; all are let go some time after ``go`` is set."""
+    """What is held at a fault point: ``there`` is set once somebody is, ``inside`` says how many are just now."""
 
     there: asyncio.Event = field(default_factory=asyncio.Event)
     go: asyncio.Event = field(default_factory=asyncio.Event)
+    inside: int = 0
+
+    async def end(self) -> None:
+        """Let all go, and wait until they have gone."""
+        self.go.set()
+        while self.inside:  # noqa: ASYNC110 - they go one by one
+            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
 async def held(point: str, seconds: float) -> AsyncIterator[Hold]:
-    """Hold whoever reaches a fault point until they are let go, and for some seconds at least."""
+    """Hold whoever reaches a fault point until they are let go, and for some seconds at least; who comes later passes."""
     hold = Hold()
 
     async def wait() -> None:
+        if hold.go.is_set():
+            return
         hold.there.set()
-        await asyncio.gather(asyncio.sleep(seconds), hold.go.wait())
+        hold.inside += 1
+        try:
+            await asyncio.gather(asyncio.sleep(seconds), hold.go.wait())
+        finally:
+            hold.inside -= 1
 
     with armed(point, wait):
         try:

@@ -94,16 +94,20 @@ async def dump_valkey(world: World) -> list[Piece]:
         return [piece for key in keys for piece in await _key(client, key)]
 
 
+_READ: Mapping[bytes, tuple[Any, ...]] = {
+    b"stream": ("XRANGE", "-", "+"),
+    b"string": ("GET",),
+    b"hash": ("HGETALL",),
+    b"list": ("LRANGE", 0, -1),
+    b"set": ("SMEMBERS",),
+    b"zset": ("ZRANGE", 0, -1),
+}
+
+
 async def _key(client: Any, key: bytes) -> list[Piece]:
-    read = {
-        b"stream": lambda: client.xrange(key),
-        b"string": lambda: client.get(key),
-        b"hash": lambda: client.hgetall(key),
-        b"list": lambda: client.lrange(key, 0, -1),
-        b"set": lambda: client.smembers(key),
-        b"zset": lambda: client.zrange(key, 0, -1),
-    }[await client.type(key)]
-    return [Piece(f"valkey {key.decode()}", each) for each in (key, *_flat(await read()))]
+    command, *options = _READ[await client.type(key)]
+    value = await client.execute_command(command, key, *options)
+    return [Piece(f"valkey {key.decode()}", each) for each in (key, *_flat(value))]
 
 
 def _flat(value: Any) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""One running Parley for the folder; and one whose time can be moved, and whose feed is quick to show it lives."""
+"""One running Parley for the folder: its time can be moved, and its feed is quick to show that it lives."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -8,15 +8,7 @@ import pytest
 
 from tests.support.broker import ShiftedClock, world_with
 from tests.support.servers import scratch_directory
-from tests.support.world import World, living_world, quick
-
-
-@pytest.fixture(scope="package")
-async def world() -> AsyncIterator[World]:
-    """A node that lives as long as the folder."""
-    with scratch_directory() as root:
-        async with living_world(root / "home") as living:
-            yield living
+from tests.support.world import World, quick
 
 
 @dataclass(frozen=True)
@@ -29,9 +21,15 @@ class Timed:
 
 @pytest.fixture(scope="package")
 async def timed() -> AsyncIterator[Timed]:
-    """A node by a clock of its own."""
+    """A node that lives as long as the folder, by a clock of its own."""
     clock = ShiftedClock()
     with scratch_directory() as root:
         options = quick(broker={"heartbeat": timedelta(seconds=0.2)})
         async with world_with(root / "home", clock, options) as living:
             yield Timed(living, clock)
+
+
+@pytest.fixture(scope="package")
+def world(timed: Timed) -> World:
+    """The same, for whom its time is of no matter."""
+    return timed.world

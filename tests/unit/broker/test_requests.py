@@ -107,7 +107,7 @@ def test_shortest_cap_of_several_purposes_holds() -> None:
 
 
 def test_decision_may_take_only_so_long() -> None:
-    year = {"purposes": CARE, "validity": Validity(None, NOW + 366 * DAY)}
+    year: dict[str, Any] = {"purposes": CARE, "validity": Validity(None, NOW + 366 * DAY)}
     assert [] == found(**year, decision_deadline=NOW + LONGEST_DECISION)
     late = found(**year, decision_deadline=NOW + LONGEST_DECISION + INSTANT)
     assert [(Wrong.DATES, "terms.timing.decision_deadline")] == late
@@ -115,7 +115,7 @@ def test_decision_may_take_only_so_long() -> None:
 
 def test_attribute_may_need_a_level_that_its_purpose_does_not() -> None:
     assert [] == found(Level.UNVERIFIED, purposes=CARE)
-    asked = {"purposes": CARE, "fields": (CITY, INCOME)}
+    asked: dict[str, Any] = {"purposes": CARE, "fields": (CITY, INCOME)}
     assert [(Wrong.LEVEL, "terms.content.fields[1].attribute")] == found(Level.UNVERIFIED, **asked)
     assert [] == found(Level.VERIFIED, **asked)
 

@@ -95,5 +95,5 @@ def test_pages_have_a_usual_and_a_greatest_size() -> None:
 
 def test_exchange_says_what_was_asked_and_nothing_of_whom_it_found() -> None:
     written = exchange_to(RECORD, CREATED)
-    assert (RECORD.name, Exchange.REQUESTED, "Hello") == (written.name, written.state, written.offer_text)
+    assert (RECORD.name, int(Exchange.REQUESTED), "Hello") == (written.name, written.state, written.offer_text)
     assert {"name", "state", "terms", "audience", "offer_text", "create_time"} == set(written.DESCRIPTOR.fields_by_name)

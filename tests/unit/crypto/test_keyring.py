@@ -32,6 +32,11 @@ def fixed_nonce(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(secrets, "token_bytes", lambda size: bytes(range(size)))
 
 
+def _derived(dek: bytes, nonce: bytes) -> bytes:
+    """The value's key and its commitment, as the format says."""
+    return hashlib.blake2b(nonce, key=dek, person=b"parley/value/v1").digest()
+
+
 def test_what_was_stored_once_still_opens() -> None:
     assert SECRET == RING.unwrap(WRAPPED, "dek", "subject", b"\1")
     assert b"42" == decrypt_value(DEK, VALUE, *PLACE)
@@ -58,7 +63,7 @@ def test_wrap_is_77_bytes_of_format_version_nonce_and_sealed_key() -> None:
 def test_value_is_format_dek_id_nonce_commitment_and_sealed_value() -> None:
     value = encrypt_value(DEK, 258, b"42", *PLACE)
     header, nonce, commitment, sealed = value[:5], value[5:29], value[29:61], value[61:]
-    block = hashlib.blake2b(nonce, key=DEK, person=b"parley/value/v1").digest()
+    block = _derived(DEK, nonce)
 
     assert b"\1\0\0\1\2" == header
     assert block[32:] == commitment
@@ -142,11 +147,16 @@ def test_lengths_show_only_to_the_next_32_bytes() -> None:
 def test_ciphertext_that_opens_under_two_keys_is_refused_under_the_one_it_is_not_committed_to() -> None:
     other = bytes([6]) * 32
     header = b"\1" + (1).to_bytes(4, "big")
-    for nonce in nonces():
-        blocks = [hashlib.blake2b(nonce, key=key, person=b"parley/value/v1").digest() for key in (DEK, other)]
-        both = two_key_ciphertext((blocks[0][:32], blocks[1][:32]), nonce, pae(header, *PLACE))
-        if both:
-            break
+    nonce, both = next(
+        (nonce, both)
+        for nonce in nonces()
+        if (
+            both := two_key_ciphertext(
+                (_derived(DEK, nonce)[:32], _derived(other, nonce)[:32]), nonce, pae(header, *PLACE)
+            )
+        )
+    )
+    blocks = [_derived(key, nonce) for key in (DEK, other)]
     opened = [
         crypto_aead_xchacha20poly1305_ietf_decrypt(both, pae(header, *PLACE), nonce, block[:32]) for block in blocks
     ]
@@ -167,9 +177,7 @@ def test_right_key_with_another_commitment_is_refused_before_anything_is_opened(
 
 def test_the_cipher_is_the_one_of_the_draft() -> None:
     # draft-irtf-cfrg-xchacha-03, appendix A.3.1.
-    plain = (
-        b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, sunscreen would be it."
-    )
+    plain = b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, sunscreen would be it."
     sealed = crypto_aead_xchacha20poly1305_ietf_encrypt(
         plain, bytes.fromhex("50515253c0c1c2c3c4c5c6c7"), bytes(range(0x40, 0x58)), bytes(range(0x80, 0xA0))
     )

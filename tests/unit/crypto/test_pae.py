@@ -39,5 +39,5 @@ def test_text_counts_as_its_utf8_bytes() -> None:
     ],
 )
 def test_anything_else_is_refused(encoded: bytes) -> None:
-    with pytest.raises(ValueError, match="truncated|canonical"):
+    with pytest.raises(ValueError, match=r"truncated|canonical"):
         unpae(encoded)

@@ -29,22 +29,28 @@ RFC_8032 = [
         "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",
         "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
         "",
-        "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe246"
-        "55141438e7a100b",
+        (
+            "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe246"
+            "55141438e7a100b"
+        ),
     ),
     (
         "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb",
         "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c",
         "72",
-        "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb"
-        "00d291612bb0c00",
+        (
+            "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb"
+            "00d291612bb0c00"
+        ),
     ),
     (
         "c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7",
         "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025",
         "af82",
-        "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc"
-        "027beceea1ec40a",
+        (
+            "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc"
+            "027beceea1ec40a"
+        ),
     ),
 ]
 # RFC 7748, section 6.1: Bob's private and public key.
@@ -90,7 +96,9 @@ def test_public_sealing_keys_are_the_standards() -> None:
 def test_signature_holds_for_one_key_one_message_and_every_bit() -> None:
     signature = SIGNER.sign(b"message")
     wrong = [(STRANGER.public_key, b"message", signature), (SIGNER.public_key, b"messages", signature)]
-    wrong += [(SIGNER.public_key, b"message", each) for each in [*flips(signature), b"", signature[:-1], signature + b"\0"]]
+    wrong += [
+        (SIGNER.public_key, b"message", each) for each in [*flips(signature), b"", signature[:-1], signature + b"\0"]
+    ]
     for public_key, message, each in wrong:
         with pytest.raises(SignatureInvalid):
             verify(public_key, message, each)
@@ -134,7 +142,9 @@ def test_signing_key_outside_the_main_subgroup_is_refused(torsion: bytes) -> Non
         check_signing_key(mixed)
 
 
-@pytest.mark.parametrize("key", [b"", bytes(31), SIGNER.public_key + b"\0", number(2)], ids=["", "31", "33", "off curve"])
+@pytest.mark.parametrize(
+    "key", [b"", bytes(31), SIGNER.public_key + b"\0", number(2)], ids=["", "31", "33", "off curve"]
+)
 def test_signing_key_that_is_no_point_is_refused(key: bytes) -> None:
     with pytest.raises(KeyInvalid):
         check_signing_key(key)

@@ -3,6 +3,7 @@ import secrets
 import pytest
 
 from parley_crypto.keyring import KeyRing
+from parley_crypto.pae import pae
 from parley_crypto.subject_ref import (
     CandidateRef,
     RefInvalid,
@@ -19,8 +20,10 @@ SHORT = SubjectRef("s", "h", "p", "m")
 LONG = SubjectRef("s" * 26, "local", "p" * 32, "marketers/" + "m" * 26)
 CANDIDATE = CandidateRef("s", "x", "m")
 LENGTH = 1 + 4 + 24 + 224 + 16
-# The whole of a short reference is one sealed block, so its end pins every part of the format.
-PINNED_START = "0100000007000102030405060708090a0b0c0d0e0f1011121314151617a83baf85fa1c5ba525c78047e6e2afac5fd64b1614f73771"
+# Made once, with the nonce 00 01 ... 17: references are kept and sent. The end is the tag, which vouches for all between.
+PINNED_START = (
+    "0100000007000102030405060708090a0b0c0d0e0f1011121314151617a83baf85fa1c5ba525c78047e6e2afac5fd64b1614f73771"
+)
 PINNED_END = "0ed4cf8158a103424d9036e236d08e6"
 
 
@@ -88,3 +91,12 @@ def test_changed_and_truncated_refs_are_refused() -> None:
 def test_sealed_nonsense_is_refused(plain: bytes) -> None:
     with pytest.raises(RefInvalid):
         open_ref(RING, "vault", RING.wrap(plain, "parley/ref/v1", "vault"))
+
+
+@pytest.mark.parametrize("parts", [(), ("s", "h", "p"), ("s", "h", "p", "m", ""), (b"\xff", "h", "p", "m")])
+def test_sealed_parts_that_are_not_a_refs_are_refused(parts: tuple[str | bytes, ...]) -> None:
+    plain = pae(*parts)
+    sealed = RING.wrap(len(plain).to_bytes(2, "big") + plain, "parley/ref/v1", "vault")
+
+    with pytest.raises(RefInvalid):
+        open_ref(RING, "vault", sealed)

@@ -63,7 +63,8 @@ def test_zone_that_is_not_there_has_no_keys() -> None:
         jwk(x=RFC_X[:-2]),
         jwk(x=RFC_X + RFC_X),
         jwk(x="A" * 43),
-        jwk(crv="X25519", x="A" * 43),
+        jwk(crv="X25519", x=RFC_X + "AAAA"),
+        jwk(crv="X25519", x=RFC_X[:-4]),
         jwk(crv="P-256"),
     ],
 )

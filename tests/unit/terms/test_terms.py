@@ -52,7 +52,9 @@ def test_span_holds_its_start_and_not_its_end() -> None:
         (Validity(START + 2 * TICK, END), Validity(None, END), False),
     ],
 )
-def test_span_lies_within_another_where_its_absent_start_is_now(outer: Validity, inner: Validity, contains: bool) -> None:
+def test_span_lies_within_another_where_its_absent_start_is_now(
+    outer: Validity, inner: Validity, contains: bool
+) -> None:
     assert contains == outer.contains(inner, START + TICK)
 
 

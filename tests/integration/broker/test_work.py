@@ -1,0 +1,267 @@
+"""The work: whatever breaks, stops or comes in between, each customer's release is made once, or not at all."""
+
+import asyncio
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from parley.common.v1 import permit_pb2 as permitpb
+from parley.common.v1 import terms_pb2 as termspb
+from parley_broker.domain.states import Participant
+from parley_broker.store import LEASE, NewDelivery
+from parley_kit.faults import Unavailable
+from tests.support.broker import (
+    FINALIZED,
+    OFFERED,
+    TERMINATED,
+    a_willing,
+    acting,
+    an_age,
+    an_asked,
+    ask,
+    crowd,
+    failing,
+    id_of,
+    releases,
+    settlements,
+    states,
+    work,
+)
+from tests.support.chaos import each, rows
+from tests.support.waiting import until
+from tests.support.world import Customer, Marketer, World
+
+ALLOW, ASK, REFUSE = 1, 2, 3
+ELSEWHERE = termspb.Terms(purposes=["https://w3id.org/dpv#Advertising"])
+POINTS = [
+    "broker.after_introduce",
+    "broker.matched.before_commit",
+    "broker.matched.after_commit",
+    "broker.after_decide",
+    "broker.after_release",
+    "broker.after_prepare",
+    "broker.before_settle",
+    "broker.after_settle",
+    "broker.finish.before_commit",
+    "broker.finish.after_commit",
+    "consent.before_settle",
+    "consent.after_settle",
+]
+
+
+async def are(world: World, name: str, *expected: int) -> bool:
+    return list(expected) == await states(world, name)
+
+
+async def test_work_broken_off_at_any_point_is_finished_within_the_lease(world: World) -> None:
+    made: list[tuple[Marketer, str]] = []
+    for point in POINTS:
+        age = an_age()
+        await a_willing(world, age)
+        marketer = await world.marketer()
+        with failing(point) as broken:
+            made.append((marketer, await ask(marketer, age)))
+            async with asyncio.timeout(10):
+                await broken.wait()
+    # Each waits for its own lease; the last one began just now.
+    within = 2 * LEASE.total_seconds()
+    delivered = await asyncio.gather(*(marketer.collect(1, within) for marketer, _ in made))
+    assert [name for _, name in made] == [found[0].release.exchange for found in delivered]
+    for marketer, name in made:
+        assert (1, [FINALIZED]) == (await settlements(world, name), await states(world, name))
+        assert 1 == len(await rows(world, "broker", "SELECT FROM deliveries WHERE marketer = $1", marketer.name))
+
+
+async def _stale(world: World, point: str, *effects: int) -> tuple[Marketer, Customer, str]:
+    """Have a willing customer make rules while their release is held at a point."""
+    age = an_age()
+    customer, marketer = await a_willing(world, age), await world.marketer()
+
+    async def act() -> None:
+        for effect in effects:
+            await customer.rule(effect, ELSEWHERE if effect == ALLOW else termspb.Terms())
+
+    with acting(point, act) as done:
+        name = await ask(marketer, age)
+        async with asyncio.timeout(10):
+            await done.wait()
+    return marketer, customer, name
+
+
+@pytest.mark.parametrize("point", ["broker.after_decide", "broker.after_release", "broker.before_settle"])
+async def test_customer_who_acts_elsewhere_meanwhile_is_decided_again(world: World, point: str) -> None:
+    marketer, _, name = await _stale(world, point, ALLOW)
+    (delivery,) = await marketer.collect(1)
+    assert name == delivery.release.exchange
+    assert (1, [FINALIZED]) == (await settlements(world, name), await states(world, name))
+
+
+@pytest.mark.parametrize("point", ["broker.after_decide", "broker.after_release", "broker.before_settle"])
+async def test_customer_who_refuses_meanwhile_gives_nothing(world: World, point: str) -> None:
+    marketer, _, name = await _stale(world, point, REFUSE)
+    await until(partial(are, world, name, TERMINATED))
+    assert (0, []) == (await settlements(world, name), await releases(marketer))
+    prepared = "SELECT FROM participants WHERE exchange_id = $1 AND (sealed IS NOT NULL OR permit IS NOT NULL)"
+    assert [] == await rows(world, "broker", prepared, id_of(name))
+
+
+async def test_customer_who_wants_to_be_asked_meanwhile_is_asked_once_and_heard(world: World) -> None:
+    marketer, customer, name = await _stale(world, "broker.before_settle", ASK)
+    offer = await customer.offer()
+    await until(partial(are, world, name, OFFERED))
+    assert (0, []) == (await settlements(world, name), await releases(marketer))
+    await customer.accept(offer)
+    assert name == (await marketer.collect(1))[0].release.exchange
+
+
+async def test_new_release_does_not_exceed_the_new_terms(world: World) -> None:
+    """The permit that is settled in the end is one decided after the act."""
+    age = an_age()
+    customer, marketer = await a_willing(world, age), await world.marketer()
+
+    async def act() -> None:
+        await customer.put(profile_city="Porto")
+        await customer.rule(ALLOW, ELSEWHERE)
+
+    with acting("broker.before_settle", act):
+        await ask(marketer, age)
+        (delivery,) = await marketer.collect(1)
+    (city, _) = world.opened(marketer, delivery)["fields"]
+    assert "Porto" == city["value"]
+
+
+async def test_acceptance_that_is_heard_before_the_offer_is_stored_is_not_lost(world: World) -> None:
+    age = an_age()
+    customer, marketer = await an_asked(world, age), await world.marketer()
+
+    async def act() -> None:
+        await customer.accept(await customer.offer())
+        accepted = "SELECT FROM participants WHERE marketer = $1 AND state > 2"
+        await until(partial(rows, world, "broker", accepted, marketer.name))
+
+    with acting("broker.after_decide", act):
+        name = await ask(marketer, age)
+        (delivery,) = await marketer.collect(1)
+    assert (name, 1) == (delivery.release.exchange, await settlements(world, name))
+
+
+@pytest.mark.parametrize("point", ["consent.before_settle", "broker.after_introduce", "broker.after_decide"])
+async def test_peer_that_is_away_for_a_while_only_delays(
+    world: World, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parley_broker.store.LEASE", LEASE / 20)
+    age = an_age()
+    await a_willing(world, age)
+    marketer = await world.marketer()
+    with failing(point, Unavailable(), times=3) as over:
+        name = await ask(marketer, age)
+        (delivery,) = await marketer.collect(1)
+    assert over.is_set()
+    assert (name, 1) == (delivery.release.exchange, await settlements(world, name))
+
+
+async def test_many_workers_at_once_make_one_release_each(world: World) -> None:
+    age, people = an_age(), 20
+    await each(lambda _: a_willing(world, age), range(people))
+    marketer, it = await world.marketer(), work(world)
+    stopped = False
+
+    async def worker() -> None:
+        while not stopped:
+            await it.matching.turn()
+            if not await it.releasing.turn():
+                await it.bell.wait(0.01)
+
+    workers = [asyncio.create_task(worker()) for _ in range(4)]
+    name = await ask(marketer, age)
+    deliveries = await marketer.collect(people)
+    await until(partial(are, world, name, *[FINALIZED] * people))
+    stopped = True
+    await asyncio.gather(*workers)
+    assert people == len({one.release.pseudonym for one in deliveries}) == await settlements(world, name)
+    assert people == len(await rows(world, "broker", "SELECT FROM deliveries WHERE marketer = $1", marketer.name))
+
+
+async def test_workers_that_have_the_same_in_hand_make_one_release_each(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lease is no lock: who takes longer than it lasts meets the next worker at every step."""
+    monkeypatch.setattr("parley_broker.store.LEASE", LEASE * 0)
+    age, people = an_age(), 10
+    await each(lambda _: a_willing(world, age), range(people))
+    marketer, it = await world.marketer(), work(world)
+    name = await ask(marketer, age)
+    for _ in range(5):
+        await asyncio.gather(*(it.releasing.turn() for _ in range(6)))
+    await until(partial(are, world, name, *[FINALIZED] * people))
+    assert people == await settlements(world, name)
+    assert people == len(await rows(world, "broker", "SELECT FROM deliveries WHERE marketer = $1", marketer.name))
+    assert people == len(await marketer.collect(people))
+
+
+async def test_what_comes_of_an_old_permit_leaves_a_new_one_alone(world: World) -> None:
+    age = an_age()
+    await a_willing(world, age)
+    store, marketer = work(world).store, await world.marketer()
+    name = await ask(marketer, age)
+    await marketer.collect(1)
+    exchange_id = id_of(name)
+    (found,) = await rows(world, "broker", "SELECT pseudonym FROM participants WHERE exchange_id = $1", exchange_id)
+    participant = await store.participant(marketer.name, exchange_id, found["pseudonym"])
+    exchange = await store.exchange(store.db, marketer.name, exchange_id)
+    assert participant is not None
+    assert exchange is not None
+    old = replace(participant, permit=permitpb.Permit(body=b"decided before").SerializeToString())
+    await store.unsettled(marketer.name, exchange_id, [(old, Participant.TERMINATED)])
+    assert [FINALIZED] == await states(world, name)
+    assert 1 == len(await releases(marketer))
+    await store.db.execute("UPDATE participants SET state = 4 WHERE exchange_id = $1", exchange_id)
+    await store.db.execute("DELETE FROM deliveries WHERE exchange_id = $1", exchange_id)
+    await store.finish(exchange, [(old, NewDelivery(b"", exchange_id, old.pseudonym))], exchange.created_at)
+    assert [] == await rows(world, "broker", "SELECT FROM deliveries WHERE exchange_id = $1", exchange_id)
+
+
+async def test_cancellation_waits_for_customers_on_their_way_in(world: World) -> None:
+    age = an_age()
+    await a_willing(world, age)
+    marketer = await world.marketer()
+    await ask(marketer, age)
+    (delivery,) = await marketer.collect(1)
+    await marketer.acknowledge(delivery)
+    empty = await ask(marketer, an_age())
+    store = work(world).store
+    exchange = await store.exchange(store.db, marketer.name, id_of(empty))
+    assert exchange is not None
+
+    async def cancel() -> None:
+        async with store.db.tx("test.cancel") as tx:
+            await store.cancel(tx, marketer.name, exchange.exchange_id, exchange.created_at)
+
+    async with store.db.tx("test.match") as tx:
+        await store.add_participants(tx, exchange, [delivery.release.pseudonym])
+        cancelling = asyncio.create_task(cancel())
+        waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE exchanges%'"
+        await until(partial(_is_waiting_or_done, world, waiting, cancelling))
+    await cancelling
+    assert [TERMINATED] == await states(world, empty)
+    assert 0 == await settlements(world, empty)
+
+
+async def _is_waiting_or_done(world: World, query: str, task: asyncio.Task[None]) -> bool:
+    return task.done() or bool(await rows(world, "broker", query))
+
+
+async def test_everyone_of_a_long_list_is_found_once(world: World) -> None:
+    people, age = 1500, an_age()
+    await crowd(world, age, people)
+    marketer = await world.marketer()
+    name = await ask(marketer, age)
+
+    async def all_asked() -> bool:
+        return [OFFERED] * people == await states(world, name)
+
+    await until(all_asked, seconds=60)
+    offers = "SELECT count(DISTINCT customer) AS customers, count(*) AS made FROM consents WHERE exchange = $1"
+    (found,) = await rows(world, "consent", offers, name)
+    assert (people, people) == (found["customers"], found["made"])

@@ -1,0 +1,16 @@
+"""One running Parley for the whole folder."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.support.servers import scratch_directory
+from tests.support.world import World, living_world
+
+
+@pytest.fixture(scope="session")
+async def world() -> AsyncIterator[World]:
+    """A node that lives as long as the run."""
+    with scratch_directory() as root:
+        async with living_world(root / "home") as living:
+            yield living

@@ -1,0 +1,73 @@
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from parley_kit import faultpoints
+from parley_kit.faultpoints import arm_from, armed, reach
+
+
+@pytest.fixture(autouse=True)
+def _disarmed() -> Iterator[None]:
+    before = dict(faultpoints._armed)
+    faultpoints._armed.clear()
+    yield
+    faultpoints._armed.clear()
+    faultpoints._armed.update(before)
+
+
+async def test_point_that_is_not_armed_does_nothing() -> None:
+    await reach("a.b")
+
+
+async def test_point_is_armed_for_the_length_of_a_block() -> None:
+    reached = []
+
+    async def action() -> None:
+        reached.append(True)
+
+    with armed("a.b", action):
+        await reach("a.b")
+        await reach("a.c")
+    await reach("a.b")
+
+    assert [True] == reached
+
+
+async def test_what_is_armed_may_break_what_reaches_it_and_is_disarmed_all_the_same() -> None:
+    async def broken() -> None:
+        raise OSError("broken")
+
+    with pytest.raises(OSError, match="broken"), armed("a.b", broken):
+        await reach("a.b")
+    await reach("a.b")
+
+
+async def test_points_are_armed_from_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    killed: list[tuple[int, int]] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    monkeypatch.setattr(os, "kill", lambda pid, number: killed.append((pid, number)))
+    arm_from(" a.b = sleep:0.5 ,c.d=kill,")
+    for point in ("a.b", "c.d", "e.f"):
+        await reach(point)
+
+    assert ([0.5], [(os.getpid(), signal.SIGKILL)]) == (slept, killed)
+
+
+def test_empty_list_arms_nothing() -> None:
+    arm_from("")
+
+    assert {} == faultpoints._armed
+
+
+@pytest.mark.parametrize("spec", ["a.b", "a.b=", "a.b=stop", "a.b=sleep", "a.b=sleep:soon", "a.b=kill,c.d=oops"])
+def test_action_that_is_none_is_refused(spec: str) -> None:
+    with pytest.raises(ValueError, match=r"unknown fault action|could not convert"):
+        arm_from(spec)

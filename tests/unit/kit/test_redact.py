@@ -1,0 +1,27 @@
+from parley_kit.redact import ALLOWED_LOG_FIELDS, keep_allowed
+
+PERSONAL = {"value", "name", "address", "email", "subject", "customer", "pseudonym", "token", "key", "row", "code_hash"}
+
+
+def test_allowed_fields_are_kept_as_they_are() -> None:
+    fields = {"event": "started", "port": 7400, "rows": 3}
+
+    assert fields == keep_allowed(fields)
+
+
+def test_anything_else_is_named_and_never_shown() -> None:
+    assert {"event": "put", "dropped": ["customer", "value"]} == keep_allowed(
+        {"value": "Zürich", "event": "put", "customer": "c"}
+    )
+
+
+def test_what_was_dropped_can_not_be_smuggled_in() -> None:
+    assert {"dropped": ["dropped"]} == keep_allowed({"dropped": ["Zürich"]})
+
+
+def test_nothing_is_dropped_from_nothing() -> None:
+    assert {} == keep_allowed({})
+
+
+def test_no_field_for_personal_data_is_allowed() -> None:
+    assert set() == PERSONAL & ALLOWED_LOG_FIELDS
