@@ -35,9 +35,9 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
         store, bell = Store(db), Bell(asyncio.Event())
         peers = Peers(Identity(platform, trust), Vault(platform), Consent(platform), clock)
         settling = Settling(peers.consent, clock)
-        releasing = Releasing(store, peers, settling, bell, config.batch)
-        work = Work(store, Matching(store, peers, bell), releasing, bell, platform)
-        feed = Feed(store, settling, Tokens(request_key), bell, clock, config.heartbeat)
+        releasing = Releasing(store, peers, settling, bell, platform.log, config.batch)
+        work = Work(store, Matching(store, peers, bell, platform.log), releasing, bell, platform)
+        feed = Feed(store, settling, releasing, Tokens(request_key), bell, clock, config.heartbeat)
         exchanges = Exchanges(store, peers, Notary(trust.sealing["audit"], clock), clock)
         consumer = Consumer(
             db,

@@ -22,6 +22,9 @@ from parley_terms.terms import Criteria, Level
 from parley_terms.values import Catalogue
 from parley_terms.wire import criteria_from, field_to, terms_from
 
+MOST_BYTES = 4096
+"""The longest terms, serialised."""
+
 _FAULTS: dict[Wrong, type[Fault]] = {
     Wrong.UNSUPPORTED: NotSupportedYet,
     Wrong.MALFORMED: InvalidRequest,
@@ -63,11 +66,15 @@ class Exchanges:
         message.CopyFrom(request.terms)
         del message.content.fields[:]
         message.content.fields.extend(field_to(field) for field in terms.fields)
+        raw = message.SerializeToString(deterministic=True)
+        if len(raw) > MOST_BYTES:  # they stand in every permit, offer and consent that comes of them
+            violation = Violation("terms", f"longer than {MOST_BYTES:,} bytes, its questions included")
+            raise InvalidRequest(violations=[violation])
         assert terms.decision_deadline is not None
         return ExchangeRecord(
             marketer=marketer,
             exchange_id=new_id(),
-            terms=message.SerializeToString(deterministic=True),
+            terms=raw,
             audience=request.audience.SerializeToString(deterministic=True),
             offer_text=request.offer_text,
             decision_deadline=terms.decision_deadline,

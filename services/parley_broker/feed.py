@@ -1,25 +1,34 @@
-"""A marketer's feed: what was settled within the last second is sent, nothing else of a customer's."""
+"""
+A marketer's feed: what was settled within the last second is sent, nothing else of a customer's.
+
+A release keeps its place until it is acknowledged, but not its values. Whenever it is sent later than at once, it goes through
+every step anew: so it holds nothing that was withdrawn, refused, deleted or changed since, and its name and place tell nobody
+that its customer has acted elsewhere.
+"""
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import hmac
+from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from parley.broker.v1 import broker_pb2 as brokerpb
-from parley.consent.v1 import consent_pb2 as consentpb
-from parley_broker.domain.outcomes import Refusal, after
 from parley_broker.faults import ResumeTokenInvalid
 from parley_broker.settling import Key, Settling
 from parley_broker.store import DeliveryRecord, ParticipantRecord, Store
-from parley_broker.work import Bell
+from parley_broker.work import Bell, Releasing
 from parley_kit.clock import Clock
 from parley_kit.faultpoints import reach
+from parley_kit.faults import Fault
 
 _PAGE = 100
 _LOOK_EVERY_S = 0.25
+_AGAIN_S = 2.0
+"""Seconds before a release is tried again that could not be sent."""
 
 
 @dataclass(frozen=True)
@@ -57,76 +66,106 @@ class Feed:
 
     store: Store
     settling: Settling
+    releasing: Releasing
     tokens: Tokens
     bell: Bell
     clock: Clock
     heartbeat: timedelta
 
     async def follow(self, marketer: str, seq: int) -> AsyncIterator[brokerpb.Delivery]:
-        """What is on the feed behind a place, then what comes, for ever; a heartbeat where nothing comes."""
+        """
+        What is on the feed behind a place, then what comes, for ever; a heartbeat where nothing comes.
+
+        What may not be sent just now is left out and looked at again: one customer holds nobody else's releases back.
+        """
+        reading = _Reading(marketer, seq)
         quiet_since = self.clock.monotonic()
         while True:
-            page = await self.store.behind(marketer, seq, _PAGE)
-            waits = not page
+            page = await self.store.behind(marketer, reading.seq, sorted(reading.sent), _PAGE)
+            reading.turn(page)
+            sent = False
             for index, record in enumerate(page):
-                waits = not await self._cleared(marketer, page[index:])
-                if waits or not self._spend(marketer, record):
-                    break  # not now; or off the feed; or another call of the marketer's sent it: look again
-                yield self._message(marketer, record)
-                quiet_since = self.clock.monotonic()
-                seq = record.seq
-            if waits:
+                if message := await self._message(reading, page[index:]):
+                    yield self._named(reading, record, message)
+                    sent, quiet_since = True, self.clock.monotonic()
+            if not sent:
                 await self.bell.wait(_LOOK_EVERY_S)
             if self.clock.monotonic() - quiet_since >= self.heartbeat.total_seconds():
-                yield brokerpb.Delivery(resume_token=self.tokens.write(marketer, seq), heartbeat=brokerpb.Heartbeat())
+                token = self.tokens.write(marketer, reading.seq)
+                yield brokerpb.Delivery(resume_token=token, heartbeat=brokerpb.Heartbeat())
                 quiet_since = self.clock.monotonic()
 
     async def answer(self, marketer: str, exchange_id: str, pseudonym: str) -> brokerpb.Delivery | None:
         """One release for the answer of the call that asked for it, if it may be sent."""
         record = await self.store.delivery_of(marketer, exchange_id, pseudonym)
-        if record is None or not await self._cleared(marketer, [record]) or not self._spend(marketer, record):
+        if record is None:
             return None
-        return self._message(marketer, record)
+        reading = _Reading(marketer, record.seq)
+        message = await self._message(reading, [record])
+        return self._named(reading, record, message) if message else None
 
-    async def _cleared(self, marketer: str, records: Sequence[DeliveryRecord]) -> bool:
-        """
-        Settle again, unless the first record may be sent; what was refused is off the feed then.
-
-        False where it can't be said just now (the audit log is behind): nothing may overtake it.
-        """
+    async def _message(self, reading: "_Reading", records: Sequence[DeliveryRecord]) -> brokerpb.Delivery | None:
+        """The first of these as it is sent; None if it may not be, just now or ever. The others are made ready beside it."""
+        record = records[0]
+        if not record.exchange_id:
+            return brokerpb.Delivery.FromString(record.payload)
         await reach("broker.before_send")
-        if self._may_send(marketer, records[0]):
-            return True
-        releases = [one for one in records if one.exchange_id]
-        participants = await self.store.participants_of(marketer, releases)
-        known = [one for one in releases if (one.exchange_id, one.pseudonym) in participants]
-        outcomes = await self.settling.settle([participants[one.exchange_id, one.pseudonym] for one in known])
-        for record, outcome in zip(known, outcomes, strict=True):
-            await self._refused(participants[record.exchange_id, record.pseudonym], outcome)
-        return not outcomes or outcomes[0].refusal != consentpb.SETTLE_REFUSAL_AUDIT_BEHIND
+        if not self._is_ready(reading, record) and reading.may_try(record, self.clock.monotonic()):
+            await self._renew(reading, [one for one in records if one.exchange_id])
+        release = self.settling.take(reading.key(record))
+        return brokerpb.Delivery(release=release) if release else None
 
-    async def _refused(self, participant: ParticipantRecord, outcome: consentpb.SettleOutcome) -> None:
-        if outcome.refusal == consentpb.SETTLE_REFUSAL_UNSPECIFIED:
-            return
-        leads_to = after(Refusal(outcome.refusal))
-        if leads_to is not None:
-            await self.store.unsettled(participant.marketer, participant.exchange_id, [(participant, leads_to)])
+    async def _renew(self, reading: "_Reading", records: Sequence[DeliveryRecord]) -> None:
+        """Take releases through every step anew, but for those that may be sent as they are."""
+        now = self.clock.monotonic()
+        late = [one for one in records if not self._is_ready(reading, one) and reading.may_try(one, now)]
+        await self.store.reopen(reading.marketer, late)
+        by_exchange: dict[str, list[ParticipantRecord]] = defaultdict(list)
+        for (exchange_id, _), participant in (await self.store.participants_of(reading.marketer, late)).items():
+            by_exchange[exchange_id].append(participant)
+        for exchange_id, participants in by_exchange.items():
+            exchange = await self.store.exchange(self.store.db, reading.marketer, exchange_id)
+            assert exchange is not None
+            with contextlib.suppress(Fault):  # a part of Parley is away: these are tried again, the others go on
+                await self.releasing.carry(exchange, participants)
+        reading.tried |= {one.seq: now for one in late if not self._is_ready(reading, one)}
 
-    def _may_send(self, marketer: str, record: DeliveryRecord) -> bool:
-        """A notice always; a release, if it was settled within the last second and not sent since."""
-        return not record.exchange_id or self.settling.may_send(_key(marketer, record))
+    def _is_ready(self, reading: "_Reading", record: DeliveryRecord) -> bool:
+        return self.settling.holds(reading.key(record))
 
-    def _spend(self, marketer: str, record: DeliveryRecord) -> bool:
-        return not record.exchange_id or self.settling.spend(_key(marketer, record))
-
-    def _message(self, marketer: str, record: DeliveryRecord) -> brokerpb.Delivery:
-        message = brokerpb.Delivery.FromString(record.payload)
+    def _named(self, reading: "_Reading", record: DeliveryRecord, message: brokerpb.Delivery) -> brokerpb.Delivery:
         message.name = f"deliveries/{record.delivery_id}"
-        message.resume_token = self.tokens.write(marketer, record.seq)
+        message.resume_token = self.tokens.write(reading.marketer, reading.note(record))
         return message
 
 
-def _key(marketer: str, record: DeliveryRecord) -> Key:
-    """What must have been settled: a page may be older than the values prepared since a customer's act."""
-    sealed = brokerpb.Delivery.FromString(record.payload).release.sealed_release
-    return marketer, record.exchange_id, record.pseudonym, sealed
+@dataclass
+class _Reading:
+    """How far one call has come: everything up to ``seq`` is sent or gone, and of what is behind it, ``sent``."""
+
+    marketer: str
+    seq: int
+    sent: set[int] = field(default_factory=set)
+    tried: dict[int, float] = field(default_factory=dict)
+    page: Sequence[DeliveryRecord] = ()
+
+    def turn(self, page: Sequence[DeliveryRecord]) -> None:
+        """Begin a page: the oldest that isn't sent heads it."""
+        self.page = page
+        self.seq = max(self.seq, page[0].seq - 1 if page else max(self.sent, default=0))
+        self.sent = {seq for seq in self.sent if seq > self.seq}
+        self.tried = {seq: at for seq, at in self.tried.items() if seq > self.seq}
+
+    def note(self, record: DeliveryRecord) -> int:
+        """Note that a record is sent; returns the place to resume behind, ahead of whatever was left out before it."""
+        self.sent.add(record.seq)
+        left_out = (one.seq for one in self.page if one.seq < record.seq and one.seq not in self.sent)
+        return next(left_out, record.seq + 1) - 1
+
+    def may_try(self, record: DeliveryRecord, now: float) -> bool:
+        """Whether it is time to try a record again that could not be sent."""
+        return now - self.tried.get(record.seq, -_AGAIN_S) >= _AGAIN_S
+
+    def key(self, record: DeliveryRecord) -> Key:
+        """What must have been settled for it."""
+        return self.marketer, record.exchange_id, record.pseudonym

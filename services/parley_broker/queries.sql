@@ -21,7 +21,7 @@ UPDATE exchanges SET cancelled_at = coalesce(cancelled_at, $3), matched = true W
 -- name: participants_cancel
 -- End everything of an exchange that isn't released; what was prepared is dropped.
 UPDATE participants SET state = 6, permit = NULL, batch = NULL, sealed = NULL
-WHERE marketer = $1 AND exchange_id = $2 AND state IN (1, 2, 3, 4);
+WHERE marketer = $1 AND exchange_id = $2 AND state IN (1, 2, 3, 4) AND NOT settled;
 
 -- name: exchanges_lapse
 -- Mark what its decision deadline has overtaken; nobody is looked for any more.
@@ -31,7 +31,7 @@ RETURNING marketer, exchange_id;
 -- name: participants_lapse
 -- End everyone undecided in exchanges that have lapsed; prepared values are left to be settled or refused.
 UPDATE participants AS p SET state = 6 FROM unnest($1::text[], $2::text[]) AS e (marketer, exchange_id)
-WHERE p.state IN (1, 2, 3) AND p.marketer = e.marketer AND p.exchange_id = e.exchange_id;
+WHERE p.state IN (1, 2, 3) AND NOT p.settled AND p.marketer = e.marketer AND p.exchange_id = e.exchange_id;
 
 -- name: exchange_lease
 -- Take one exchange that has customers still to be found.
@@ -78,28 +78,43 @@ UPDATE participants AS p SET leased_until = clock_timestamp() + $2
 FROM taken, introductions AS i
 WHERE p.marketer = taken.marketer AND p.exchange_id = taken.exchange_id AND p.pseudonym = taken.pseudonym
     AND i.marketer = p.marketer AND i.pseudonym = p.pseudonym
-RETURNING p.marketer, p.exchange_id, p.pseudonym, p.state, p.permit, p.batch, p.sealed,
+RETURNING p.marketer, p.exchange_id, p.pseudonym, p.state, p.settled, p.permit, p.batch, p.sealed,
     i.consent_ref, i.vault_ref, i.audit_ref;
 
 -- name: participant_find
 -- One participant.
-SELECT p.marketer, p.exchange_id, p.pseudonym, p.state, p.permit, p.batch, p.sealed, i.consent_ref, i.vault_ref, i.audit_ref
+SELECT p.marketer, p.exchange_id, p.pseudonym, p.state, p.settled, p.permit, p.batch, p.sealed, i.consent_ref, i.vault_ref, i.audit_ref
 FROM participants AS p JOIN introductions AS i USING (marketer, pseudonym)
 WHERE p.marketer = $1 AND p.exchange_id = $2 AND p.pseudonym = $3;
 
 -- name: participants_of_deliveries
 -- The participants whose releases are to be sent.
-SELECT p.marketer, p.exchange_id, p.pseudonym, p.state, p.permit, p.batch, p.sealed, i.consent_ref, i.vault_ref, i.audit_ref
+SELECT p.marketer, p.exchange_id, p.pseudonym, p.state, p.settled, p.permit, p.batch, p.sealed, i.consent_ref, i.vault_ref, i.audit_ref
 FROM unnest($2::text[], $3::text[]) AS d (exchange_id, pseudonym)
 JOIN participants AS p ON p.marketer = $1 AND p.exchange_id = d.exchange_id AND p.pseudonym = d.pseudonym
 JOIN introductions AS i ON i.marketer = p.marketer AND i.pseudonym = p.pseudonym;
 
 -- name: participants_decided
--- Move participants on from being decided, unless something overtook them; let go.
+-- Move participants on from being decided, unless something overtook them, and let go; answers who was moved.
 UPDATE participants AS p SET state = d.state, leased_until = '-infinity'
 FROM unnest($3::text[], $4::smallint[]) AS d (pseudonym, state)
 WHERE p.marketer = $1 AND p.exchange_id = $2 AND p.pseudonym = d.pseudonym AND p.state IN (1, 3)
-    AND NOT (p.state = 3 AND d.state = 2);
+    AND NOT (p.state = 3 AND d.state = 2)
+RETURNING p.pseudonym;
+
+-- name: participants_postpone
+-- Leave participants as they are for a while: their customer has said neither yes nor no.
+UPDATE participants SET leased_until = clock_timestamp() + $4
+WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = ANY($3) AND state IN (1, 3);
+
+-- name: participants_reopen
+-- Take releases that are still on the feed through every step anew; workers leave them alone meanwhile.
+UPDATE participants AS p SET state = 1, leased_until = clock_timestamp() + $4
+FROM unnest($2::text[], $3::text[]) AS d (exchange_id, pseudonym)
+WHERE p.marketer = $1 AND p.exchange_id = d.exchange_id AND p.pseudonym = d.pseudonym AND p.state = 5
+    AND EXISTS (
+        SELECT 1 FROM deliveries AS there
+        WHERE there.marketer = p.marketer AND there.exchange_id = p.exchange_id AND there.pseudonym = p.pseudonym);
 
 -- name: participants_prepared
 -- Keep prepared values: from here on a crash settles them, and never decides twice.
@@ -110,7 +125,7 @@ RETURNING p.pseudonym;
 
 -- name: participants_settled
 -- Finish participants whose release was committed under this very permit, unless it was already so; answers the new ones.
-UPDATE participants AS p SET state = 5, leased_until = '-infinity'
+UPDATE participants AS p SET state = 5, settled = true, permit = NULL, batch = NULL, sealed = NULL, leased_until = '-infinity'
 FROM unnest($3::text[], $4::bytea[]) AS d (pseudonym, permit)
 WHERE p.marketer = $1 AND p.exchange_id = $2 AND p.pseudonym = d.pseudonym AND p.permit = d.permit AND p.state = 4
 RETURNING p.pseudonym;
@@ -119,7 +134,7 @@ RETURNING p.pseudonym;
 -- Drop values that were prepared under a refused permit, and go where the refusal leads; answers whose were dropped.
 UPDATE participants AS p SET state = d.state, permit = NULL, batch = NULL, sealed = NULL, leased_until = '-infinity'
 FROM unnest($3::text[], $4::bytea[], $5::smallint[]) AS d (pseudonym, permit, state)
-WHERE p.marketer = $1 AND p.exchange_id = $2 AND p.pseudonym = d.pseudonym AND p.permit = d.permit AND p.state IN (4, 5)
+WHERE p.marketer = $1 AND p.exchange_id = $2 AND p.pseudonym = d.pseudonym AND p.permit = d.permit AND p.state = 4
 RETURNING p.pseudonym;
 
 -- name: participant_accepted
@@ -132,6 +147,10 @@ WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = $3 AND state IN (1, 2);
 INSERT INTO feeds (marketer, last_seq) VALUES ($1, $2)
 ON CONFLICT (marketer) DO UPDATE SET last_seq = feeds.last_seq + $2 RETURNING last_seq;
 
+-- name: deliveries_placed
+-- Which releases of an exchange have a place on the feed already.
+SELECT pseudonym FROM deliveries WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = ANY($3);
+
 -- name: deliveries_insert
 -- Put deliveries on the feed.
 INSERT INTO deliveries (marketer, seq, delivery_id, exchange_id, pseudonym, payload, created_at)
@@ -140,9 +159,9 @@ FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::bytea[])
     AS d (seq, delivery_id, exchange_id, pseudonym, payload);
 
 -- name: deliveries_behind
--- What is on the feed behind a place, oldest first.
+-- What is on the feed behind a place and not sent in this call, oldest first.
 SELECT seq, delivery_id, exchange_id, pseudonym, payload FROM deliveries
-WHERE marketer = $1 AND seq > $2 ORDER BY seq LIMIT $3;
+WHERE marketer = $1 AND seq > $2 AND seq <> ALL($3::bigint[]) ORDER BY seq LIMIT $4;
 
 -- name: delivery_of
 -- The delivery of one release.
@@ -150,15 +169,18 @@ SELECT seq, delivery_id, exchange_id, pseudonym, payload FROM deliveries
 WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = $3;
 
 -- name: deliveries_void
--- Take releases of an exchange off the feed that may not be sent any more.
-DELETE FROM deliveries WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = ANY($3);
+-- Take releases of an exchange off the feed that may not be sent any more; who was sent one before may still acknowledge it.
+WITH void AS (
+    DELETE FROM deliveries WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = ANY($3) RETURNING delivery_id
+)
+INSERT INTO acknowledged (marketer, delivery_id) SELECT $1, delivery_id FROM void ON CONFLICT DO NOTHING;
 
 -- name: deliveries_acknowledge
 -- Take acknowledged deliveries off the feed, drop their values and remember their names; answers those that are new.
 WITH gone AS (
     DELETE FROM deliveries WHERE marketer = $1 AND delivery_id = ANY($2) RETURNING delivery_id, exchange_id, pseudonym
 ), dropped AS (
-    UPDATE participants AS p SET permit = NULL, batch = NULL, sealed = NULL FROM gone
+    UPDATE participants AS p SET state = 5, permit = NULL, batch = NULL, sealed = NULL FROM gone
     WHERE p.marketer = $1 AND p.exchange_id = gone.exchange_id AND p.pseudonym = gone.pseudonym
 ), kept AS (
     INSERT INTO acknowledged (marketer, delivery_id) SELECT $1, delivery_id FROM gone ON CONFLICT DO NOTHING

@@ -1,5 +1,7 @@
 """Broker's RPCs: from the wire to a command and back, a few lines each."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +15,11 @@ from parley_broker.wire import exchange_to, next_token, page_from, page_size
 from parley_broker.work import Bell, Releasing
 from parley_db.database import Tx
 from parley_db.mutations import Mutations
+from parley_kit.faults import Fault
 from parley_rpc.principal import caller
+
+SILENCE_S = 0.25
+"""Seconds after which an answer says nothing: longer than opening an offer takes, so that time doesn't tell it from a refusal."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +50,21 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
         return response
 
     async def _answer(self, response: brokerpb.CreateExchangeResponse, pseudonym: str) -> None:
-        """Go through the very same steps at once; a repeat settles again, and is never answered from what was stored."""
+        """
+        Go through the very same steps at once; a repeat goes through them again, and is never answered from what was stored.
+
+        Without a release, whatever the reason, the answer takes as long as it takes: asked, refused and absent look the same.
+        """
+        until = self.feed.clock.monotonic() + SILENCE_S
         marketer, exchange_id = _split(response.exchange.name)
-        participant = await self.exchanges.store.participant(marketer, exchange_id, pseudonym)
-        if participant is None:
-            return
-        await self.releasing.carry(await self.exchanges.find(marketer, exchange_id), [participant])
-        if delivery := await self.feed.answer(marketer, exchange_id, pseudonym):
-            response.delivery.CopyFrom(delivery)
+        with contextlib.suppress(Fault):  # what fails now is taken up in the background; why is nobody's business here
+            participant = await self.exchanges.store.participant(marketer, exchange_id, pseudonym)
+            if participant is not None and not participant.settled:
+                await self.releasing.carry(await self.exchanges.find(marketer, exchange_id), [participant])
+            if delivery := await self.feed.answer(marketer, exchange_id, pseudonym):
+                response.delivery.CopyFrom(delivery)
+                return
+        await asyncio.sleep(max(0.0, until - self.feed.clock.monotonic()))
 
     async def GetExchange(self, request: brokerpb.GetExchangeRequest, context: Any) -> brokerpb.Exchange:
         marketer, exchange_id = _own(request.name)

@@ -43,6 +43,7 @@ class ParticipantRecord:
     exchange_id: str
     pseudonym: str
     state: Participant
+    settled: bool
     permit: bytes | None = field(repr=False)
     batch: bytes | None = field(repr=False)
     sealed: bytes | None = field(repr=False)
@@ -185,15 +186,39 @@ class Store:
         return {(row["exchange_id"], row["pseudonym"]): _participant(row) for row in rows}
 
     async def decided(self, exchange: ExchangeRecord, states: Mapping[str, Participant]) -> None:
-        """Move participants on from being decided, unless their customer or marketer overtook it."""
-        if states:
-            await self.db.execute(
-                _SQL.participants_decided,
-                exchange.marketer,
-                exchange.exchange_id,
-                list(states),
-                list(states.values()),
-            )
+        """
+        Move participants on who have no permit, unless their customer or marketer overtook it.
+
+        What they may have had on the feed is off it.
+        """
+        if not states:
+            return
+        where = (exchange.marketer, exchange.exchange_id)
+
+        async def body(tx: Tx) -> None:
+            rows = await tx.fetch(_SQL.participants_decided, *where, list(states), list(states.values()))
+            await tx.execute(_SQL.deliveries_void, *where, [row["pseudonym"] for row in rows])
+
+        await self.db.run("broker.decided", body)
+
+    async def postpone(self, exchange: ExchangeRecord, pseudonyms: Sequence[str], span: timedelta) -> None:
+        """Leave participants for a while whose customer has said neither yes nor no; nothing of them is on the feed."""
+        if not pseudonyms:
+            return
+        where = (exchange.marketer, exchange.exchange_id, list(pseudonyms))
+        async with self.db.tx("broker.postpone") as tx:
+            await tx.execute(_SQL.participants_postpone, *where, span)
+            await tx.execute(_SQL.deliveries_void, *where)
+
+    async def reopen(self, marketer: str, deliveries: Sequence[DeliveryRecord]) -> None:
+        """Take releases that are to be sent again through every step anew, in the places they have."""
+        await self.db.execute(
+            _SQL.participants_reopen,
+            marketer,
+            [delivery.exchange_id for delivery in deliveries],
+            [delivery.pseudonym for delivery in deliveries],
+            LEASE,
+        )
 
     async def prepared(
         self, exchange: ExchangeRecord, batch: bytes, prepared: Mapping[str, tuple[bytes, bytes]]
@@ -210,28 +235,31 @@ class Store:
         )
         return {row["pseudonym"] for row in rows}
 
-    async def finish(
-        self, exchange: ExchangeRecord, settled: Sequence[tuple[ParticipantRecord, NewDelivery]], now: datetime
-    ) -> None:
+    async def finish(self, exchange: ExchangeRecord, settled: Sequence[ParticipantRecord], now: datetime) -> set[str]:
         """
-        Finish participants whose release was committed and put it on the feed: both or nothing, and once.
+        Finish participants whose release was committed and give each a place on the feed, unless it has one: both or nothing.
 
-        What was prepared anew since is left alone: values go out only under the permit they were settled by.
+        Returns whom it finished. What was acknowledged or prepared anew since is left alone: values go out only under the
+        permit they were settled by.
         """
+        where = (exchange.marketer, exchange.exchange_id)
 
-        async def body(tx: Tx) -> None:
-            names, permits = [one.pseudonym for one, _ in settled], [one.permit for one, _ in settled]
-            rows = await tx.fetch(_SQL.participants_settled, exchange.marketer, exchange.exchange_id, names, permits)
-            new = {row["pseudonym"] for row in rows}
-            await self.deliver(tx, exchange.marketer, [it for one, it in settled if one.pseudonym in new], now)
+        async def body(tx: Tx) -> set[str]:
+            names, permits = [one.pseudonym for one in settled], [one.permit for one in settled]
+            rows = await tx.fetch(_SQL.participants_settled, *where, names, permits)
+            finished = {row["pseudonym"] for row in rows}
+            placed = {row["pseudonym"] for row in await tx.fetch(_SQL.deliveries_placed, *where, list(finished))}
+            new = [NewDelivery(b"", exchange.exchange_id, name) for name in names if name in finished - placed]
+            await self.deliver(tx, exchange.marketer, new, now)
+            return finished
 
-        await self.db.run("broker.finish", body)
+        return await self.db.run("broker.finish", body)
 
     async def unsettled(
         self, marketer: str, exchange_id: str, refused: Sequence[tuple[ParticipantRecord, Participant]]
     ) -> None:
         """
-        Drop prepared values that may not be released, take them off the feed, and go where the refusals lead.
+        Drop prepared values that may not be released and go where the refusals lead; who ends is off the feed.
 
         A refusal is about one permit: what was acknowledged or prepared anew since is left alone.
         """
@@ -240,7 +268,9 @@ class Store:
 
         async def body(tx: Tx) -> None:
             rows = await tx.fetch(_SQL.participants_unsettled, marketer, exchange_id, names, permits, states)
-            await tx.execute(_SQL.deliveries_void, marketer, exchange_id, [row["pseudonym"] for row in rows])
+            ended = {one.pseudonym for one, state in refused if state is Participant.TERMINATED}
+            void = [row["pseudonym"] for row in rows if row["pseudonym"] in ended]
+            await tx.execute(_SQL.deliveries_void, marketer, exchange_id, void)
 
         await self.db.run("broker.unsettled", body)
 
@@ -265,9 +295,9 @@ class Store:
             now,
         )
 
-    async def behind(self, marketer: str, seq: int, limit: int) -> list[DeliveryRecord]:
-        """What is on the feed behind a place, oldest first."""
-        rows = await self.db.fetch(_SQL.deliveries_behind, marketer, seq, limit)
+    async def behind(self, marketer: str, seq: int, sent: Sequence[int], limit: int) -> list[DeliveryRecord]:
+        """What is on the feed behind a place, oldest first, but for the places in ``sent``."""
+        rows = await self.db.fetch(_SQL.deliveries_behind, marketer, seq, list(sent), limit)
         return [DeliveryRecord(*row) for row in rows]
 
     async def delivery_of(self, marketer: str, exchange_id: str, pseudonym: str) -> DeliveryRecord | None:

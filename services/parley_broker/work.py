@@ -7,6 +7,9 @@ Every step is kept before the next is taken, so that it goes on after a crash at
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from structlog.typing import FilteringBoundLogger
 
 from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.common.v1 import permit_pb2 as permitpb
@@ -16,15 +19,24 @@ from parley.vault.v1 import vault_pb2 as vaultpb
 from parley_broker.clients import Peers
 from parley_broker.domain.outcomes import Refusal, after
 from parley_broker.domain.states import TO_DECIDE, Participant
-from parley_broker.settling import Settling
-from parley_broker.store import ExchangeRecord, NewDelivery, ParticipantRecord, Store
+from parley_broker.settling import Settled, Settling
+from parley_broker.store import ExchangeRecord, ParticipantRecord, Store
 from parley_bus.log import State
 from parley_kit.faultpoints import reach
+from parley_kit.faults import Code, Fault
 from parley_rpc.platform import Platform
 
 _IDLE_S = 0.1
 _LAPSE_EVERY_S = 1.0
 _PERMIT_INVALID = "PERMIT_INVALID"
+_LATER = timedelta(seconds=30)
+"""How long a participant is left alone whose customer has paused."""
+_WITHOUT_PERMIT = {
+    consentpb.DECISION_OUTCOME_ASKED: Participant.OFFERED,
+    consentpb.DECISION_OUTCOME_REFUSED: Participant.TERMINATED,
+}
+_FOR_GOOD = frozenset({Code.INVALID_ARGUMENT, Code.FAILED_PRECONDITION, Code.NOT_FOUND})
+"""What no repeat mends: the same request is refused again, until its deadline and at everybody's cost."""
 
 
 @dataclass
@@ -53,6 +65,7 @@ class Matching:
     store: Store
     peers: Peers
     bell: Bell
+    log: FilteringBoundLogger
 
     async def turn(self) -> bool:
         """Find one page of one exchange's customers; whether there was one to find."""
@@ -60,6 +73,16 @@ class Matching:
         if leased is None:
             return False
         exchange, token = leased
+        try:
+            await self._find(exchange, token)
+        except Fault as fault:
+            self.log.warning("exchange_waiting", reason=fault.reason)
+            if fault.code in _FOR_GOOD:
+                async with self.store.db.tx("broker.matched") as tx:
+                    await self.store.advance(tx, exchange, "")
+        return True
+
+    async def _find(self, exchange: ExchangeRecord, token: str) -> None:
         criteria = brokerpb.Audience.FromString(exchange.audience).criteria
         held = await self.peers.identity.card(exchange.marketer)
         page = await self.peers.vault.match(held.statement, exchange.name, criteria, token)
@@ -74,7 +97,6 @@ class Matching:
             await self.store.add_participants(tx, exchange, [one.pseudonym for one in found])
             await self.store.advance(tx, exchange, page.next_page_token)
         self.bell.ring()
-        return True
 
 
 @dataclass(frozen=True)
@@ -85,31 +107,49 @@ class Releasing:
     peers: Peers
     settling: Settling
     bell: Bell
+    log: FilteringBoundLogger
     batch: int
 
     async def turn(self) -> bool:
-        """Take some participants of one exchange on; whether there were any."""
+        """
+        Take some participants of one exchange on; whether there were any.
+
+        What fails for now comes again with its lease: it must not slow the others down.
+        """
         leased = await self.store.lease_participants(self.batch)
         if not leased:
             return False
         first = leased[0]
         exchange = await self.store.exchange(self.store.db, first.marketer, first.exchange_id)
         assert exchange is not None
-        await self.carry(exchange, leased)
+        try:
+            await self.carry(exchange, leased)
+        except Fault as fault:
+            self.log.warning("exchange_waiting", reason=fault.reason, count=len(leased))
         return True
 
     async def carry(self, exchange: ExchangeRecord, participants: Sequence[ParticipantRecord]) -> None:
-        """Decide, release, keep, settle, deliver."""
-        to_decide = [one for one in participants if one.state in TO_DECIDE]
-        prepared = await self._prepare(exchange, to_decide) if to_decide else []
-        await reach("broker.after_prepare")
-        await self._settle(exchange, [*prepared, *(one for one in participants if one.state is Participant.AGREED)])
+        """
+        Decide, release, keep, settle, deliver.
+
+        What another service refuses for good ends these participants, and stops no others.
+        """
+        try:
+            to_decide = [one for one in participants if one.state in TO_DECIDE]
+            prepared = await self._prepare(exchange, to_decide) if to_decide else []
+            await reach("broker.after_prepare")
+            agreed = [one for one in participants if one.state is Participant.AGREED]
+            await self._settle(exchange, [*prepared, *agreed])
+        except Fault as fault:
+            if fault.code not in _FOR_GOOD:
+                raise
+            await self.store.decided(exchange, {one.pseudonym: Participant.TERMINATED for one in participants})
 
     async def _prepare(
         self, exchange: ExchangeRecord, participants: Sequence[ParticipantRecord]
     ) -> list[ParticipantRecord]:
         held = await self.peers.identity.card(exchange.marketer)
-        decided = await self.peers.consent.decide(
+        answer = await self.peers.consent.decide(
             consentpb.DecideRequest(
                 marketer_card=held.statement,
                 exchange=exchange.name,
@@ -121,18 +161,23 @@ class Releasing:
             )
         )
         await reach("broker.after_decide")
-        states = {
-            one.pseudonym: _without_permit(decision.outcome)
-            for one, decision in zip(participants, decided.decisions, strict=True)
-            if decision.outcome != consentpb.DECISION_OUTCOME_ALLOWED
-        }
-        await self.store.decided(exchange, states)
+        decided = list(zip(participants, answer.decisions, strict=True))
+        await self.store.decided(
+            exchange,
+            {
+                one.pseudonym: _WITHOUT_PERMIT[decision.outcome]
+                for one, decision in decided
+                if decision.outcome in _WITHOUT_PERMIT
+            },
+        )
+        later = [one.pseudonym for one, decision in decided if decision.outcome == consentpb.DECISION_OUTCOME_LATER]
+        await self.store.postpone(exchange, later, _LATER)
         allowed = [
             (one, decision.permit)
-            for one, decision in zip(participants, decided.decisions, strict=True)
+            for one, decision in decided
             if decision.outcome == consentpb.DECISION_OUTCOME_ALLOWED
         ]
-        return await self._release(exchange, decided.batch, allowed) if allowed else []
+        return await self._release(exchange, answer.batch, allowed) if allowed else []
 
     async def _release(
         self,
@@ -164,18 +209,17 @@ class Releasing:
     async def _settle(self, exchange: ExchangeRecord, participants: Sequence[ParticipantRecord]) -> None:
         if not participants:
             return
-        outcomes = await self.settling.settle(participants)
+        outcomes = list(zip(participants, await self.settling.settle(exchange, participants), strict=True))
         await reach("broker.after_settle")
-        settled, refused = [], []
-        for one, outcome in zip(participants, outcomes, strict=True):
-            if outcome.refusal == consentpb.SETTLE_REFUSAL_UNSPECIFIED:
-                settled.append((one, _delivery(exchange, one, outcome)))
-            elif (leads_to := after(Refusal(outcome.refusal))) is not None:
-                refused.append((one, leads_to))
+        settled = [(one, outcome) for one, outcome in outcomes if isinstance(outcome, Settled)]
+        refused = [(one, after(Refusal(outcome))) for one, outcome in outcomes if not isinstance(outcome, Settled)]
         if settled:
-            await self.store.finish(exchange, settled, self.peers.clock.now())
-        if refused:
-            await self.store.unsettled(exchange.marketer, exchange.exchange_id, refused)
+            finished = await self.store.finish(exchange, [one for one, _ in settled], self.peers.clock.now())
+            for one, outcome in settled:
+                if one.pseudonym in finished:
+                    self.settling.hold((exchange.marketer, exchange.exchange_id, one.pseudonym), outcome)
+        if moved := [(one, leads_to) for one, leads_to in refused if leads_to is not None]:
+            await self.store.unsettled(exchange.marketer, exchange.exchange_id, moved)
         self.bell.ring()
 
 
@@ -219,10 +263,6 @@ class Work:
                 await asyncio.sleep(state.bad("failing", error))
 
 
-def _without_permit(outcome: consentpb.DecisionOutcome.ValueType) -> Participant:
-    return Participant.OFFERED if outcome == consentpb.DECISION_OUTCOME_ASKED else Participant.TERMINATED
-
-
 def _void(
     allowed: Sequence[tuple[ParticipantRecord, permitpb.Permit]], outcomes: Sequence[vaultpb.ReleaseOutcome]
 ) -> Mapping[str, Participant]:
@@ -232,21 +272,3 @@ def _void(
         for (one, _), outcome in zip(allowed, outcomes, strict=True)
         if outcome.refusal == _PERMIT_INVALID
     }
-
-
-def _delivery(
-    exchange: ExchangeRecord, participant: ParticipantRecord, outcome: consentpb.SettleOutcome
-) -> NewDelivery:
-    permit = permitpb.Permit.FromString(participant.permit or b"")
-    release = brokerpb.ReleaseDelivery(
-        exchange=exchange.name,
-        release_id=permitpb.PermitBody.FromString(permit.body).release_id,
-        pseudonym=participant.pseudonym,
-        sealed_release=participant.sealed or b"",
-        consent_artefact=outcome.artefact,
-        opening=outcome.opening,
-    )
-    if outcome.HasField("consent_opening"):
-        release.consent_opening.CopyFrom(outcome.consent_opening)
-    payload = brokerpb.Delivery(release=release).SerializeToString()
-    return NewDelivery(payload, exchange.exchange_id, participant.pseudonym)

@@ -10,6 +10,7 @@ from parley.audit.v1 import audit_pb2 as auditpb
 from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.common.v1 import terms_pb2 as termspb
 from parley.consent.v1 import consent_pb2 as consentpb
+from parley.vault.v1 import vault_pb2 as vaultpb
 from parley_crypto.jws import verify_statement
 from parley_crypto.tlog.policy import parse_sealed_policy
 from parley_crypto.tlog.receipt import Opening, verify_receipt
@@ -84,8 +85,25 @@ async def test_unacknowledged_release_comes_again_though_the_customer_acted_else
     (first,) = await marketer.collect(1)
     await customer.rule(REFUSE, termspb.Terms(purposes=["https://w3id.org/dpv#Advertising"]))
     (second,) = await marketer.collect(1)
-    assert first.release.release_id == second.release.release_id
+    assert (first.name, first.release.release_id) == (
+        second.name,
+        second.release.release_id,
+    )  # nothing tells of the act
     assert world.opened(marketer, first)["fields"] == world.opened(marketer, second)["fields"]
+
+
+async def test_release_that_is_sent_later_holds_nothing_changed_or_deleted_since(world: World) -> None:
+    marketer, customer = await world.marketer(), await _hiker(world, age="89")
+    await marketer.ask(by_criteria(terms("profile.city", "interest.hiking"), between("profile.age", "89", "89")))
+    await customer.accept(await customer.offer())
+    (first,) = await marketer.collect(1)
+    await customer.put(profile_city="Braga")
+    await customer.call("vault", "DeleteItem", vaultpb.DeleteItemRequest(name="items/interest.hiking"))
+    (second,) = await marketer.collect(1)
+    assert first.name == second.name
+    assert {"profile.city": "Braga"} == {
+        one["attribute"]: one["value"] for one in world.opened(marketer, second)["fields"] if one["form"] == "exact"
+    }
 
 
 async def test_allow_rule_agrees_at_once_and_refuse_rule_never(world: World) -> None:

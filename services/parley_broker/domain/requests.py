@@ -73,13 +73,17 @@ def _purposes(terms: Terms, level: Level) -> Iterator[Objection]:
 
 
 def _dates(terms: Terms, now: datetime) -> Iterator[Objection]:
-    start, end, deadline = terms.validity.start or now, terms.validity.end, terms.decision_deadline
+    if terms.validity.start is not None:
+        yield Objection(
+            Wrong.UNSUPPORTED, "terms.timing.validity.start_time", "a later start is not supported yet: leave it out"
+        )
+    end, deadline = terms.validity.end, terms.decision_deadline
     if end is None or deadline is None:
         yield Objection(Wrong.DATES, "terms.timing", "say when the validity ends and when offers lapse")
         return
     longest = min((PURPOSES[p].longest for p in terms.purposes & PURPOSES.keys()), default=timedelta.max)
-    if not start < end or end - now > longest:
-        yield Objection(Wrong.DATES, "terms.timing.validity", f"ends after it starts, within {longest.days} days")
+    if not now < end or end - now > longest:
+        yield Objection(Wrong.DATES, "terms.timing.validity", f"ends ahead, within {longest.days} days")
     if not now < deadline <= end or deadline - now > LONGEST_DECISION:
         yield Objection(
             Wrong.DATES, "terms.timing.decision_deadline", "lies ahead, and not behind the end of the validity"

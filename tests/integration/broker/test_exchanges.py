@@ -109,7 +109,11 @@ async def test_release_in_the_answer_is_settled_again_for_a_repeat(world: World)
     marketer, pseudonym = await known(world, age)
     request = to_known(terms("profile.city", valid_for=timedelta(days=20)), pseudonym, in_answer=True)
     first, second = await marketer.ask(request), await marketer.ask(request)
-    assert first.delivery.release.sealed_release == second.delivery.release.sealed_release != b""
+    assert (first.delivery.name, first.delivery.release.release_id) == (
+        second.delivery.name,
+        second.delivery.release.release_id,
+    )
+    assert world.opened(marketer, first.delivery) == world.opened(marketer, second.delivery)
     assert 1 == await settlements(world, first.exchange.name)
     for consent in (await customer.call("consent", "ListConsents", consentpb.ListConsentsRequest())).consents:
         await customer.withdraw(consent.name)

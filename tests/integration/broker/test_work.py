@@ -9,7 +9,7 @@ import pytest
 from parley.common.v1 import permit_pb2 as permitpb
 from parley.common.v1 import terms_pb2 as termspb
 from parley_broker.domain.states import Participant
-from parley_broker.store import LEASE, NewDelivery
+from parley_broker.store import LEASE
 from parley_kit.faults import Unavailable
 from tests.support.broker import (
     FINALIZED,
@@ -218,7 +218,7 @@ async def test_what_comes_of_an_old_permit_leaves_a_new_one_alone(world: World) 
     assert 1 == len(await releases(marketer))
     await store.db.execute("UPDATE participants SET state = 4 WHERE exchange_id = $1", exchange_id)
     await store.db.execute("DELETE FROM deliveries WHERE exchange_id = $1", exchange_id)
-    await store.finish(exchange, [(old, NewDelivery(b"", exchange_id, old.pseudonym))], exchange.created_at)
+    await store.finish(exchange, [old], exchange.created_at)
     assert [] == await rows(world, "broker", "SELECT FROM deliveries WHERE exchange_id = $1", exchange_id)
 
 

@@ -67,7 +67,10 @@ def test_good_request_meets_no_objection() -> None:
         ({"purposes": frozenset({DPV + "Marketing", DPV + "Nonsense"})}, (Wrong.PURPOSE, "terms.purposes")),
         ({"validity": Validity()}, (Wrong.DATES, "terms.timing")),
         ({"decision_deadline": None}, (Wrong.DATES, "terms.timing")),
-        ({"validity": Validity(NOW + 31 * DAY, NOW + 30 * DAY)}, (Wrong.DATES, "terms.timing.validity")),
+        (
+            {"validity": Validity(NOW + DAY, NOW + 30 * DAY)},
+            (Wrong.UNSUPPORTED, "terms.timing.validity.start_time"),
+        ),
         ({"decision_deadline": NOW}, (Wrong.DATES, "terms.timing.decision_deadline")),
         ({"decision_deadline": NOW + 31 * DAY}, (Wrong.DATES, "terms.timing.decision_deadline")),
         (
