@@ -6,6 +6,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+WORKERS ?= 2
 PROTOS := $(shell find protos/parley -name '*.proto' | sort)
 SOURCES := libs services tests tools
 
@@ -20,7 +21,7 @@ demo: $(VENV)/.run ## Watch an exchange: a campaign, consents, sealed releases, 
 
 .PHONY: test
 test: $(VENV)/.dev ## Prove it: everything but the slow tests, on real servers
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
 ##@ Setting up
 .PHONY: setup
@@ -73,7 +74,7 @@ unit: $(VENV)/.dev ## The quick loop: decisions only, no server
 
 .PHONY: test-all
 test-all: $(VENV)/.dev ## The slow tests too
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 ##@ Working on it
 .PHONY: fmt

@@ -5,6 +5,7 @@ A call arrives as bytes and leaves as bytes, so that parsing and serialising sta
 there is mapped like everything else, and nobody without permission gets as far as the parser.
 """
 
+import asyncio
 import contextlib
 import inspect
 from abc import ABC, abstractmethod
@@ -17,9 +18,16 @@ import grpc
 from google.protobuf.message import Message
 from grpc_status import rpc_status
 
-from parley_kit.faults import Fault
+from parley_kit.faults import Fault, Unavailable
 from parley_rpc.principal import Metadata, Principal
 from parley_rpc.status import to_status
+
+WRITE_SECONDS = 1.0
+"""
+How long an answer of a stream may wait for its reader.
+
+What it says was settled just before, a release's permission above all, and may be a second old at the most when it leaves.
+"""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic in its stubs only
@@ -104,4 +112,12 @@ async def _stream(handler: Handler, call: Call) -> None:
         return
     async with contextlib.aclosing(answers):
         async for answer in answers:
-            await call.context.write(answer)
+            await _write(call.context, answer)
+
+
+async def _write(context: Context, answer: Any) -> None:
+    try:
+        async with asyncio.timeout(WRITE_SECONDS):
+            await context.write(answer)
+    except TimeoutError:
+        raise Unavailable("The stream was not read for too long: open it again.") from None

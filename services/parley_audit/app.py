@@ -46,7 +46,7 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
         file = PublishedFile(config.published, signer.key)
         publisher = Publisher(db, store, file, signer, interval=config.checkpoint_interval, log=platform.log)
         relay = Relay(db, platform.bus, service="audit", groups=READERS, log=platform.log)
-        notes = NoteReader(sealer, KeyRing.load(config.ref_key))
+        notes = NoteReader(sealer, KeyRing.load(config.ref_key), platform.log)
         logging = Logging(notes, store, keys, platform.clock, publisher.require)
 
         def applied(_seq: int) -> None:

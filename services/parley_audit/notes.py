@@ -13,6 +13,7 @@ from parley.common.v1 import receipt_pb2 as receiptpb
 from parley.consent.v1 import consent_events_pb2 as consentpb
 from parley_audit.domain import SYSTEM, Noted
 from parley_audit.faults import NoteRefused
+from parley_bus.log import Log
 from parley_crypto.commitment import Opening, unseal_opening
 from parley_crypto.keyring import KeyRing
 from parley_crypto.signing import Sealer
@@ -49,9 +50,14 @@ class NoteReader:
 
     sealer: Sealer
     refs: KeyRing
+    log: Log
 
     def read(self, envelope: envelopepb.EventEnvelope) -> Noted:
-        """Read an event as it will be logged. Raises NoteRefused."""
+        """
+        Read an event as it will be logged. Raises NoteRefused.
+
+        One whose reference doesn't open is the system's: what happened is still logged and provable.
+        """
         note = _note(envelope.payload)
         (opening, ref), occurred_at = self._opening(note.sealed_opening), envelope.occurred_at.ToDatetime(UTC)
         noted = Noted(self._subject(ref), occurred_at, opening, release=envelope.type == _RELEASE)
@@ -77,8 +83,10 @@ class NoteReader:
             return SYSTEM
         try:
             return open_ref(self.refs, "audit", ref).subject
-        except RefInvalid as error:
-            raise NoteRefused from error
+        except RefInvalid:
+            # The caller brought it, the writer couldn't look inside: refusing it would stop the log for everybody else.
+            self.log.warning("audit_ref_refused")
+            return SYSTEM
 
 
 def _is_object(detail: bytes) -> bool:

@@ -22,6 +22,7 @@ from parley_crypto.trust import Trust
 from parley_db.database import Database
 from parley_db.migrate import check
 from parley_db.mutations import Mutations
+from parley_db.upkeep import Upkeep
 from parley_rpc.platform import Platform, Service
 from parley_rpc.server import Registration
 
@@ -57,6 +58,7 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
                 "match": work.match,
                 "release": work.release,
                 "lapse": work.lapse,
+                "upkeep": Upkeep(db, platform.log).run,
                 "hear_consent": consumer.run,
             },
             pings={"postgres": db.ping},

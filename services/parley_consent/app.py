@@ -21,6 +21,7 @@ from parley_crypto.trust import Trust
 from parley_db.database import Database
 from parley_db.migrate import check
 from parley_db.mutations import Mutations
+from parley_db.upkeep import Upkeep
 from parley_rpc.platform import Platform, Service
 from parley_rpc.server import Registration
 
@@ -42,7 +43,13 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
                 db, platform.bus, stream_of="audit", group="consent", handler=hearing.audit, log=platform.log
             ),
             "identity": Consumer(
-                db, platform.bus, stream_of="identity", group="consent", handler=hearing.identity, log=platform.log
+                db,
+                platform.bus,
+                stream_of="identity",
+                group="consent",
+                handler=hearing.identity,
+                log=platform.log,
+                strict=True,  # a suspension that is skipped would let a suspended marketer go on for ever
             ),
         }
         relay = Relay(db, platform.bus, service="consent", groups=("audit", "broker"), log=platform.log)
@@ -51,6 +58,7 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
             registrations=[Registration(add_ConsentServiceServicer_to_server, servicer)],
             tasks={
                 "relay": relay.run,
+                "upkeep": Upkeep(db, platform.log).run,
                 "notices": Notices(store, scribe, clock, platform).run,
                 **{f"hear_{name}": consumer.run for name, consumer in consumers.items()},
             },

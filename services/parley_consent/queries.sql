@@ -25,18 +25,28 @@ ON CONFLICT (customer) DO NOTHING;
 -- Revisions and objections, to be read before the rules and consents they guard.
 SELECT customer, revision, objected_at FROM customers WHERE customer = ANY($1);
 
+-- name: released_in
+-- Which of these customers have had their release in an exchange.
+SELECT DISTINCT customer FROM settlements WHERE customer = ANY($1) AND exchange = $2;
+
 -- name: rules_standing
--- The rules that stand, of several customers.
-SELECT customer, rule_id, effect, scope_marketer, scope_level, terms FROM rules
-WHERE customer = ANY($1) AND ended_at IS NULL;
+-- The rules that stand, of several customers, but for those of one release that a marketer has had.
+SELECT r.customer, r.rule_id, r.effect, r.scope_marketer, r.scope_level, r.terms FROM rules AS r
+WHERE r.customer = ANY($1) AND r.ended_at IS NULL AND NOT (r.effect = 1 AND r.one_time AND EXISTS (
+    SELECT 1 FROM consents AS k JOIN settlements AS s ON s.customer = k.customer AND s.consent_id = k.consent_id
+    WHERE k.customer = r.customer AND k.rule_id = r.rule_id AND k.marketer = $2));
 
 -- name: consents_live
--- Active and paused consents of several customers with one marketer, newest first.
-SELECT k.customer, k.consent_id, k.state, k.terms,
-    EXISTS (SELECT 1 FROM settlements AS s WHERE s.customer = k.customer AND s.consent_id = k.consent_id) AS used
+-- Active and paused consents of several customers with one marketer; first what the exchange's release was made under, for it
+-- is sent again under no other, then the newest. Used is what was released under in another exchange.
+SELECT k.customer, k.consent_id, k.state, k.terms, coalesce(s.elsewhere, false) AS used
 FROM consents AS k
+LEFT JOIN LATERAL (
+    SELECT bool_or(exchange = $3) AS here, bool_or(exchange <> $3) AS elsewhere FROM settlements
+    WHERE customer = k.customer AND consent_id = k.consent_id
+) AS s ON true
 WHERE k.customer = ANY($1) AND k.marketer = $2 AND k.state IN (5, 6)
-ORDER BY k.created_at DESC;
+ORDER BY coalesce(s.here, false) DESC, k.created_at DESC;
 
 -- name: offers_of_exchange
 -- The offers already made to these customers in one exchange.
@@ -54,8 +64,8 @@ RETURNING consent_id;
 
 -- name: rule_insert
 -- Add a rule.
-INSERT INTO rules (customer, rule_id, effect, scope_marketer, scope_level, terms, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7);
+INSERT INTO rules (customer, rule_id, effect, scope_marketer, scope_level, terms, one_time, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8);
 
 -- name: rule_end
 -- End a rule of the customer's; answers whether one stood.

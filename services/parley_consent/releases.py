@@ -16,7 +16,7 @@ from parley_bus.envelopes import envelope
 from parley_consent.agreements import About, Scribe
 from parley_consent.basis import Basis
 from parley_consent.domain.artefact import Birth
-from parley_consent.domain.deciding import Allowed, Asking, Otherwise, decide
+from parley_consent.domain.deciding import Allowed, Asking, Otherwise, decide, sent_again
 from parley_consent.domain.records import MarketerRecord
 from parley_consent.domain.states import OPEN
 from parley_consent.store import NewOffer, OfferBatch, Settled, SettleItem, Stood, Store
@@ -74,7 +74,10 @@ class Releases:
         now, terms = self.clock.now(), terms_from(request.terms)
         asking = Asking(request.card.marketer, Level(request.card.level), terms)
         stood = await self.store.stand([p.ref.subject for p in known], asking.marketer, request.exchange)
-        verdicts = {name: decide(where.standing, asking, now) for name, where in stood.items()}
+        again = sent_again(asking, now)
+        verdicts = {
+            name: decide(where.standing, again if where.released else asking, now) for name, where in stood.items()
+        }
         await self._ask(
             request, terms, [p for p in known if _is_new_offer(verdicts[p.ref.subject], stood[p.ref.subject])], now
         )
@@ -274,11 +277,15 @@ def _marketer(card: Card) -> MarketerRecord:
 
 
 def _is_new_offer(verdict: Allowed | Otherwise, stood: Stood) -> bool:
-    return verdict is Otherwise.ASK and stood.offer is None
+    return verdict is Otherwise.ASK and stood.offer is None and not stood.released
 
 
 def _outcome(verdict: Otherwise, stood: Stood | None) -> consentpb.DecisionOutcome.ValueType:
-    asked = verdict is Otherwise.ASK and stood is not None and (stood.offer is None or stood.offer in OPEN)
+    if verdict is Otherwise.LATER:
+        return consentpb.DECISION_OUTCOME_LATER
+    # An exchange that has had its release asks for no second one.
+    open_to_it = stood is not None and not stood.released and (stood.offer is None or stood.offer in OPEN)
+    asked = verdict is Otherwise.ASK and open_to_it
     return consentpb.DECISION_OUTCOME_ASKED if asked else consentpb.DECISION_OUTCOME_REFUSED
 
 

@@ -21,11 +21,16 @@ _SQL = load("parley_consent")
 
 @dataclass(frozen=True, slots=True)
 class Stood:
-    """Where one customer stands with one marketer, and the revision that was read before."""
+    """
+    Where one customer stands with one marketer in one exchange, and the revision that was read before.
+
+    ``released``: a release of theirs has settled in this very exchange.
+    """
 
     revision: int
     standing: Standing
     offer: State | None
+    released: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,17 +134,20 @@ class Store:
 
     async def stand(self, customers: Sequence[str], marketer: str, exchange: str) -> Mapping[str, Stood]:
         """
-        Where each customer stands with a marketer. Revisions are read before what they guard.
+        Where each customer stands with a marketer in an exchange. Revisions are read before what they guard.
 
-        Customers never seen before stand at revision 0, with nothing.
+        A rule for one time is left out once the marketer has had its release. Customers never seen before stand at
+        revision 0, with nothing.
         """
         names = list(customers)
         known = {row["customer"]: row for row in await self.db.fetch(_SQL.customers_find, names)}
+        # Before rules and consents: where a release is seen, the consent it was made under is seen after.
+        released = {row["customer"] for row in await self.db.fetch(_SQL.released_in, names, exchange)}
         rules: dict[str, list[Rule]] = defaultdict(list)
-        for row in await self.db.fetch(_SQL.rules_standing, names):
+        for row in await self.db.fetch(_SQL.rules_standing, names, marketer):
             rules[row["customer"]].append(_rule(row))
         consents: dict[str, list[LiveConsent]] = defaultdict(list)
-        for row in await self.db.fetch(_SQL.consents_live, names, marketer):
+        for row in await self.db.fetch(_SQL.consents_live, names, marketer, exchange):
             consents[row["customer"]].append(_live(row))
         offers = {
             row["customer"]: State(row["state"])
@@ -154,6 +162,7 @@ class Store:
                     consents=tuple(consents[name]),
                 ),
                 offer=offers.get(name),
+                released=name in released,
             )
             for name in names
         }
@@ -195,6 +204,7 @@ class Store:
             rule.scope.marketer,
             rule.scope.least_level or 0,
             rule.terms,
+            termspb.Terms.FromString(rule.terms).content.use == termspb.USE_ONE_TIME,
             rule.created_at,
         )
 

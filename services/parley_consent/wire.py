@@ -14,7 +14,7 @@ from parley_kit.faults import InvalidRequest, NotSupportedYet, Violation
 from parley_kit.ids import decode_id
 from parley_terms.faults import InvalidConsentPurpose, InvalidDateRange
 from parley_terms.purposes import PURPOSES
-from parley_terms.terms import Level, Terms
+from parley_terms.terms import Form, Level, Terms
 from parley_terms.wire import terms_from, timestamp
 
 _LONGEST_PAGE, _DEFAULT_PAGE = 1000, 100
@@ -22,12 +22,18 @@ _END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
 
 
 def checked_terms(message: termspb.Terms, prefix: str) -> Terms:
-    """Read a rule's terms. Raises NotSupportedYet, InvalidConsentPurpose, InvalidDateRange."""
+    """Read a rule's terms. Raises NotSupportedYet, InvalidRequest, InvalidConsentPurpose, InvalidDateRange."""
     terms = terms_from(message)
     if terms.unsupported:
         raise NotSupportedYet(
             violations=[Violation(f"{prefix}.{path}", "not enforced yet") for path in terms.unsupported]
         )
+    if stray := [
+        Violation(f"{prefix}.content.fields[{index}].question", "only with FORM_ANSWER")
+        for index, field in enumerate(terms.fields)
+        if field.question is not None and field.form is not Form.ANSWER
+    ]:
+        raise InvalidRequest(violations=stray)
     if not terms.purposes <= PURPOSES.keys():
         raise InvalidConsentPurpose
     start, end = terms.validity.start, terms.validity.end

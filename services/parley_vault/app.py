@@ -13,6 +13,7 @@ from parley_crypto.trust import Trust
 from parley_db import migrate
 from parley_db.database import Database
 from parley_db.mutations import Mutations
+from parley_db.upkeep import Upkeep
 from parley_rpc.platform import Platform, Service
 from parley_rpc.server import Registration
 from parley_vault import catalogue as catalogues
@@ -73,6 +74,6 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
         await finder.rebuild()
         yield Service(
             registrations=[Registration(add_VaultServiceServicer_to_server, servicer)],
-            tasks={"relay": relay.run, "index": finder.run},
+            tasks={"relay": relay.run, "index": finder.run, "upkeep": Upkeep(db, log).run},
             pings={"postgres": db.ping},
         )

@@ -1,6 +1,6 @@
 """What customers and importers do to items: each act locks its subjects first, and is all or none."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -8,6 +8,7 @@ from parley_bus.envelopes import Notary
 from parley_db.database import Tx
 from parley_db.outbox import append
 from parley_kit.clock import Clock
+from parley_kit.faults import InvalidRequest, Violation
 from parley_terms.terms import Level
 from parley_vault.domain.items import Item, Value
 from parley_vault.events import Customer, items_changed
@@ -30,24 +31,23 @@ class Acts:
 
     async def put(self, tx: Tx, who: Customer, values: Sequence[Value]) -> list[Place]:
         """Put a new version of each item; answers where they are, in order."""
-        now = self.clock.now()
-        deks = await self.store.meet(tx, {who.subject: self.safe.make_dek(who.subject)}, now)
+        deks = {who.subject: await self._own(tx, who)}
         latest = await self.store.latest(_pairs(values), tx)
         rows = [_row(self.safe, deks, latest, value) for value in values]
-        await self.store.insert(tx, rows, now)
+        await self.store.insert(tx, rows, self.clock.now())
         places = [place for place, _, _ in rows]
         await self._publish(tx, who, "put", places)
         return places
 
     async def delete(self, tx: Tx, who: Customer, attribute: str) -> None:
         """Delete an item with its history; nothing where there is none."""
-        await self.store.lock(tx, [who.subject])
+        await self._own(tx, who)
         if version := await self.store.delete(tx, who.subject, attribute):
             await self._publish(tx, who, "deleted", [Place(who.subject, attribute, version)])
 
     async def set_discoverable(self, tx: Tx, who: Customer, attribute: str, level: Level | None) -> Item:
         """Let an item be matched on from a level up, or by nobody. Raises ItemNotFound."""
-        await self.store.lock(tx, [who.subject])
+        await self._own(tx, who)
         kept = await self._kept(who, attribute, tx)
         item = self.safe.item(kept)
         if item.level is level:
@@ -70,6 +70,9 @@ class Acts:
         if not kept:
             raise ItemNotFound
         return await self._items(kept)
+
+    async def _own(self, tx: Tx, who: Customer) -> bytes:
+        return await self.store.own(tx, who.subject, self.safe.make_dek(who.subject), self.clock.now())
 
     async def _items(self, kept: Sequence[Kept]) -> list[Item]:
         return await work(len(kept), lambda: [self.safe.item(one) for one in kept])
@@ -99,20 +102,21 @@ class Imports:
     safe: Safe
     clock: Clock
 
-    async def put(self, tx: Tx, values: Sequence[Value]) -> int:
+    async def put(self, tx: Tx, subjects: Sequence[str], values: Sequence[Value]) -> int:
         """
         Put what differs, in value or provenance, from what is there; answers how many versions are new.
 
-        No new version is discoverable, whatever its predecessor was: its customer has yet to see it.
+        ``subjects`` are those of the request's entries, in order. Raises InvalidRequest where one's owner has acted: an old
+        reference must not reach into a bank that somebody keeps. So no new version is discoverable either: only an
+        owner lets anybody match on items.
         """
         now = self.clock.now()
-        subjects = {value.subject for value in values}
-        made = await work(len(subjects), lambda: {subject: self.safe.make_dek(subject) for subject in sorted(subjects)})
+        made = await work(len(subjects), lambda: {one: self.safe.make_dek(one) for one in sorted(set(subjects))})
         deks = await self.store.meet(tx, made, now)
+        _refuse_owned(subjects, deks)
         latest = await self.store.latest(_pairs(values), tx)
         rows = await work(len(values), partial(self._rows, deks, latest, values))
         await self.store.insert(tx, rows, now)
-        await self.store.hide(tx, [(place.subject, place.attribute) for place, _, _ in rows])
         return len(rows)
 
     def _rows(self, deks: Mapping[str, bytes], latest: Mapping[Pair, Kept], values: Sequence[Value]) -> list[Row]:
@@ -123,6 +127,16 @@ class Imports:
             known = latest.get((value.subject, value.attribute))
             if known is None or (self.safe.text(known), known.provenance) != (value.text, value.provenance):
                 yield value
+
+
+def _refuse_owned(subjects: Sequence[str], free: Container[str]) -> None:
+    owned = [
+        Violation(f"entries[{index}].vault_ref", "its owner keeps this bank now")
+        for index, subject in enumerate(subjects)
+        if subject not in free
+    ]
+    if owned:
+        raise InvalidRequest(violations=owned)
 
 
 def _pairs(values: Iterable[Value]) -> list[Pair]:

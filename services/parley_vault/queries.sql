@@ -1,12 +1,17 @@
 -- name: subjects_meet
 -- Makes rows for subjects that have none; in one order always, so that two calls can't deadlock.
-INSERT INTO subjects (subject, dek, created_at)
-SELECT met.subject, met.dek, $3 FROM unnest($1::text[], $2::bytea[]) AS met (subject, dek) ORDER BY met.subject
+INSERT INTO subjects (subject, dek, owned, created_at)
+SELECT met.subject, met.dek, false, $3 FROM unnest($1::text[], $2::bytea[]) AS met (subject, dek) ORDER BY met.subject
 ON CONFLICT (subject) DO NOTHING;
 
 -- name: subjects_lock
--- Locks subjects for a change of their items, and answers their wrapped data keys.
-SELECT subject, dek FROM subjects WHERE subject = ANY($1) ORDER BY subject FOR UPDATE;
+-- Locks those subjects whose items are nobody's own yet, and answers their wrapped data keys.
+SELECT subject, dek FROM subjects WHERE subject = ANY($1) AND NOT owned ORDER BY subject FOR UPDATE;
+
+-- name: subject_own
+-- Locks a subject for an act of its own, from which on nobody else puts items there; answers its wrapped data key.
+INSERT INTO subjects (subject, dek, owned, created_at) VALUES ($1, $2, true, $3)
+ON CONFLICT (subject) DO UPDATE SET owned = true RETURNING dek;
 
 -- name: items_latest
 -- The newest version of each item that is there, of pairs (subject, attribute).

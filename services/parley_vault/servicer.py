@@ -94,9 +94,12 @@ class VaultServicer(vaultgrpc.VaultServiceServicer):
     async def ImportItems(self, request: vaultpb.ImportItemsRequest, _context: Any) -> Any:
         """Import items."""
         count = sum(len(entry.items) for entry in request.entries)
-        values = await work(count, lambda: canonical(self.catalogue, self._imported(request)))
-        async with self.finder.changing({value.subject for value in values}):
-            new_versions = await self.db.run("vault.ImportItems", partial(self.imports.put, values=values))
+        subjects = [self._subject(entry.vault_ref, index) for index, entry in enumerate(request.entries)]
+        values = await work(count, lambda: canonical(self.catalogue, _all_imported(subjects, request)))
+        put = partial(self.imports.put, subjects=subjects, values=values)
+        new_versions = await self.db.run(
+            "vault.ImportItems", put
+        )  # the index holds owners' items only: it stays as it is
         return vaultpb.ImportItemsResponse(new_versions=new_versions)
 
     async def Match(self, request: vaultpb.MatchRequest, _context: Any) -> Any:
@@ -113,19 +116,15 @@ class VaultServicer(vaultgrpc.VaultServiceServicer):
         outcomes = await self.releases.release(request.batch, asked)
         return vaultpb.ReleaseResponse(outcomes=[_outcome_to(outcome) for outcome in outcomes])
 
-    def _imported(self, request: vaultpb.ImportItemsRequest) -> list[Entry]:
-        entries = []
-        for index, entry in enumerate(request.entries):
-            subject = self._subject(entry.vault_ref, f"entries[{index}].vault_ref")
-            for place, item in enumerate(entry.items):
-                entries.append(_imported(f"entries[{index}].items[{place}]", subject, item))
-        return entries
-
-    def _subject(self, ref: bytes, path: str) -> str:
+    def _subject(self, sealed: bytes, index: int) -> str:
+        path = f"entries[{index}].vault_ref"
         try:
-            return open_ref(self.refs, READER, ref).subject
+            ref = open_ref(self.refs, READER, sealed)
         except RefInvalid:
             raise InvalidRequest(violations=[Violation(path, "is no reference for this service")]) from None
+        if ref.pseudonym or ref.marketer:  # an introduction's, which is broker's to use
+            raise InvalidRequest(violations=[Violation(path, "is no importer's reference")])
+        return ref.subject
 
 
 def _customer() -> Customer:
@@ -137,6 +136,14 @@ def _entered(who: Customer, request: vaultpb.PutItemsRequest) -> list[Entry]:
     return [
         Entry(f"items[{index}]", who.subject, item.attribute, item.value, Provenance.ENTERED)
         for index, item in enumerate(request.items)
+    ]
+
+
+def _all_imported(subjects: Sequence[str], request: vaultpb.ImportItemsRequest) -> list[Entry]:
+    return [
+        _imported(f"entries[{index}].items[{place}]", subject, item)
+        for index, (subject, entry) in enumerate(zip(subjects, request.entries, strict=True))
+        for place, item in enumerate(entry.items)
     ]
 
 

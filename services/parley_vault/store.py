@@ -26,15 +26,17 @@ class Store:
         """
         Lock subjects, by id, making those that aren't there with the wrapped data key given; answers the data keys they have.
 
-        Whoever changes items holds this lock, so that versions follow each other without gaps.
+        Whose owner has acted is left out. Whoever changes items holds this lock or :meth:`own`'s, which is the same, so
+        that versions follow each other without gaps and no import passes its owner's first act.
         """
         await tx.execute(_SQL.subjects_meet, list(deks), list(deks.values()), at)
-        return await self.lock(tx, deks)
-
-    async def lock(self, tx: Tx, subjects: Iterable[str]) -> dict[str, bytes]:
-        """Lock those of the subjects that are there; answers their wrapped data keys."""
-        rows = await tx.fetch(_SQL.subjects_lock, list(subjects))
+        rows = await tx.fetch(_SQL.subjects_lock, list(deks))
         return {row["subject"]: row["dek"] for row in rows}
+
+    async def own(self, tx: Tx, subject: str, dek: bytes, at: datetime) -> bytes:
+        """Lock a subject as its owner, as :meth:`meet` does; answers its wrapped data key."""
+        owned: bytes = await tx.fetchval(_SQL.subject_own, subject, dek, at)
+        return owned
 
     async def latest(self, pairs: Sequence[Pair], tx: Tx | None = None) -> dict[Pair, Kept]:
         """The newest version of each item that is there, in one statement."""

@@ -293,14 +293,13 @@ async def test_races_find_a_settle_of_one_query_out(world: World, people: Sequen
     assert found
 
 
-async def test_held_withdrawals_find_a_broker_out_that_never_settles_again(
+async def test_held_withdrawals_find_a_broker_out_whose_second_never_ends(
     everybody: Round, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     around = everybody.part(10)
     await around.tidy()
     with monkeypatch.context() as broken:
-        broken.setattr(Settling, "may_send", lambda _self, _key: True)
-        broken.setattr(Settling, "spend", lambda _self, _key: True)
+        broken.setattr(Settling, "_is_fresh", lambda _self, _settled: True)
         everyone = [one.pseudonym for one in around.known]
         async with around._following(), held("broker.before_send", HELD_S) as hold:
             await around.ask(*everyone)

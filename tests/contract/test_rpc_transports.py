@@ -25,7 +25,7 @@ from parley_kit.faults import (
     Unavailable,
     Violation,
 )
-from parley_rpc import deadlines
+from parley_rpc import chain, deadlines
 from parley_rpc.inproc import InprocessHub
 from parley_rpc.principal import caller
 from parley_rpc.status import Unimplemented, fault_from
@@ -391,6 +391,26 @@ async def test_stream_that_is_cancelled_cancels_the_handler(networked: World) ->
     stream.cancel()
 
     await asyncio.wait_for(networked.servicer.cancelled.wait(), 5)
+
+
+async def test_stream_that_nobody_reads_is_ended(networked: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chain, "WRITE_SECONDS", 0.1)
+    stream = networked.call("x", method="Repeat", count=100, padding=bytes(1_000_000), timeout=60)
+    await stream.read()
+    await asyncio.wait_for(networked.servicer.closed.wait(), 10)
+
+    async def read_on() -> None:
+        for _ in range(99):
+            await stream.read()
+
+    assert Unavailable is type(await fault_of(read_on()))
+    assert await counted(networked, "Repeat", "UNAVAILABLE") == 1.0
+
+
+async def test_stream_that_is_read_is_sent_to_its_end_however_large(networked: World) -> None:
+    stream = networked.call("x", method="Repeat", count=50, padding=bytes(1_000_000), timeout=60)
+
+    assert [1_000_000] * 50 == [len(answer.padding) async for answer in stream]
 
 
 async def test_health_is_everybodys_and_per_service(networked: World) -> None:

@@ -199,7 +199,11 @@ def _validity_reason(moment: datetime, standing: Terms) -> Reason:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What may be answered: ``allow`` (under any of these consents or rules, on these terms), ``ask`` or ``refuse``; and why."""
+    """
+    What may be answered, and why.
+
+    It is ``allow`` (under any of these consents or rules, on these terms), ``ask``, ``refuse`` or ``later``.
+    """
 
     effect: str
     why: str
@@ -226,7 +230,7 @@ def _by_consent(standing: Standing, asking: Asking, now: datetime) -> Outcome | 
     active = frozenset(consent.consent_id for consent in covering if not consent.paused)
     if active:
         return Outcome("allow", "a consent covers it", filled(asking.terms, now), consents=active)
-    return Outcome("refuse", "its consent is paused") if covering else None
+    return Outcome("later", "its consent is paused") if covering else None
 
 
 def _spent(consent: LiveConsent) -> bool:

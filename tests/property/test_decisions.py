@@ -180,7 +180,7 @@ def judged() -> list[Judged]:
 def is_right(answer: Allowed | Otherwise, said: Outcome) -> bool:
     """What is allowed names one of the consents or rules that allow it, and the request's own terms."""
     if said.effect != "allow":
-        return answer is (Otherwise.ASK if said.effect == "ask" else Otherwise.REFUSE)
+        return answer is Otherwise[said.effect.upper()]
     if not isinstance(answer, Allowed) or answer.terms != said.terms:
         return False
     by_consent = answer.consent_id in said.consents and not answer.rule_id
@@ -391,9 +391,18 @@ def _rules_go_before_a_pause(standing: Standing, asking: Asking, now: datetime) 
 
 def _one_pause_stops_all(standing: Standing, asking: Asking, now: datetime) -> Allowed | Otherwise:
     paused = tuple(one for one in standing.consents if one.paused)
-    answer = decide(replace(standing, rules=(), consents=paused), asking, now)
-    inbox = Channel.WEB_INBOX in asking.terms.channels
-    return Otherwise.REFUSE if inbox and answer is Otherwise.REFUSE else decide(standing, asking, now)
+    answer = decide(replace(standing, consents=paused), asking, now)
+    return answer if answer is Otherwise.LATER else decide(standing, asking, now)
+
+
+def _a_pause_goes_before_a_refusal(standing: Standing, asking: Asking, now: datetime) -> Allowed | Otherwise:
+    answer = decide(replace(standing, objected=False, rules=()), asking, now)
+    return answer if answer is Otherwise.LATER else decide(standing, asking, now)
+
+
+def _takes_a_pause_for_a_refusal(standing: Standing, asking: Asking, now: datetime) -> Allowed | Otherwise:
+    answer = decide(standing, asking, now)
+    return Otherwise.REFUSE if answer is Otherwise.LATER else answer
 
 
 def _in_part(rule: Rule, asking: Asking, now: datetime) -> Rule:
@@ -448,6 +457,8 @@ BROKEN: dict[str, Decide] = {
     "ignores_pause": _with_consents(lambda consent: replace(consent, paused=False)),
     "rules_go_before_a_pause": _rules_go_before_a_pause,
     "one_pause_stops_all": _one_pause_stops_all,
+    "a_pause_goes_before_a_refusal": _a_pause_goes_before_a_refusal,
+    "takes_a_pause_for_a_refusal": _takes_a_pause_for_a_refusal,
     "first_rule_wins": _first_that_applies_wins,
     "ignores_rank": _with_scope(
         lambda scope, asking: EVERYONE if scope.includes(asking.marketer, asking.level) else None

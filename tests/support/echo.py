@@ -61,6 +61,7 @@ class EchoServicer(echogrpc.EchoServiceServicer):
         self.reached: list[str] = []
         self.waiting = asyncio.Event()
         self.cancelled = asyncio.Event()
+        self.closed = asyncio.Event()
 
     async def Echo(self, request: echopb.EchoRequest, context: Any) -> Any:  # noqa: N802 - gRPC's name
         self.reached.append(request.text)
@@ -76,10 +77,13 @@ class EchoServicer(echogrpc.EchoServiceServicer):
     Missing = echogrpc.EchoServiceServicer.Missing
 
     async def Repeat(self, request: echopb.EchoRequest, context: Any) -> AsyncIterator[echopb.EchoResponse]:  # noqa: N802
-        for _ in range(request.count):
-            yield echopb.EchoResponse(text=request.text, caller=caller().kind)
-        if behave := self._behaviours().get(request.text):
-            await behave(context)
+        try:
+            for _ in range(request.count):
+                yield echopb.EchoResponse(text=request.text, caller=caller().kind, padding=request.padding)
+            if behave := self._behaviours().get(request.text):
+                await behave(context)
+        finally:
+            self.closed.set()
 
     def _behaviours(self) -> dict[str, Callable[[Any], Any]]:
         return {

@@ -21,10 +21,10 @@ def after(refusal: Refusal) -> Participant | None:
     """
     What becomes of a participant whose prepared values may not be released; None: wait and settle again.
 
-    The customer has acted since (STALE): decide again, and drop the values, which may exceed the new terms.
+    The customer has acted since (STALE), or paused: decide again, and drop the values, which may exceed the new terms.
     """
     match refusal:
-        case Refusal.STALE:
+        case Refusal.STALE | Refusal.PAUSED:
             return Participant.REQUESTED
         case Refusal.AUDIT_BEHIND:
             return None

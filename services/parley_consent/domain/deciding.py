@@ -1,12 +1,14 @@
 """Decisions: which rule governs a request, and what becomes of it for one customer."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from enum import IntEnum
 
 from parley_consent.domain.meeting import Agreed, meet
 from parley_terms.terms import Channel, Level, Terms, Use
+
+_A_MOMENT = timedelta(seconds=1)
 
 
 class Effect(IntEnum):
@@ -48,7 +50,11 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class LiveConsent:
-    """A consent that is active or paused, with the marketer of the request at hand."""
+    """
+    A consent that is active or paused, with the marketer of the request at hand.
+
+    ``used``: something was released under it, in another exchange than the one at hand.
+    """
 
     consent_id: str
     paused: bool
@@ -88,6 +94,7 @@ class Otherwise(IntEnum):
 
     ASK = 2
     REFUSE = 3
+    LATER = 4
 
 
 def decide(standing: Standing, asking: Asking, now: datetime) -> Allowed | Otherwise:
@@ -95,7 +102,7 @@ def decide(standing: Standing, asking: Asking, now: datetime) -> Allowed | Other
     What becomes of a request for one customer.
 
     An objection stands above all. A governing refusal blocks even an active consent. A live consent that covers the request
-    goes before asking again; a paused one answers for its customer: not now.
+    goes before asking again; one that is paused answers for its customer: not now, but later perhaps.
     """
     rule = governing(standing.rules, asking, now)
     if standing.objected or (rule and rule.effect is Effect.REFUSE):
@@ -105,6 +112,12 @@ def decide(standing: Standing, asking: Asking, now: datetime) -> Allowed | Other
     if rule and rule.effect is Effect.ALLOW and isinstance(agreed := meet(rule.terms, asking.terms, now), Agreed):
         return Allowed(agreed.terms, rule_id=rule.rule_id)
     return Otherwise.ASK if _may_be_asked(asking.terms, now) else Otherwise.REFUSE
+
+
+def sent_again(asking: Asking, now: datetime) -> Asking:
+    """The request, for a customer whose release in its exchange has settled before."""
+    # The deadline is for deciding, and that is done; whether it may be sent again is a matter of all the rest.
+    return replace(asking, terms=replace(asking.terms, decision_deadline=now + _A_MOMENT))
 
 
 def _may_be_asked(request: Terms, now: datetime) -> bool:
@@ -152,4 +165,4 @@ def _under_consent(consents: Iterable[LiveConsent], asking: Asking, now: datetim
         if not consent.paused:
             return Allowed(agreed.terms, consent_id=consent.consent_id)
         paused = True
-    return Otherwise.REFUSE if paused else None
+    return Otherwise.LATER if paused else None

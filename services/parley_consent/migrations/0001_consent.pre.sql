@@ -21,6 +21,7 @@ CREATE TABLE rules (
     terms bytea NOT NULL,
     created_at timestamptz NOT NULL,
     ended_at timestamptz,
+    one_time boolean NOT NULL DEFAULT false,
     PRIMARY KEY (customer, rule_id)
 );
 COMMENT ON TABLE rules IS 'Customers'' standing terms.';
@@ -32,6 +33,7 @@ COMMENT ON COLUMN rules.scope_level IS 'The verification level from which up it 
 COMMENT ON COLUMN rules.terms IS 'Serialised parley.common.v1.Terms. Immutable.';
 COMMENT ON COLUMN rules.created_at IS 'When it was made. Immutable.';
 COMMENT ON COLUMN rules.ended_at IS 'When it was ended; null while it stands.';
+COMMENT ON COLUMN rules.one_time IS 'One release to each marketer, then never again. Immutable.';
 
 CREATE TABLE consents (
     customer text NOT NULL REFERENCES customers,

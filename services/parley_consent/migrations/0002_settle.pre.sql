@@ -66,6 +66,10 @@ BEGIN
             WHEN k.consent_id IS NULL THEN CASE
                 WHEN i.rule_id = '' OR r.rule_id IS NULL OR r.ended_at IS NOT NULL THEN 2
                 WHEN i.valid_until <= clock_timestamp() THEN 4
+                WHEN r.one_time AND EXISTS (
+                    SELECT 1 FROM consents AS o
+                    JOIN settlements AS p ON p.customer = o.customer AND p.consent_id = o.consent_id
+                    WHERE o.customer = i.customer AND o.rule_id = i.rule_id AND o.marketer = i.marketer) THEN 3
                 ELSE 0 END
             WHEN k.state = 6 THEN 7
             WHEN k.state <> 5 THEN 2
@@ -85,6 +89,17 @@ BEGIN
         WHERE verdicts[i.ordinality] = 0
         ORDER BY i.customer, i.release_id, i.ordinality
     ) AS each;
+
+    -- Nor does one call give two births to a rule for one time: one release of each marketer's stays.
+    SELECT array_agg(each.ordinality) INTO firsts FROM (
+        SELECT i.ordinality, r.one_time AND s.release_id IS NULL AS once, row_number() OVER (
+            PARTITION BY i.customer, i.rule_id, i.marketer, s.release_id IS NULL ORDER BY i.ordinality) AS place
+        FROM unnest(items) WITH ORDINALITY AS i
+        LEFT JOIN rules AS r ON r.customer = i.customer AND r.rule_id = i.rule_id
+        LEFT JOIN settlements AS s ON s.customer = i.customer AND s.release_id = i.release_id
+        WHERE i.ordinality = ANY (firsts)
+    ) AS each
+    WHERE each.place = 1 OR each.once IS NOT TRUE;
 
     -- 3. A consent that rests on a rule is born here; an offer of the same exchange is void.
     WITH born AS (

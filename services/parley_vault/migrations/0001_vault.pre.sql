@@ -3,13 +3,16 @@
 CREATE TABLE subjects (
     subject text COLLATE "C" PRIMARY KEY,
     dek bytea NOT NULL,
+    owned boolean NOT NULL,
     created_at timestamptz NOT NULL
 );
-COMMENT ON TABLE subjects IS 'One row a customer who has had an item. Its lock orders the acts of one customer.';
+COMMENT ON TABLE subjects IS 'One row a customer who was imported or has acted. Its lock orders the acts of one customer.';
 COMMENT ON COLUMN subjects.subject IS 'This service''s id for the customer; means nothing elsewhere. Immutable.';
 COMMENT ON COLUMN subjects.dek IS
     'The data key of all the subject''s items, wrapped by the master key and bound to the subject. Rewrapped on rotation.';
-COMMENT ON COLUMN subjects.created_at IS 'When the first item came. Immutable.';
+COMMENT ON COLUMN subjects.owned IS
+    'Whether the customer has acted for themselves: from then on no import writes here. Becomes true, once.';
+COMMENT ON COLUMN subjects.created_at IS 'When they were imported or first acted. Immutable.';
 
 CREATE TABLE items (
     subject text COLLATE "C" NOT NULL REFERENCES subjects,

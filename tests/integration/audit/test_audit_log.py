@@ -19,6 +19,7 @@ from parley_audit.notes import NoteReader
 from parley_audit.store import Store
 from parley_audit.subject_keys import SubjectKeys
 from parley_bus.bus import Bus
+from parley_bus.log import NullLog
 from parley_crypto.keyring import KeyRing
 from parley_crypto.tlog import merkle
 from parley_crypto.tlog.checkpoint import parse_checkpoint
@@ -32,7 +33,7 @@ from tests.support.waiting import until
 
 def logging_of(audit: Audit, keys: Secrets) -> Logging:
     store = Store(audit.db, ORIGIN)
-    notes = NoteReader(keys.sealer, keys.refs)
+    notes = NoteReader(keys.sealer, keys.refs, NullLog())
     return Logging(
         notes, store, SubjectKeys(KeyRing.load(keys.folder / "master"), store), SystemClock(), lambda _: None
     )
@@ -140,7 +141,7 @@ async def test_a_note_that_lies_is_never_logged_and_stops_its_stream_alone(audit
         await until(lambda: _covers(audit, 2))
     assert (1, 2) == (await audit.logged("vault"), await audit.size())
     for each in (lie, after):
-        assert ProofNotFound is type(await fault_of(proof_of(audit, each.opening.commitment)))
+        assert isinstance(await fault_of(proof_of(audit, each.opening.commitment)), ProofNotFound)
     assert 0 == await audit.db.fetchval("SELECT count(*) FROM dead_letters")
     left = await bus.read_pending(bus.stream("vault"), "audit", gethostname(), 10)
     assert [1, 2, 3] == [entry.seq for entry in left.entries]
@@ -195,12 +196,12 @@ async def test_streams_are_told_of_gapless_prefixes_only(audit: Audit, keys: Sec
 async def test_a_leaf_is_proven_only_once_a_checkpoint_covers_it(audit: Audit, keys: Secrets) -> None:
     one = audit.writer.tell("consent")
     await take_in(audit, keys, "consent", {1: one})
-    assert ProofNotFound is type(await fault_of(proof_of(audit, one.opening.commitment)))
+    assert isinstance(await fault_of(proof_of(audit, one.opening.commitment)), ProofNotFound)
     async with audit.running("publisher"):
         await until(lambda: _covers(audit, 1))
     two = audit.writer.tell("consent")
     await take_in(audit, keys, "consent", {2: two})
     assert 0 == (await audit.receipt(one.opening)).index
-    assert ProofNotFound is type(await fault_of(proof_of(audit, two.opening.commitment)))
-    assert ProofNotFound is type(await fault_of(proof_of(audit, bytes(32))))
-    assert ProofNotFound is type(await fault_of(proof_of(audit, b"short")))
+    assert isinstance(await fault_of(proof_of(audit, two.opening.commitment)), ProofNotFound)
+    assert isinstance(await fault_of(proof_of(audit, bytes(32))), ProofNotFound)
+    assert isinstance(await fault_of(proof_of(audit, b"short")), ProofNotFound)

@@ -322,7 +322,7 @@ async def test_paused_consent_releases_nothing_until_it_is_resumed(world: World)
     again = await fault_of(world.as_customer(ann).pause(consent.name))
     resumed = await world.as_customer(ann).resume(consent.name)
 
-    assert (consentpb.CONSENT_STATE_PAUSED, REFUSED) == (paused.state, meanwhile)
+    assert (consentpb.CONSENT_STATE_PAUSED, consentpb.DECISION_OUTCOME_LATER) == (paused.state, meanwhile)
     assert (InvalidConsentStatus, consentpb.CONSENT_STATE_ACTIVE) == (type(again), resumed.state)
     assert await world.outcome(marketer, ann, E2) == ALLOWED
     assert InvalidConsentStatus is type(await fault_of(world.as_customer(ann).resume(consent.name)))

@@ -171,7 +171,7 @@ async def test_of_many_claims_at_once_one_succeeds(world: World) -> None:
     assert sum(isinstance(outcome, Party) for outcome in outcomes) == 1
 
 
-@pytest.mark.parametrize("code", ["A" * 20, "not a code", "\x00"])
+@pytest.mark.parametrize("code", ["A" * 20, "not a code"])
 async def test_whatever_is_wrong_with_a_code_the_answer_is_the_same(world: World, code: str) -> None:
     fault = await fault_of(world.claim(code, OWNER))
 

@@ -236,14 +236,14 @@ async def test_nobody_is_introduced_before_the_import_is_complete(
     await ask()
     await other.offer()
     assert [(other.name.removeprefix("customers/"),)] == await introduced()
-    codes = await import_customers(importer, name, [row])
+    (code,) = await run._complete(importer, name, [row.key])
     await ask()
 
     async def both() -> bool:
         return {(customer,), (other.name.removeprefix("customers/"),)} == {*await introduced()}
 
     await until(both)
-    assert marketer.name == (await (await claim(world, codes["r0"])).offer()).marketer
+    assert marketer.name == (await (await claim(world, code)).offer()).marketer
 
 
 async def _show(world: World, subject: str, attribute: str) -> None:

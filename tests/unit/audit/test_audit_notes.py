@@ -1,3 +1,5 @@
+import io
+import json
 import os
 
 import pytest
@@ -6,15 +8,18 @@ from parley.common.v1.event_envelope_pb2 import EventEnvelope
 from parley_audit.domain import SYSTEM
 from parley_audit.faults import NoteRefused
 from parley_audit.notes import NoteReader
+from parley_bus.log import NullLog
 from parley_crypto.commitment import Opening, seal_opening
 from parley_crypto.keyring import KeyRing
 from parley_crypto.signing import Sealer
+from parley_crypto.subject_ref import SubjectRef, seal_ref
+from parley_rpc.logs import logger
 from tests.support.audit import ORDINARY, Told, Writer, customer
 
 SEALER = Sealer(os.urandom(32))
 REFS = KeyRing({1: os.urandom(32)}, 1)
 WRITER = Writer(SEALER.public_key, REFS)
-READER = NoteReader(SEALER, REFS)
+READER = NoteReader(SEALER, REFS, NullLog())
 
 
 def envelope(told: Told) -> EventEnvelope:
@@ -45,9 +50,20 @@ def test_an_event_of_a_later_release_is_read_too() -> None:
     assert not READER.read(event).release
 
 
-@pytest.mark.parametrize(
-    "spoil", ["no note", "no opening", "garbage", "foreign ref", "lie", "short salt", "no object", "no json"]
-)
+@pytest.mark.parametrize("foreign", [b"x" * 300, seal_ref(KeyRing({1: os.urandom(32)}, 1), "audit", SubjectRef("ada"))])
+def test_an_event_whose_reference_nobody_here_sealed_is_the_systems_and_warned_of(foreign: bytes) -> None:
+    event, logged = envelope(WRITER.tell("consent", customer())), io.StringIO()
+    payload, opening = ORDINARY["consent"].FromString(event.payload), Opening(bytes(32), b"{}")
+    payload.note.commitment = opening.commitment
+    payload.note.sealed_opening = seal_opening(SEALER.public_key, opening, foreign)
+    event.payload = payload.SerializeToString()
+    noted = NoteReader(SEALER, REFS, logger("audit", logged)).read(event)
+    assert (SYSTEM, opening) == (noted.subject, noted.opening)
+    line = json.loads(logged.getvalue())
+    assert ("warning", "audit_ref_refused") == (line["level"], line["event"])
+
+
+@pytest.mark.parametrize("spoil", ["no note", "no opening", "garbage", "lie", "short salt", "no object", "no json"])
 def test_an_event_whose_note_does_not_hold_is_refused(spoil: str) -> None:
     event = envelope(WRITER.liar("consent") if spoil == "lie" else WRITER.tell("consent", customer()))
     payload = ORDINARY["consent"].FromString(event.payload)
@@ -56,10 +72,6 @@ def test_an_event_whose_note_does_not_hold_is_refused(spoil: str) -> None:
             payload.ClearField("note")
         case "no opening":
             payload.note.sealed_opening = b"x" * 100
-        case "foreign ref":
-            opening = Opening(bytes(32), b"{}")
-            payload.note.commitment = opening.commitment
-            payload.note.sealed_opening = seal_opening(SEALER.public_key, opening, b"x" * 300)
         case "short salt" | "no object" | "no json":  # the commitment holds, but nobody could write this opening's file
             opening = {
                 "short salt": Opening(b"salt", b"{}"),

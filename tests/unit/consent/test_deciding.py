@@ -16,6 +16,7 @@ from parley_consent.domain.deciding import (
     Standing,
     decide,
     governing,
+    sent_again,
     touches,
 )
 from parley_terms.terms import Channel, Field, Form, Level, Range, Terms, Use, Validity
@@ -105,14 +106,30 @@ def test_rule_for_a_level_stands_from_that_level_up() -> None:
 def test_paused_consent_answers_not_now_unless_another_covers_it() -> None:
     paused = consent("paused", paused=True)
 
-    assert Otherwise.REFUSE is decide(Standing(consents=(paused,)), ASKING, NOW)
+    assert Otherwise.LATER is decide(Standing(consents=(paused,)), ASKING, NOW)
     assert Allowed(AGREED, consent_id="c") == decide(Standing(consents=(paused, consent())), ASKING, NOW)
 
 
 def test_paused_consent_goes_before_an_allow_rule() -> None:
     standing = Standing(rules=(rule(Effect.ALLOW, COVERING),), consents=(consent(paused=True),))
 
-    assert Otherwise.REFUSE is decide(standing, ASKING, NOW)
+    assert Otherwise.LATER is decide(standing, ASKING, NOW)
+
+
+@pytest.mark.parametrize("refusing", [Standing(objected=True), Standing(rules=(rule(Effect.REFUSE),))])
+def test_refusal_goes_before_a_pause(refusing: Standing) -> None:
+    assert Otherwise.REFUSE is decide(replace(refusing, consents=(consent(paused=True),)), ASKING, NOW)
+
+
+def test_what_is_sent_again_is_held_to_everything_but_the_decision_deadline() -> None:
+    late = replace(ASKING, terms=replace(REQUEST, decision_deadline=NOW))
+    again, covered = sent_again(late, NOW), Standing(consents=(consent(),))
+
+    assert Otherwise.REFUSE is decide(covered, late, NOW)
+    assert "c" == getattr(decide(covered, again, NOW), "consent_id", "")
+    assert again == replace(late, terms=replace(late.terms, decision_deadline=again.terms.decision_deadline))
+    assert Otherwise.REFUSE is decide(replace(covered, objected=True), again, NOW)
+    assert Otherwise.REFUSE is decide(covered, sent_again(late, NOW + DAY), NOW + DAY)
 
 
 def test_used_consent_for_one_time_covers_nothing_more() -> None:

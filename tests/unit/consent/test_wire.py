@@ -18,7 +18,7 @@ from parley_terms.terms import Level
 from parley_terms.wire import timestamp
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, 987654, tzinfo=UTC)
-ID = new_id()
+ID = "a" * 26
 
 
 # --- Pages ---------------------------------------------------------------------------------------------------------------
@@ -108,6 +108,18 @@ def test_parts_that_nobody_enforces_are_refused_by_path() -> None:
         "rule.terms.goals",
         "rule.terms.obligations",
     } == {violation.field for violation in refused.value.violations}
+
+
+def test_question_goes_with_an_answer_alone() -> None:
+    over_18 = termspb.Question(range=termspb.Range(min="18"))
+    answer, exact = (
+        termspb.Field(attribute="profile.age", form=form, question=over_18)
+        for form in (termspb.FORM_ANSWER, termspb.FORM_EXACT)
+    )
+    with pytest.raises(InvalidRequest) as refused:
+        checked_terms(termspb.Terms(content=termspb.Content(fields=[answer, exact])), "rule.terms")
+
+    assert ["rule.terms.content.fields[1].question"] == [violation.field for violation in refused.value.violations]
 
 
 def test_purpose_outside_the_vocabulary_is_refused() -> None:

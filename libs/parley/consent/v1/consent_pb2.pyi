@@ -117,6 +117,8 @@ class _DecisionOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decis
     """An offer waits for the customer."""
     DECISION_OUTCOME_REFUSED: _DecisionOutcome.ValueType  # 3
     """Nothing."""
+    DECISION_OUTCOME_LATER: _DecisionOutcome.ValueType  # 4
+    """Not now: a consent that covers it is paused. Ask again later."""
 
 class DecisionOutcome(_DecisionOutcome, metaclass=_DecisionOutcomeEnumTypeWrapper):
     """An outcome, for the broker alone: to the marketer all but the first are one and the same."""
@@ -129,6 +131,8 @@ DECISION_OUTCOME_ASKED: DecisionOutcome.ValueType  # 2
 """An offer waits for the customer."""
 DECISION_OUTCOME_REFUSED: DecisionOutcome.ValueType  # 3
 """Nothing."""
+DECISION_OUTCOME_LATER: DecisionOutcome.ValueType  # 4
+"""Not now: a consent that covers it is paused. Ask again later."""
 Global___DecisionOutcome: _TypeAlias = DecisionOutcome  # noqa: Y015
 
 class _SettleRefusal:

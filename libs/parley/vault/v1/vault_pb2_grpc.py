@@ -150,7 +150,8 @@ class VaultServiceServicer:
         """Puts the items of imported customers; none is discoverable.
 
         Idempotent by subject and attribute: the same value again changes nothing. Callers: importer.
-        Reasons: `ATTRIBUTE_UNKNOWN`, `VALUE_INVALID`, with the entry in `BadRequest`; then nothing of the call is put.
+        Reasons: `ATTRIBUTE_UNKNOWN`, `VALUE_INVALID`, `INVALID_REQUEST` (a bank that its owner keeps by now), with the entry in
+        `BadRequest`; then nothing of the call is put.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,7 +43,8 @@ class VaultServiceStub:
     """Puts the items of imported customers; none is discoverable.
 
     Idempotent by subject and attribute: the same value again changes nothing. Callers: importer.
-    Reasons: `ATTRIBUTE_UNKNOWN`, `VALUE_INVALID`, with the entry in `BadRequest`; then nothing of the call is put.
+    Reasons: `ATTRIBUTE_UNKNOWN`, `VALUE_INVALID`, `INVALID_REQUEST` (a bank that its owner keeps by now), with the entry in
+    `BadRequest`; then nothing of the call is put.
     """
     Match: _aio.UnaryUnaryMultiCallable[_vault_pb2.MatchRequest, _vault_pb2.MatchResponse]
     """Finds the customers whose discoverable items meet the criteria, in an order that says nothing.
@@ -134,7 +135,8 @@ class VaultServiceServicer(metaclass=_abc_1.ABCMeta):
         """Puts the items of imported customers; none is discoverable.
 
         Idempotent by subject and attribute: the same value again changes nothing. Callers: importer.
-        Reasons: `ATTRIBUTE_UNKNOWN`, `VALUE_INVALID`, with the entry in `BadRequest`; then nothing of the call is put.
+        Reasons: `ATTRIBUTE_UNKNOWN`, `VALUE_INVALID`, `INVALID_REQUEST` (a bank that its owner keeps by now), with the entry in
+        `BadRequest`; then nothing of the call is put.
         """
 
     @_abc_1.abstractmethod

@@ -1,1 +1,0 @@
-"""The audit service on real servers."""

@@ -1,1 +1,0 @@
-"""Does the broker work as a whole, among its real peers?"""

@@ -1,1 +1,0 @@
-"""Does the vault keep, find and release what it should, on real servers?"""

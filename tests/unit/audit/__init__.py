@@ -1,1 +1,0 @@
-"""Audit's decisions, without I/O."""

@@ -1,1 +1,0 @@
-"""Are the transparency log's formats and verifiers right, byte for byte?"""

@@ -1,1 +1,0 @@
-"""Is what vault decides right, for any population, value and permit?"""
