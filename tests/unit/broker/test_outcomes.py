@@ -21,11 +21,15 @@ def test_customer_who_acted_since_is_decided_again() -> None:
     assert Participant.REQUESTED is after(Refusal.STALE)
 
 
+def test_customer_who_has_paused_is_decided_again() -> None:
+    assert Participant.REQUESTED is after(Refusal.PAUSED)
+
+
 def test_audit_log_that_is_behind_is_waited_for() -> None:
     assert None is after(Refusal.AUDIT_BEHIND)
 
 
-@pytest.mark.parametrize("refusal", sorted(set(Refusal) - {Refusal.STALE, Refusal.AUDIT_BEHIND}))
+@pytest.mark.parametrize("refusal", sorted(set(Refusal) - {Refusal.STALE, Refusal.PAUSED, Refusal.AUDIT_BEHIND}))
 def test_every_other_refusal_ends_it(refusal: Refusal) -> None:
     assert Participant.TERMINATED is after(refusal)
 
