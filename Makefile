@@ -21,7 +21,7 @@ demo: $(VENV)/.run ## Watch an exchange: a campaign, consents, sealed releases, 
 
 .PHONY: test
 test: $(VENV)/.dev ## Prove it: everything but the slow tests, on real servers
-	@$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
+	@$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 ##@ Setting up
 .PHONY: setup
@@ -74,7 +74,7 @@ unit: $(VENV)/.dev ## The quick loop: decisions only, no server
 
 .PHONY: test-all
 test-all: $(VENV)/.dev ## The slow tests too
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 ##@ Working on it
 .PHONY: fmt

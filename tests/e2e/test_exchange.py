@@ -14,15 +14,17 @@ from parley.vault.v1 import vault_pb2 as vaultpb
 from parley_crypto.jws import verify_statement
 from parley_crypto.tlog.policy import parse_sealed_policy
 from parley_crypto.tlog.receipt import Opening, verify_receipt
+from tests.support.canaries import word
 from tests.support.waiting import until
 from tests.support.world import Customer, Marketer, World, between, by_criteria, one_of, request_id, terms, to_known
 
 ALLOW, ASK, REFUSE = 1, 2, 3
+CITY, NEW_CITY = word(), word()
 
 
 async def _hiker(world: World, age: str = "34") -> Customer:
     customer = await world.customer()
-    await customer.put(interest_hiking="yes", profile_age=age, profile_city="Lisbon")
+    await customer.put(interest_hiking="yes", profile_age=age, profile_city=CITY)
     await customer.discoverable("interest.hiking", "profile.age")
     return customer
 
@@ -36,7 +38,7 @@ async def test_accepted_offer_releases_exactly_what_was_agreed(world: World) -> 
     (delivery,) = await marketer.collect(1)
     release = world.opened(marketer, delivery)
     assert [
-        {"attribute": "profile.city", "form": "exact", "value": "Lisbon"},
+        {"attribute": "profile.city", "form": "exact", "value": CITY},
         {"attribute": "profile.age", "form": "answer", "question": {"max": "91", "min": "91"}, "answer": True},
     ] == release["fields"]
     assert (marketer.name, delivery.release.pseudonym, consent.name) == (
@@ -97,11 +99,11 @@ async def test_release_that_is_sent_later_holds_nothing_changed_or_deleted_since
     await marketer.ask(by_criteria(terms("profile.city", "interest.hiking"), between("profile.age", "89", "89")))
     await customer.accept(await customer.offer())
     (first,) = await marketer.collect(1)
-    await customer.put(profile_city="Braga")
+    await customer.put(profile_city=NEW_CITY)
     await customer.call("vault", "DeleteItem", vaultpb.DeleteItemRequest(name="items/interest.hiking"))
     (second,) = await marketer.collect(1)
     assert first.name == second.name
-    assert {"profile.city": "Braga"} == {
+    assert {"profile.city": NEW_CITY} == {
         one["attribute"]: one["value"] for one in world.opened(marketer, second)["fields"] if one["form"] == "exact"
     }
 

@@ -1,7 +1,7 @@
-import asyncio
 import os
 import signal
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -52,8 +52,11 @@ async def test_points_are_armed_from_a_list(monkeypatch: pytest.MonkeyPatch) -> 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr(asyncio, "sleep", sleep)
-    monkeypatch.setattr(os, "kill", lambda pid, number: killed.append((pid, number)))
+    # Only what this module sees: others sleep on the same loop.
+    monkeypatch.setattr(faultpoints, "asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(
+        faultpoints, "os", SimpleNamespace(getpid=os.getpid, kill=lambda pid, number: killed.append((pid, number)))
+    )
     arm_from(" a.b = sleep:0.5 ,c.d=kill,")
     for point in ("a.b", "c.d", "e.f"):
         await reach(point)
