@@ -18,7 +18,7 @@ import grpc
 from grpc.aio import AbortError, AioRpcError, Metadata
 from structlog.typing import FilteringBoundLogger
 
-from parley_kit.faults import Fault, TooLarge, Unavailable
+from parley_kit.faults import Fault, Unavailable
 from parley_rpc.chain import Bound
 from parley_rpc.channels import MAX_RESPONSE_BYTES
 from parley_rpc.interceptors import standard
@@ -40,17 +40,11 @@ class _Outcome:
     trailing: Metadata = field(default_factory=Metadata)
 
 
-@dataclass(frozen=True, slots=True)
-class _Route:
-    bound: Bound
-    max_request_bytes: int
-
-
 class InprocessHub:
     """Where the services of one process are registered, and where channels to them come from."""
 
     def __init__(self) -> None:
-        self._routes: dict[str, _Route] = {}
+        self._routes: dict[str, Bound] = {}
         self._running: dict[asyncio.Task[None], _Context] = {}
         self._closed = False
 
@@ -65,13 +59,15 @@ class InprocessHub:
         max_request_bytes: int = MAX_REQUEST_BYTES,
     ) -> None:
         """Serve these, behind the standard chain. Raises ValueError if one is served already."""
-        chain = standard(authenticate=authenticate, zones=zones, metrics=metrics, log=log)
+        chain = standard(
+            authenticate=authenticate, zones=zones, metrics=metrics, log=log, max_request_bytes=max_request_bytes
+        )
         for service, handlers in collect(registrations).items():
             for name, handler in handlers.items():
                 path = f"/{service}/{name}"
                 if path in self._routes:
                     raise ValueError(f"{service} is registered twice")
-                self._routes[path] = _Route(chain.bind(service, path, handler), max_request_bytes)
+                self._routes[path] = chain.bind(service, path, handler)
 
     def channel(self, caller: str | None = None) -> grpc.aio.Channel:
         """
@@ -92,14 +88,12 @@ class InprocessHub:
 
     def dispatch(self, path: str, request: bytes, context: "_Context") -> asyncio.Task[None] | Fault:
         """Start the handler in a task and a context of its own, or say why not."""
-        route = self._routes.get(path)
+        bound = self._routes.get(path)
         if self._closed:
             return Unavailable()
-        if route is None:
+        if bound is None:
             return Unimplemented()
-        if len(request) > route.max_request_bytes:
-            return TooLarge()
-        task = asyncio.create_task(context.answer(route.bound, request), context=contextvars.Context())
+        task = asyncio.create_task(context.answer(bound, request), context=contextvars.Context())
         self._running[task] = context
         task.add_done_callback(self._running.pop)
         return task

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.canaries import everything, hits, planted
+from tests.support.canaries import none_in_clear
 from tests.support.servers import scratch_directory
 from tests.support.world import World, living_world
 
@@ -15,4 +15,4 @@ async def world() -> AsyncIterator[World]:
     with scratch_directory() as root:
         async with living_world(root / "home") as living:
             yield living
-            assert [] == hits(await everything(living), planted())
+            await none_in_clear(living)

@@ -15,6 +15,7 @@ from parley_node.importing.mapping import Row, read_mapping, read_rows
 from parley_node.importing.run import catalogue, import_customers
 from parley_node.node import dsn
 from parley_terms.values import Catalogue
+from tests.support.canaries import LEAST, none_in_clear
 from tests.support.servers import scratch_directory
 from tests.support.waiting import until
 from tests.support.world import MARKETING, World, all_of, between, by_criteria, living_world, one_of, terms
@@ -47,6 +48,14 @@ async def bank() -> AsyncIterator[World]:
     with scratch_directory() as root:
         async with living_world(root / "home") as living:
             yield living
+            await none_in_clear(living, _telling(await _catalogue(living)))
+
+
+def _telling(names: Catalogue) -> set[str]:
+    """Values of the contacts that nobody's question names, and that are long enough to be found by no accident."""
+    values = {cell.value for row in _rows(names) for cell in row.cells if len(cell.value) >= LEAST}
+    assert {"university-degree", "blue-collar"} < values
+    return values - {"technician"}
 
 
 async def _import(world: World) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
@@ -11,25 +11,29 @@ import pytest
 from parley_client.receipts import FILES
 from parley_node.embedded import paths, postgres
 from parley_node.provision import key_file
+from tests.support.canaries import none_in_clear, word
 from tests.support.cli import Parley, commands, parley_up, start
+from tests.support.dumps import Apart
 from tests.support.servers import scratch_directory
 
 OK = {"ok"}
+LISBON, FARO = word(), word()
 
 
 @pytest.fixture(scope="module")
-def parley() -> Iterator[Parley]:
-    """Commands on a home on which Parley runs."""
+async def parley() -> AsyncIterator[Parley]:
+    """Commands on a home on which Parley runs; at the end no canary may be anywhere in clear."""
     with scratch_directory() as root, parley_up(root / "home"), commands(root / "home") as running:
         yield running
+        await none_in_clear(Apart(running.home))
 
 
 def test_whole_story_by_hand(parley: Parley, tmp_path: Path) -> None:
     parley.run("customer", "join")
-    parley.run("customer", "put", "profile.age", "34", "profile.city", "Lisbon", "interest.hiking", "yes")
+    parley.run("customer", "put", "profile.age", "34", "profile.city", LISBON, "interest.hiking", "yes")
     parley.run("customer", "discoverable", "profile.age", "verified")
     parley.run("customer", "discoverable", "interest.hiking", "verified")
-    assert {("profile.age", "34"), ("profile.city", "Lisbon"), ("interest.hiking", "true")} == {
+    assert {("profile.age", "34"), ("profile.city", LISBON), ("interest.hiking", "true")} == {
         (item["attribute"], item["value"]) for item in parley.json("customer", "items")
     }
     parley.run("marketer", "register", "Walks [red]Ltd")
@@ -51,13 +55,13 @@ def test_whole_story_by_hand(parley: Parley, tmp_path: Path) -> None:
 
     parley.run("customer", "accept", offer["name"])
     (release,) = parley.until("marketer", "deliveries", "--wait", "0.5")
-    assert ("Lisbon", True, True) == (
+    assert (LISBON, True, True) == (
         release["profile.city"],
         release["profile.age at least 18"],
         release["profile.age from 30 to 45"],
     )
     known = ("marketer", "ask-known", release["pseudonym"], "--field", "profile.city", "--purpose", "Marketing")
-    assert "Lisbon" == parley.json(*known)["profile.city"]
+    assert LISBON == parley.json(*known)["profile.city"]
 
     (consent,) = parley.json("customer", "consents")
     assert 2 == len(parley.json("customer", "consent", consent["name"])["releases"])
@@ -93,7 +97,7 @@ def _receipts_hold(parley: Parley, release: str, folder: Path) -> None:
 def test_rules_answer_for_the_customer(parley: Parley) -> None:
     parley.run("customer", "join", "--as", "ruled")
     me = ("--as", "ruled")
-    parley.run("customer", "put", "profile.age", "77", "profile.city", "Faro", *me)
+    parley.run("customer", "put", "profile.age", "77", "profile.city", FARO, *me)
     parley.run("customer", "discoverable", "profile.age", "unverified", *me)
     parley.run(
         *("customer", "allow", "--attribute", "profile.city", "--answers-about", "profile.age"),
@@ -105,7 +109,7 @@ def test_rules_answer_for_the_customer(parley: Parley) -> None:
         *("--as", "rules"),
     )
     (release,) = parley.until("marketer", "deliveries", "--wait", "0.5", "--as", "rules")
-    assert "Faro" == release["profile.city"]
+    assert FARO == release["profile.city"]
     (rule,) = parley.json("customer", "rules", *me)
     assert (["profile.city", "any answer about profile.age"], "verified and above") == (rule["content"], rule["scope"])
     parley.run("customer", "end-rule", rule["name"][6:12], *me)
@@ -136,9 +140,8 @@ def test_offer_can_be_put_aside_declined_and_cancelled(parley: Parley) -> None:
 
 def test_refusals_say_why_and_what_next(parley: Parley) -> None:
     parley.run("customer", "join", "--as", "clumsy")
-    wrong = parley.try_("customer", "put", "profile.age", "tall", "--as", "clumsy")
+    wrong = parley.try_("customer", "put", "profile.age", word(), "--as", "clumsy")
     assert (1, True, False) == (wrong.code, "whole number" in wrong.err, "Traceback" in wrong.err)
-    assert "tall" not in wrong.err
     assert 2 == parley.try_("customer", "put", "profile.age", "--as", "clumsy").code
     assert "parley customer join --as nobody" in parley.try_("customer", "items", "--as", "nobody").err
     assert 1 == parley.try_("customer", "join", "--as", "clumsy").code

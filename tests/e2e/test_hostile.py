@@ -342,13 +342,17 @@ async def test_fields_that_nobody_knows_are_refused_by_every_method(world: World
 
 
 async def test_too_large_a_message_is_refused_by_every_method(world: World, doors: Doors) -> None:
-    """gRPC itself refuses it over the network, before any of ours could add a reason."""
     large = b"\x0a" + b"\x80\x80\xc0\x02" + bytes(5 * 1024 * 1024)
     async with nothing_changes(world):
         for rpc in RPCS:
-            with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await doors.call(rpc, rpc.callers()[0], large)
-            assert grpc.StatusCode.RESOURCE_EXHAUSTED == refused.value.code(), rpc
+            assert "TOO_LARGE" == await refusal(doors.call(rpc, rpc.callers()[0], large)), rpc
+
+
+async def test_a_message_beyond_what_may_arrive_is_refused_by_the_transport(world: World, doors: Doors) -> None:
+    async with nothing_changes(world):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await doors.call(RPCS[0], RPCS[0].callers()[0], bytes(7 * 1024 * 1024))
+    assert grpc.StatusCode.RESOURCE_EXHAUSTED == refused.value.code()
 
 
 # --- Terms ---------------------------------------------------------------------------------------------------------------

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from urllib.parse import quote
 
-from tests.support.dumps import Piece, dump_databases, dump_valkey, logs, metrics, pieces_of
-from tests.support.world import World
+from tests.support.dumps import Copied, Piece, dump_databases, dump_valkey, logs, metrics, pieces_of
 
 LEAST = 9
 """Bytes a canary has: shorter ones would be found in random bytes, too."""
@@ -27,6 +26,14 @@ def canary(value: str) -> str:
 def word() -> str:
     """A text that nobody else would write; not all ASCII, so that escaped forms differ."""
     return canary(f"Zürp{secrets.token_hex(6)}öx")
+
+
+async def none_in_clear(world: Copied, more: Iterable[str] = ()) -> None:
+    """No canary so far, nor any of ``more``, is anywhere in clear."""
+    values = {*_planted, *more}
+    assert values
+    found = hits(await everything(world), values)
+    assert not found, found
 
 
 def planted() -> frozenset[str]:
@@ -71,7 +78,7 @@ def _base64(raw: bytes) -> Iterator[bytes]:
             yield text[first : len(padded) * 8 // 6]
 
 
-async def everything(world: World) -> list[Piece]:
+async def everything(world: Copied) -> list[Piece]:
     """All places a value could leak to."""
     databases, valkey = await dump_databases(world), await dump_valkey(world)
     return [*pieces_of(databases), *valkey, *logs(world), *metrics(), *_said]

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from parley_node.cli import app
 from parley_node.home import Home, NotRunning
+from tests.support.canaries import said
 
 _ROOT = Path(__file__).parents[2]
 _POLL_S = 0.05
@@ -52,7 +53,9 @@ class Parley:
         assert self.worker.stdout is not None
         self.worker.stdin.write(json.dumps(arguments) + "\n")
         self.worker.stdin.flush()
-        return Outcome(**json.loads(self.worker.stdout.readline()))
+        outcome = Outcome(**json.loads(self.worker.stdout.readline()))
+        said(outcome.err)
+        return outcome
 
     def run(self, *arguments: str) -> Outcome:
         """Run a command that must succeed."""

@@ -362,13 +362,13 @@ class AsCustomer:
 
 
 @asynccontextmanager
-async def world_of(dsn: str, valkey_url: str, prefix: str, directory: Path) -> AsyncIterator[World]:
+async def world_of(dsn: str, valkey_url: str, prefix: str, directory: Path, **settings: Any) -> AsyncIterator[World]:
     """Assemble consent, registered on a hub behind the standard guards; its tasks are not started."""
     for name in _KEYS:
         ensure_key(directory / name)
     trust = _trust(directory)
     paths: dict[str, Any] = {name: directory / name for name in ("signing_key", "ref_key", "request_key")}
-    config = Config(postgres_dsn=dsn, trust=directory / "trust.json", **paths)
+    config = Config(postgres_dsn=dsn, trust=directory / "trust.json", **paths, **settings)
     clock, hub, logged = ManualClock(), InprocessHub(), io.StringIO()
     log = logger("consent", logged)
     async with (

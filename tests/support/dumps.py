@@ -6,14 +6,16 @@ import gc
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import asyncpg
 from prometheus_client import CollectorRegistry, generate_latest
 from redis.asyncio import Redis
 
+from parley_node.embedded import ServerPair, paths, valkey
+from parley_node.home import Home
+from parley_node.node import Servers
 from parley_node.provision import SERVICES
-from tests.support.world import World
 
 Tables = Mapping[str, Sequence[tuple[Any, ...]]]
 Dump = Mapping[str, Tables]
@@ -30,12 +32,42 @@ class Piece:
     data: bytes
 
 
-def database_url(world: World, service: str) -> str:
+class Copied(Protocol):
+    """A Parley that is copied: where its files and servers are, and what it logged to its test."""
+
+    @property
+    def home(self) -> Home:
+        """Its home."""
+
+    @property
+    def servers(self) -> Servers:
+        """Its PostgreSQL and Valkey."""
+
+    @property
+    def logged(self) -> str:
+        """What it logged, but for logs in its home."""
+
+
+@dataclass(frozen=True)
+class Apart:
+    """A Parley that runs on a home and embedded servers in a process of its own, and logs to its home."""
+
+    home: Home
+    logged: str = ""
+
+    @property
+    def servers(self) -> Servers:
+        """The servers that run there."""
+        where = paths.layout(self.home.servers)
+        return ServerPair(valkey.url(where), "embedded", adopted=True, where=where)
+
+
+def database_url(world: Copied, service: str) -> str:
     """A service's database, as its own role."""
-    return world.node.servers.postgres_dsn(f"parley_{service}", f"parley_{service}")
+    return world.servers.postgres_dsn(f"parley_{service}", f"parley_{service}")
 
 
-async def dump_databases(world: World, services: Iterable[str] = SERVICES) -> Dump:
+async def dump_databases(world: Copied, services: Iterable[str] = SERVICES) -> Dump:
     """Copy databases, each as of one moment."""
     names = list(services)
     return dict(zip(names, await asyncio.gather(*(_dump(database_url(world, name)) for name in names)), strict=True))
@@ -87,9 +119,9 @@ def pieces_of(dump: Dump) -> Iterator[Piece]:
                         yield Piece(where, cell if isinstance(cell, bytes) else str(cell).encode())
 
 
-async def dump_valkey(world: World) -> list[Piece]:
+async def dump_valkey(world: Copied) -> list[Piece]:
     """Every key of Valkey, with its name."""
-    async with Redis.from_url(world.node.servers.valkey_url) as client:
+    async with Redis.from_url(world.servers.valkey_url) as client:
         keys = [key async for key in client.scan_iter(count=1000)]
         return [piece for key in keys for piece in await _key(client, key)]
 
@@ -128,9 +160,9 @@ def metrics() -> list[Piece]:
     return [Piece("metrics", generate_latest(each)) for each in registries]
 
 
-def logs(world: World) -> list[Piece]:
-    """The node's log, and all files of its home but keys and PostgreSQL's own: the servers' logs, Valkey's, what is published."""
-    found = [Piece("log", world.log.getvalue().encode())]
+def logs(world: Copied) -> list[Piece]:
+    """Its log, and all files of its home but keys and PostgreSQL's own: the servers' logs, Valkey's, what is published."""
+    found = [Piece("log", world.logged.encode())]
     for path in sorted(world.home.root.rglob("*")):
         inside = path.relative_to(world.home.root).parts
         if inside[0] == "keys" or inside[:2] == ("servers", "postgres") or not path.is_file():
@@ -140,7 +172,7 @@ def logs(world: World) -> list[Piece]:
     return found
 
 
-async def quiet(world: World) -> Dump:
+async def quiet(world: Copied) -> Dump:
     """Wait until nothing is under way any more: events are read and logged, and two dumps in a row are equal."""
     last: Dump = {}
     async with asyncio.timeout(30):

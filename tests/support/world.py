@@ -28,7 +28,7 @@ from parley_crypto.signing import Sealer, Signer
 from parley_crypto.statements import make_assertion
 from parley_crypto.trust import Trust
 from parley_node.home import Home
-from parley_node.node import Node, Options, run
+from parley_node.node import Node, Options, Servers, run
 from parley_node.provision import staff_key
 from parley_rpc.logs import logger
 from tests.support.waiting import until
@@ -203,6 +203,16 @@ class World:
     def trust(self) -> Trust:
         """The key set."""
         return Trust.load(self.home.trust)
+
+    @property
+    def servers(self) -> Servers:
+        """Its PostgreSQL and Valkey."""
+        return self.node.servers
+
+    @property
+    def logged(self) -> str:
+        """What it logged so far."""
+        return self.log.getvalue()
 
     async def staff(self, role: str) -> Caller:
         """The operator or the importer."""

@@ -14,10 +14,26 @@ from parley_rpc.principal import Authenticator
 from parley_rpc.zones import Zones
 
 
-def standard(*, authenticate: Authenticator, zones: Zones, metrics: Metrics, log: FilteringBoundLogger) -> Chain:
+def standard(
+    *,
+    authenticate: Authenticator,
+    zones: Zones,
+    metrics: Metrics,
+    log: FilteringBoundLogger,
+    max_request_bytes: int,
+) -> Chain:
     """
     The chain of every Parley server, outermost first.
 
     Permission comes before parsing and before existence, so a refusal reveals neither.
     """
-    return Chain([Arrival(), Measure(metrics), Faults(log), Access(authenticate, zones), Deadline(), Validation()])
+    return Chain(
+        [
+            Arrival(),
+            Measure(metrics),
+            Faults(log),
+            Access(authenticate, zones),
+            Deadline(),
+            Validation(max_request_bytes),
+        ]
+    )

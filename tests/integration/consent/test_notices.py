@@ -1,13 +1,21 @@
 """What marketers are told about a consent of theirs: some time after, and joined to the act by nothing."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from parley.consent.v1 import consent_events_pb2 as eventspb
-from tests.support.consent import HOUR, Asker, Person, World
+from parley.consent.v1 import consent_pb2 as consentpb
+from tests.support.consent import HOUR, Asker, Person, World, migrated, request_id, world_of
+from tests.support.joins import Known, Pairs, by_number, right
+from tests.support.servers import FreshDatabase, Pair
 from tests.support.waiting import until
 
 E1, E2 = "exchanges/first", "exchanges/second"
 INSTANT = timedelta(microseconds=1)
+PEOPLE = 60
+CHANCE = 10
+"""Right guesses that chance explains: one is to be expected, and more than ten come once in 10^8 attacks (Poisson)."""
 
 
 async def due_at(world: World) -> datetime:
@@ -76,6 +84,46 @@ async def test_every_notice_has_a_delay_of_its_own(world: World) -> None:
 
     assert 20 == len(set(delays))
     assert timedelta() <= min(delays) < max(delays) <= HOUR
+
+
+async def _told(world: World, marketer: Asker) -> list[Known]:
+    """What one marketer is told: whom it is about, when it comes, and the place it has among the others."""
+    query = "SELECT pseudonym, due_at FROM notices WHERE marketer = $1 ORDER BY due_at"
+    return [
+        Known(row["pseudonym"], [], {"time": row["due_at"].timestamp(), "place": place})
+        for place, row in enumerate(await world.db.fetch(query, marketer.name))
+    ]
+
+
+async def _objected(world: World, askers: tuple[Asker, Asker]) -> tuple[Sequence[Known], Sequence[Known], Pairs]:
+    """Customers of two marketers who object to all marketing, one a second: what each is told, and who is who."""
+    people = [Person() for _ in range(PEOPLE)]
+    for asker in askers:
+        await world.consented(asker, people, f"exchanges/{asker.name[-8:]}")
+    for person in people:
+        objection = consentpb.ObjectToMarketingRequest(request_id=request_id())
+        assert 2 == len((await world.as_customer(person).call("ObjectToMarketing", objection)).ended)
+        world.clock.move(timedelta(seconds=1))
+    first, second = askers
+    truth = {person.pseudonym(first): person.pseudonym(second) for person in people}
+    return await _told(world, first), await _told(world, second), truth
+
+
+async def test_marketers_who_pool_their_notices_join_no_better_than_chance(world: World) -> None:
+    ours, theirs, truth = await _objected(world, (Asker(), Asker()))
+    assert PEOPLE == len(ours) == len(theirs)
+    for number in ("time", "place"):
+        assert right(by_number(number)(ours, theirs), truth) <= CHANCE
+
+
+async def test_marketers_who_were_told_at_once_would_join_nearly_all(
+    pair: Pair, fresh_database: FreshDatabase, stream_prefix: str, tmp_path: Path
+) -> None:
+    dsn = await fresh_database("consent", migrated)
+    async with world_of(dsn, pair.valkey_url, stream_prefix, tmp_path, longest_notice_delay=timedelta(0)) as world:
+        ours, theirs, truth = await _objected(world, (Asker(), Asker()))
+    for number in ("time", "place"):
+        assert right(by_number(number)(ours, theirs), truth) >= 0.9 * PEOPLE
 
 
 async def test_acts_that_undo_each_other_before_anyone_was_told_are_not_told(world: World) -> None:
