@@ -34,8 +34,9 @@ class Home:
         return cls((given or Path(environ.get(HOME) or Path.home() / ".parley")).expanduser().resolve())
 
     def make(self) -> None:
-        """Create it where it is missing."""
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Create it where it is missing, and what is missing above it: for its owner alone, each."""
+        for path in (*reversed(self.root.parents), self.root):
+            path.mkdir(mode=0o700, exist_ok=True)
 
     @property
     def servers(self) -> Path:

@@ -26,6 +26,7 @@ _STEPS: dict[type[Exception], str] = {
     errors.VerificationRequired: "`parley operator level MARKETER verified` raises the level.",
     errors.MarketerSuspended: "`parley operator reinstate MARKETER` ends the suspension.",
     errors.Unauthenticated: "Check this machine's clock, and that the key belongs to this home.",
+    errors.InvalidConsentStatus: "`parley customer inbox --all` and `parley customer consents` say where it stands.",
     errors.DeliveryInvalid: "Keep it: it is evidence.",
     errors.ReceiptInvalid: "Keep it: a log that signs falsely is at fault.",
 }

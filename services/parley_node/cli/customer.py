@@ -15,7 +15,7 @@ from parley_node.cli import show
 from parley_node.cli.calls import run, running
 from parley_node.cli.names import find, whole
 from parley_node.cli.options import CustomerOption, HomeOption, JsonOption, LevelName, level_text
-from parley_node.cli.receipts import customer_receipt, history_rows
+from parley_node.cli.receipts import customer_receipt, history_rows, refuse_taken
 from parley_node.cli.stop import Stop
 from parley_node.cli.terms_text import Effect, end_of, parts, rule, scope_text
 from parley_node.cli.wallet import CustomerFile
@@ -294,13 +294,16 @@ def consent(
 
 @app.command()
 def withdraw(name: ConsentName, me: CustomerOption = "me", home: HomeOption = None) -> None:
-    """Withdraw a consent: nothing more is released under it. Its releases until now are listed."""
+    """Withdraw a consent: nothing more is released under it, and a rule refuses its marketer from now on."""
 
     async def work(customer: people.Customer) -> consentpb.Consent:
         return (await customer.withdraw(await _find_consent(customer, name))).consent
 
     ended = act(home, me, work)
-    show.say(f"{ended.name} is withdrawn; releases made before: {len(ended.settlements)}, and no more will be.")
+    show.say(
+        f"{ended.name} is withdrawn; releases made before: {len(ended.settlements)}, and no more will be.",
+        f"A rule refuses {ended.marketer_display_name} from now on; `parley customer rules` lists it.",
+    )
 
 
 @app.command("object")
@@ -361,6 +364,7 @@ def receipt(
 ) -> None:
     """Save the receipt of something that happened, for `parley verify`, which needs no server."""
     policy = Home.choose(home).policy
+    refuse_taken(out)
     act(home, me, lambda customer: customer_receipt(customer, entry, policy, out))
     show.say(f"Saved; `parley verify {out}` checks it, without any server.")
 

@@ -80,6 +80,12 @@ def release_row(release: Release) -> show.Row:
     }
 
 
+def pseudonyms(folder: Path) -> list[str]:
+    """Who the releases that were kept are about."""
+    messages = (brokerpb.Delivery.FromString(path.read_bytes()) for path in folder.glob("*.delivery"))
+    return [message.release.pseudonym for message in messages]
+
+
 def _read(folder: Path, given: str) -> bytes:
     paths = {path.stem: path for path in folder.glob("*.delivery")}
     return paths[find(given, paths, what="release", listing="parley marketer deliveries --no-ack")].read_bytes()

@@ -1,5 +1,6 @@
 """`parley marketer`: what a marketer's backend does, by hand, through the SDK."""
 
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -9,24 +10,27 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from parley_client import Client, Condition, Exchange
-from parley_client.exchanges import Asked
+from parley_client.exchanges import Asked, complete_purpose
 from parley_node.cli import show
 from parley_node.cli.calls import run, running
-from parley_node.cli.feed import Inbox, kept, release_row
+from parley_node.cli.feed import Inbox, kept, pseudonyms, release_row
 from parley_node.cli.names import find
 from parley_node.cli.options import HomeOption, JsonOption, LevelName, MarketerOption, level_text
+from parley_node.cli.receipts import refuse_taken
 from parley_node.cli.stop import Stop
 from parley_node.cli.wallet import MarketerFile
 from parley_node.conditions_text import field_text, parse_conditions, parse_question
 from parley_node.home import Home, NotRunning
 from parley_node.importing.run import catalogue
 from parley_node.people import register_marketer, staff
-from parley_terms.purposes import DPV
+from parley_terms.purposes import DPV, PURPOSES
 from parley_terms.terms import Criteria, Field, Form, each_criterion
+from parley_terms.values import Catalogue
 
 T = TypeVar("T")
 
 _OPEN_DAYS = 7
+_PSEUDONYM = re.compile(r"[a-z2-7]{32}")
 
 app = typer.Typer(no_args_is_help=True, help="Act as a marketer: ask, and open what customers release.")
 
@@ -134,6 +138,7 @@ def ask(
 
     async def work(opened: Client) -> Exchange:
         names = await catalogue(opened.connection)
+        _check(field, purpose, names)
         return await opened.create_exchange(
             where=parse_conditions(where, names),
             ask=_asked(field, [parse_question(each, names) for each in question or []]),
@@ -150,7 +155,9 @@ def ask(
 
 @app.command(name="ask-known")
 def ask_known(
-    pseudonym: Annotated[str, typer.Argument(help="A customer as you know them, from an earlier release.")],
+    pseudonym: Annotated[
+        str, typer.Argument(help="A customer as you know them, from an earlier release; the first letters will do.")
+    ],
     purpose: Purposes,
     field: Fields = None,
     question: Questions = None,
@@ -173,8 +180,9 @@ def ask_known(
         chosen, _now = running(home)
         async with client(home, me) as opened:
             names = await catalogue(opened.connection)
+            _check(field, purpose, names)
             answer = await opened.ask_one(
-                pseudonym,
+                _pseudonym(MarketerFile(chosen, me).deliveries, pseudonym),
                 ask=_asked(field, [parse_question(each, names) for each in question or []]),
                 purposes=purpose,
                 offer_text=text,
@@ -190,7 +198,7 @@ def ask_known(
 
     found = run(work())
     if found is None and not as_json:
-        show.say("Nothing was released. Why is the customer's own business; it may yet come on the feed.")
+        show.say("Nothing was released, and why is the customer's own business. If they allow it later, it comes on the feed.")
     else:
         show.record(found or {}, as_json=as_json)
 
@@ -258,7 +266,7 @@ def deliveries(
                 show.say(*([] if as_json else [""]))
                 nothing = False
             if nothing and not as_json:
-                show.say("Nothing was delivered yet.")
+                show.say("Nothing new was delivered.")
 
     try:
         run(work())
@@ -281,8 +289,27 @@ def receipt(
         async with client(home, me) as opened:
             await opened.save_receipt(kept(mine.deliveries, release, mine.settings(now.address)), out)
 
+    refuse_taken(out)
     run(work())
     show.say(f"Saved; `parley verify {out}` checks it, without any server.")
+
+
+def _check(fields: list[str] | None, purposes: list[str], names: Catalogue) -> None:
+    """Raise Stop for an attribute or a purpose that isn't one."""
+    for field in fields or []:
+        if field not in names:
+            raise Stop(f"no attribute is called {field!r}", "`parley attributes` lists them.")
+    for purpose in purposes:
+        if complete_purpose(purpose) not in PURPOSES:
+            known = ", ".join(sorted(each.removeprefix(DPV) for each in PURPOSES))
+            raise Stop(f"no purpose is called {purpose!r}", f"One of: {known}.")
+
+
+def _pseudonym(folder: Path, given: str) -> str:
+    """Complete a pseudonym by those that releases were kept of. Raises Stop."""
+    if _PSEUDONYM.fullmatch(given):
+        return given
+    return find(given, pseudonyms(folder), what="pseudonym", listing="parley marketer deliveries --no-ack")
 
 
 def _asked(fields: list[str] | None, questions: list[Any]) -> list[Asked]:

@@ -54,6 +54,12 @@ def choose(entries: Sequence[auditpb.HistoryEntry], given: str) -> auditpb.Histo
     return found[0]
 
 
+def refuse_taken(directory: Path) -> None:
+    """Raise Stop where a receipt would be written over another one."""
+    if any((directory / name).exists() for name in FILES):
+        raise Stop(f"{directory} holds a receipt already", "Choose another folder with --out.")
+
+
 def _save(directory: Path, files: Sequence[bytes]) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     for name, content in zip(FILES, files, strict=True):

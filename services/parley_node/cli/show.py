@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -31,7 +32,7 @@ def rows(found: Sequence[Row], *, as_json: bool, empty: str) -> None:
     elif not found:
         say(empty)
     else:
-        _console().print(_table(found))
+        _print_table(found)
 
 
 def record(found: Row, *, as_json: bool = False) -> None:
@@ -80,6 +81,17 @@ def moment(stamp: "Timestamp") -> str:
 def iso(time: datetime) -> str:
     """Write a moment in UTC, to the second."""
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _print_table(found: Sequence[Row]) -> None:
+    """Print a table where it fits the terminal, else a block for each row: cells cut to pieces can't be read."""
+    console, table = _console(), _table(found)
+    if Measurement.get(console, console.options.update(max_width=_WIDE), table).maximum <= console.width:
+        console.print(table)
+        return
+    for row in found:
+        record({name: _shortened(name, value) for name, value in row.items()})
+        say("")
 
 
 def _table(found: Sequence[Row]) -> Table:

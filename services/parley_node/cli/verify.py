@@ -46,6 +46,8 @@ def verify(
     except ReceiptInvalid as error:
         raise Stop(str(error), error.diagnostics()) from error
     found = proven(receipt)
+    if not as_json:
+        show.say(f"Valid: leaf {receipt.index:,} of a log of {receipt.checkpoint.size:,}.")
     show.record(found if as_json else {name: detail_text(value) for name, value in found.items()}, as_json=as_json)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -281,10 +282,11 @@ class Story:
 
     def _ending(self, seconds: float) -> None:
         home = self.home.root
+        activate = "" if shutil.which("parley") else f"[bold]source {sys.prefix}/bin/activate[/]\n   first of all\n"
         self.console.print()
         self.console.print(
             Panel(
-                f"[bold]parley verify {home}/receipts/release[/]\n   check that receipt again, with the network off\n"
+                f"{activate}[bold]parley verify {home}/receipts/release[/]\n   check that receipt again, with the network off\n"
                 f"[bold]parley up --home {home}[/]\n   run this Parley again, with everything in it\n"
                 f"   and then, elsewhere: export PARLEY_HOME={home}\n"
                 "[bold]parley customer history[/]\n   what the customer who changed their mind sees: who got what, when, why\n"

@@ -1,0 +1,173 @@
+"""
+What an exchange costs, beside a bare echo of the same transport in the same run: ``make bench``.
+
+Absolute figures don't carry from machine to machine; ratios do. Clients are processes of their own; PostgreSQL runs with
+fsync and synchronous commits, as everywhere.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from parley_crypto.keyfiles import ensure_key, read_key
+from parley_crypto.signing import Sealer, Signer
+from parley_node import people
+from parley_node.home import Home
+from parley_node.node import dsn, prepare_databases, servers_of
+from parley_node.provision import provision
+from tests.bench.client import Job
+from tests.bench.seed import seed
+from tests.support.servers import scratch_directory
+
+CUSTOMERS = 10_000
+_OUT = Path("build/bench.json")
+_TARGETS = {"rps_ratio_32": (0.20, True), "p50_ratio_1": (7.0, False), "campaign_customers_per_s": (5000.0, True)}
+"""What is promised: the figure, and whether more is better."""
+
+
+def main() -> None:
+    """Measure, print a table, and keep the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--customers", type=int, default=CUSTOMERS)
+    parser.add_argument("--seconds", type=float, default=8.0, help="how long each load lasts")
+    parser.add_argument("--profile", type=Path, help="keep a profile of the node here (cProfile)")
+    parser.add_argument("--only", choices=["campaign", "single"], help="leave the rest out")
+    options = parser.parse_args()
+    with scratch_directory() as root:
+        figures = _measured(root, options)
+    _OUT.parent.mkdir(exist_ok=True)
+    _OUT.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
+    _show(figures)
+
+
+def _measured(root: Path, options: Any) -> dict[str, Any]:
+    say = Console(stderr=True).print
+    home, folder = Home(root / "home"), root / "marketer"
+    say(f"  {options.customers:,} customers are made")
+    asyncio.run(_prepare(home, options.customers))
+    with _node(home, options.profile) as address:
+        _make_keys(home, folder)
+        job = asyncio.run(_marketer(home, folder, address))
+        say("  campaign")
+        figures = {"campaign_customers_per_s": _run(job, kind="campaign", customers=options.customers)["customers_per_s"]}
+        if options.only == "campaign":
+            return figures
+        for callers in (1, 32):
+            say(f"  single exchange, {callers} at once")
+            single = _run(job, kind="single", callers=callers, seconds=options.seconds)
+            with _process("tests.bench.echo") as echo:
+                say(f"  echo, {callers} at once")
+                bare = _run(job, kind="echo", address=echo, callers=callers, seconds=options.seconds / 2)
+            figures |= _ratios(callers, single, bare)
+    return figures | {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), "commit": _commit()}
+
+
+def _ratios(callers: int, single: dict[str, float], bare: dict[str, float]) -> dict[str, float]:
+    return {
+        f"exchange_rps_{callers}": single["rps"],
+        f"echo_rps_{callers}": bare["rps"],
+        f"rps_ratio_{callers}": single["rps"] / bare["rps"],
+        f"exchange_p50_ms_{callers}": single["p50_ms"],
+        f"echo_p50_ms_{callers}": bare["p50_ms"],
+        f"p50_ratio_{callers}": single["p50_ms"] / bare["p50_ms"],
+    }
+
+
+async def _prepare(home: Home, customers: int) -> None:
+    provision(home)
+    async with servers_of(home) as pair:
+        await prepare_databases(pair)
+        await seed(home, pair, customers, people.new_signer())
+
+
+def _make_keys(home: Home, folder: Path) -> None:
+    folder.mkdir()
+    for name in ("signing", "sealing"):
+        ensure_key(folder / name)
+    for path in (home.trust, home.policy):
+        shutil.copy(path, folder / path.name)
+
+
+async def _marketer(home: Home, folder: Path, address: str) -> Job:
+    """Register a marketer with the keys in a folder, and write down what is the same in every job."""
+    async with people.staff(address, home, "operator") as operator, servers_of(home) as pair:
+        made = await people.register_marketer(
+            operator,
+            name="Bench",
+            entity="Bench Ltd",
+            contact="privacy@bench.example",
+            level=3,
+            signing_key=Signer(read_key(folder / "signing")).public_key,
+            sealing_key=Sealer(read_key(folder / "sealing")).public_key,
+        )
+        outboxes = [dsn(pair, service) for service in ("consent", "broker")]
+    return Job("", address, folder=str(folder), marketer=made.name, outboxes=outboxes)
+
+
+@contextmanager
+def _node(home: Home, profile: Path | None) -> Iterator[str]:
+    with _process("tests.bench.node", str(home.root), profile=profile) as address:
+        yield address
+
+
+@contextmanager
+def _process(module: str, *arguments: str, profile: Path | None = None) -> Iterator[str]:
+    """A process that prints where it answers."""
+    profiled = ("-m", "cProfile", "-o", str(profile)) if profile else ()
+    command = [sys.executable, *profiled, "-m", module, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            address = process.stdout.readline().strip()
+            assert address, f"{module} did not start"
+            yield address
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
+
+
+def _run(job: Job, **changes: Any) -> dict[str, float]:
+    changed = Job(**{**vars(job), **changes})
+    command = [sys.executable, "-m", "tests.bench.client", changed.to_argument()]
+    found: dict[str, float] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return found
+
+
+def _commit() -> str:
+    asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return asked.stdout.strip()
+
+
+def _show(figures: dict[str, Any]) -> None:
+    table = Table(title="Parley beside a bare echo")
+    for column in ("figure", "measured", "promised"):
+        table.add_column(column, justify="left" if column == "figure" else "right")
+    for name, value in figures.items():
+        if isinstance(value, float):
+            table.add_row(name, f"{value:,.2f}", *_promised(name, value))
+    Console().print(table)
+
+
+def _promised(name: str, value: float) -> tuple[str]:
+    if name not in _TARGETS:
+        return ("",)
+    wanted, more = _TARGETS[name]
+    kept = value >= wanted if more else value <= wanted
+    return (f"{'≥' if more else '≤'} {wanted:,g}{'' if kept else ', missed'}",)
+
+
+if __name__ == "__main__":
+    main()
