@@ -62,7 +62,9 @@ def _measured(root: Path, options: Any) -> dict[str, Any]:
         _make_keys(home, folder)
         job = asyncio.run(_marketer(home, folder, address))
         say("  campaign")
-        figures = {"campaign_customers_per_s": _run(job, kind="campaign", customers=options.customers)["customers_per_s"]}
+        figures = {
+            "campaign_customers_per_s": _run(job, kind="campaign", customers=options.customers)["customers_per_s"]
+        }
         if options.only == "campaign":
             return figures
         for callers in (1, 32):
@@ -72,7 +74,11 @@ def _measured(root: Path, options: Any) -> dict[str, Any]:
                 say(f"  echo, {callers} at once")
                 bare = _run(job, kind="echo", address=echo, callers=callers, seconds=options.seconds / 2)
             figures |= _ratios(callers, single, bare)
-    return figures | {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), "commit": _commit()}
+    return figures | {
+        "machine": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "commit": _commit(),
+    }
 
 
 def _ratios(callers: int, single: dict[str, float], bare: dict[str, float]) -> dict[str, float]:
