@@ -43,7 +43,7 @@ class Consumer:
     what other readers left alone for ``takeover_after`` seconds. When a batch fails its events are tried one by one; one
     that fails five times becomes a dead letter in the reader's database and the others go on. A ``strict`` consumer never
     skips an event: it tries again for ever, and what follows waits. ``on_applied`` hears the last place of what was
-    committed.
+    committed. ``pace`` is how many seconds it lets more events come together after a batch that was not full.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class Consumer:
         batch: int = 256,
         strict: bool = False,
         takeover_after: float = 5.0,
+        pace: float = 0.1,
         on_applied: Callable[[int], None] | None = None,
         log: Log | None = None,
     ) -> None:
@@ -71,6 +72,7 @@ class Consumer:
         self._batch = batch
         self._strict = strict
         self._takeover_after = takeover_after
+        self._pace = pace
         self._on_applied = on_applied or (lambda _seq: None)
         self._log = log or NullLog()
         self._state = State(self._log, "consumer", group=group, stream=stream_of)
@@ -101,6 +103,8 @@ class Consumer:
             batch = await self._bus.read(self._stream, self._group, self._name, self._batch)
             self._state.good("flowing")
             await self._take_in(batch)
+            if 0 < len(batch.entries) < self._batch:
+                await asyncio.sleep(self._pace)
 
     async def _finish_own(self) -> None:
         """Apply what an earlier run under this name took and did not acknowledge."""

@@ -1,26 +1,15 @@
--- name: relay_lock
--- Keeps other relays of this database out until the transaction ends, and reads how far the stream has come.
-SELECT last_seq AS last, published_seq AS published, acked_seq AS acked FROM stream_head FOR UPDATE;
-
--- name: relay_unpublished
--- Reads the next rows to publish, in order.
-SELECT stream_seq, event_id, envelope FROM outbox WHERE stream_seq > $1 ORDER BY stream_seq LIMIT $2;
-
--- name: relay_number
--- Gives the rows that have none their places after $1; in any order of commits, so that a slow transaction is not skipped.
-WITH unnumbered AS MATERIALIZED (
-    SELECT id, row_number() OVER (ORDER BY id) AS place
-    FROM (SELECT id FROM outbox WHERE stream_seq IS NULL ORDER BY id LIMIT $2) AS oldest
-)
-UPDATE outbox SET stream_seq = $1::bigint + place FROM unnumbered WHERE outbox.id = unnumbered.id;
+-- name: relay_step
+-- Takes a step, and keeps other relays out until the transaction ends; see the function.
+SELECT last, published, acked, numbered, stream_seq, event_id, envelope FROM relay_step($1);
 
 -- name: relay_advance
--- Records how far the stream has come.
-UPDATE stream_head SET last_seq = $1, published_seq = $2, acked_seq = $3;
+-- Records how far the stream has come, and deletes the rows that every reader has acknowledged.
+WITH forgotten AS (DELETE FROM outbox WHERE stream_seq <= $2)
+UPDATE stream_head SET published_seq = $1, acked_seq = $2;
 
--- name: relay_forget
--- Deletes the rows that every reader has acknowledged.
-DELETE FROM outbox WHERE stream_seq <= $1;
+-- name: relay_restart
+-- Records that the stream is empty: all that was not acknowledged is to be published again.
+UPDATE stream_head SET published_seq = acked_seq;
 
 -- name: relay_has_work
 -- Tells whether anything waits to be numbered or published.

@@ -13,6 +13,9 @@ from parley_db.queries import load
 UPKEEP = 0.5
 """Seconds, at most, between two looks at the stream while nothing is written."""
 
+PACE = 0.1
+"""Seconds between two turns while there is work: what is written meanwhile shares the next turn's statements."""
+
 _SQL = load("parley_bus")
 
 
@@ -41,7 +44,7 @@ class Relay:
         *,
         service: str,
         groups: Sequence[str] = (),
-        poll: float = 0.05,
+        poll: float = 0.1,
         batch: int = 1000,
         log: Log | None = None,
     ) -> None:
@@ -59,7 +62,9 @@ class Relay:
         """Relay until cancelled. What fails is tried again, after 50 ms at first and every 2 s at last."""
         while True:
             try:
-                if not await self.turn():
+                if await self.turn():
+                    await asyncio.sleep(PACE)
+                else:
                     await self._rest()
             except Exception as error:  # noqa: BLE001 - whatever it is, events must flow again once it is over
                 await asyncio.sleep(self._state.bad("failing", error))
@@ -76,24 +81,25 @@ class Relay:
         """
         Publish what has places, forget what is acknowledged, give places to what has none; answer if there is more.
 
-        Places are committed before they are published: a row that lost its place again after a crash could get
-        another one. A stream found broken is emptied, and published again from the next turn on. Raises BusAway,
-        Unavailable and Conflict; the turn can be repeated whatever happened.
+        Places are committed before they are published: a row that lost its place again after a crash could get another
+        one. A stream found broken is emptied, and published again from the next turn on. Raises BusAway, Unavailable
+        and Conflict; the turn can be repeated whatever happened.
         """
         return await self._db.run(self._name, self._turn)
 
     async def _turn(self, tx: Tx) -> bool:
-        head = Head(**await tx.fetchrow(_SQL.relay_lock))
-        entries = [Entry(*row) for row in await tx.fetch(_SQL.relay_unpublished, head.published, self._batch)]
+        rows = await tx.fetch(_SQL.relay_step, self._batch)
+        head, numbered = Head(*rows[0][:3]), rows[0]["numbered"]
+        entries = [Entry(*row[4:]) for row in rows if row["stream_seq"] is not None]
         published = entries[-1].seq if entries else head.published
         view = await self._publish(entries, head)
         if view is None or not is_whole(view, head.acked, published):
-            await self._rebuild(tx, head)
+            await self._rebuild(tx)
             return False
         await self._create_groups(view)
         acked = acknowledged(view, self._groups, head.acked, published)
-        numbered = await self._number(tx, head.last)
-        await self._advance(tx, head, Head(head.last + numbered, published, acked))
+        if (published, acked) != (head.published, head.acked):
+            await tx.execute(_SQL.relay_advance, published, acked)
         self._state.good("flowing")
         return numbered > 0 or len(entries) == self._batch
 
@@ -103,26 +109,16 @@ class Relay:
         except StreamForeign:
             return None
 
-    async def _rebuild(self, tx: Tx, head: Head) -> None:
+    async def _rebuild(self, tx: Tx) -> None:
         """Start the stream again: the next turns publish every row that is still here, in the same places."""
         self._state.bad("rebuilding")
         await self._bus.rebuild(self._stream, self._groups)
-        await self._advance(tx, head, Head(head.last, head.acked, head.acked))
+        await tx.execute(_SQL.relay_restart)
 
     async def _create_groups(self, view: View) -> None:
         for group in self._groups:
             if group not in view.acked:
                 await self._bus.create_group(self._stream, group)
-
-    async def _number(self, tx: Tx, last: int) -> int:
-        tag = await tx.execute(_SQL.relay_number, last, self._batch)
-        return int(tag.removeprefix("UPDATE "))
-
-    async def _advance(self, tx: Tx, old: Head, new: Head) -> None:
-        if new != old:
-            await tx.execute(_SQL.relay_advance, new.last, new.published, new.acked)
-        if new.acked > old.acked:
-            await tx.execute(_SQL.relay_forget, new.acked)
 
     async def _rest(self) -> None:
         """Wait until there is work, by cheap looks at the database alone; not longer than the upkeep's interval."""

@@ -20,15 +20,34 @@ Keys = Mapping[str, bytes]  # key id -> Ed25519 public key
 
 _jws = PyJWS(algorithms=["EdDSA"])
 _SKEW_S = 5
+_WHOLE = 2**53
 
 
 class StatementInvalid(ValueError):
     """The statement is malformed, of another kind, signed by nobody we know, or not valid now."""
 
 
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True)
+
+
 def canonical(value: Any) -> bytes:
-    """Canonical JSON (RFC 8785)."""
-    return rfc8785.dumps(value)
+    """Canonical JSON (RFC 8785). Raises ValueError for what has none."""
+    return _encoder.encode(value).encode() if _is_plain(value) else rfc8785.dumps(value)
+
+
+def _is_plain(value: Any) -> bool:
+    """
+    Whether the standard library's encoder, in C and some ten times as fast, writes the very bytes of the RFC.
+
+    It does for ASCII names, which it sorts alike, arrays, text, integers below 2^53, booleans and null: all that Parley signs.
+    """
+    if isinstance(value, str) or value is None:
+        return True
+    if isinstance(value, dict):
+        return all(isinstance(name, str) and name.isascii() and _is_plain(each) for name, each in value.items())
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return isinstance(value, int) and -_WHOLE < value < _WHOLE
 
 
 def sign_statement(kind: str, claims: Mapping[str, Any], signer: Signer) -> str:

@@ -106,7 +106,7 @@ class Database:
             max_size=max_size,
             command_timeout=LONGEST_STATEMENT,
             reset=_keep_session,
-            server_settings={"application_name": application_name},
+            server_settings={"application_name": application_name, "plan_cache_mode": "force_generic_plan"},
         )
         await pool
         try:

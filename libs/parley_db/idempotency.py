@@ -44,11 +44,19 @@ async def purge(db: Database, older_than: timedelta) -> None:
     await db.execute(_SQL.request_purge, older_than)
 
 
-async def _stored(tx: Tx, key: tuple[str, str, str], fingerprint: bytes) -> bytes:
+async def find(tx: Tx | Database, key: tuple[str, str, str], fingerprint: bytes) -> bytes | None:
+    """What a (caller, method, request_id) was answered; None where it is new. Raises RequestIdReused."""
     row = await tx.fetchrow(_SQL.request_find, *key)
-    if row is None:  # purged between the two statements
-        raise Conflict
+    if row is None:
+        return None
     if row["fingerprint"] != fingerprint:
         raise RequestIdReused
     response: bytes = row["response"]
     return response
+
+
+async def _stored(tx: Tx, key: tuple[str, str, str], fingerprint: bytes) -> bytes:
+    stored = await find(tx, key, fingerprint)
+    if stored is None:  # purged between the two statements
+        raise Conflict
+    return stored

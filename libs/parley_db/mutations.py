@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 from google.protobuf.message import Message
 
 from parley_db.database import Database, Tx
-from parley_db.idempotency import once
+from parley_db.idempotency import find, once
 
 M = TypeVar("M", bound=Message)
 
@@ -42,7 +42,7 @@ class Mutations:
         body: Callable[[Tx], Awaitable[M]],
     ) -> M:
         """Run ``body`` in one transaction named after the request, or answer what it answered before."""
-        name = request.DESCRIPTOR.full_name
+        name = method_of(request)
 
         async def serialised(tx: Tx) -> bytes:
             return (await body(tx)).SerializeToString()
@@ -52,8 +52,24 @@ class Mutations:
             caller=caller,
             method=name,
             request_id=request.request_id,
-            fingerprint=hashlib.blake2b(request.SerializeToString(deterministic=True), key=self.key).digest()[:32],
+            fingerprint=self.fingerprint(request),
             body=serialised,
             name=name.removeprefix("parley.").removesuffix("Request").replace(".v1.", "."),
         )
         return response.FromString(stored)
+
+    def fingerprint(self, request: WithRequestId) -> bytes:
+        """32 bytes that tell a retry from another request under the same id."""
+        return hashlib.blake2b(request.SerializeToString(deterministic=True), key=self.key).digest()[:32]
+
+    async def answered(self, caller: str, request: WithRequestId, response: type[M]) -> M | None:
+        """What was answered to a request before; None for a new one. Raises RequestIdReused."""
+        key = (caller, method_of(request), request.request_id)
+        stored = await find(self.db, key, self.fingerprint(request))
+        return None if stored is None else response.FromString(stored)
+
+
+def method_of(request: WithRequestId) -> str:
+    """What a request's id is kept under, besides its caller."""
+    name: str = request.DESCRIPTOR.full_name
+    return name

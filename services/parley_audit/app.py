@@ -86,6 +86,7 @@ def _consumers(
             group="audit",
             handler=_handler(logging, stream),
             batch=config.batch,
+            pace=0.15,  # a batch costs a dozen statements, however small it is
             strict=True,  # an event that is skipped would be missing from the log for ever
             on_applied=applied,
             log=platform.log,

@@ -5,11 +5,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from parley.broker.v1.broker_pb2_grpc import add_BrokerServiceServicer_to_server
+from parley_broker.answering import Answering
 from parley_broker.clients import Consent, Identity, Peers, Vault
 from parley_broker.config import Config
 from parley_broker.events import Hearing
 from parley_broker.exchanges import Exchanges
-from parley_broker.feed import Feed, Tokens
+from parley_broker.feed import Feed
+from parley_broker.names import Names
 from parley_broker.servicer import BrokerServicer
 from parley_broker.settling import Settling
 from parley_broker.store import Store
@@ -37,9 +39,12 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
         peers = Peers(Identity(platform, trust), Vault(platform), Consent(platform), clock)
         settling = Settling(peers.consent, clock)
         releasing = Releasing(store, peers, settling, bell, platform.log, config.batch)
+        names = Names(request_key)
+        feed = Feed(store, settling, releasing, names, bell, clock, config.heartbeat)
+        answering = Answering(store, releasing, names, bell, clock)
         work = Work(store, Matching(store, peers, bell, platform.log), releasing, bell, platform)
-        feed = Feed(store, settling, releasing, Tokens(request_key), bell, clock, config.heartbeat)
-        exchanges = Exchanges(store, peers, Notary(trust.sealing["audit"], clock), clock)
+        notary = Notary(trust.sealing["audit"], clock)
+        exchanges = Exchanges(store, peers, Mutations(db, request_key), names, notary, clock)
         consumer = Consumer(
             db,
             platform.bus,
@@ -50,13 +55,14 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
             log=platform.log,
         )
         relay = Relay(db, platform.bus, service="broker", groups=("audit",), log=platform.log)
-        servicer = BrokerServicer(exchanges, releasing, feed, Mutations(db, request_key), bell)
+        servicer = BrokerServicer(exchanges, answering, feed, bell)
         yield Service(
             registrations=[Registration(add_BrokerServiceServicer_to_server, servicer)],
             tasks={
                 "relay": relay.run,
                 "match": work.match,
                 "release": work.release,
+                "place": lambda: work.loop(answering.turn),
                 "lapse": work.lapse,
                 "upkeep": Upkeep(db, platform.log).run,
                 "hear_consent": consumer.run,

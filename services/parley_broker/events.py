@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.consent.v1 import consent_events_pb2 as consentpb
-from parley_broker.store import NewDelivery, Store
+from parley_broker.store import Store
 from parley_bus.consumer import Received
 from parley_db.database import Tx
 from parley_kit.clock import Clock
@@ -28,10 +28,10 @@ class Hearing:
                     await self.store.accepted(tx, marketer, exchange_id, given.pseudonym)
                 case consentpb.ConsentNotified.DESCRIPTOR.full_name:
                     notified = consentpb.ConsentNotified.FromString(event.envelope.payload)
-                    await self.store.deliver(tx, notified.marketer, [_notice(notified)], self.clock.now())
+                    await self.store.notify(tx, notified.marketer, _notice(notified), self.clock.now())
 
 
-def _notice(notified: consentpb.ConsentNotified) -> NewDelivery:
+def _notice(notified: consentpb.ConsentNotified) -> bytes:
     notice = brokerpb.ConsentNotice(
         consent=notified.consent,
         pseudonym=notified.pseudonym,
@@ -40,4 +40,4 @@ def _notice(notified: consentpb.ConsentNotified) -> NewDelivery:
         notice_time=notified.notice_time,
         opening=notified.opening,
     )
-    return NewDelivery(brokerpb.Delivery(notice=notice).SerializeToString())
+    return brokerpb.Delivery(notice=notice).SerializeToString()

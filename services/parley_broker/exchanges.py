@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from parley.broker.v1 import broker_events_pb2 as eventspb
 from parley.broker.v1 import broker_pb2 as brokerpb
@@ -10,16 +11,15 @@ from parley.common.v1 import terms_pb2 as termspb
 from parley_broker.clients import Peers
 from parley_broker.domain.requests import Objection, Wrong, objections, with_questions
 from parley_broker.faults import DeliveryNotFound, ExchangeNotFound, VerificationRequired
-from parley_broker.store import LEASE, Acknowledged, ExchangeRecord, Store
+from parley_broker.names import Names
+from parley_broker.store import LEASE, Acknowledged, ExchangeRecord, Key, NewExchange, Store
 from parley_bus.envelopes import Notary, envelope
-from parley_db.database import Tx
-from parley_db.outbox import OutboxEvent, append
+from parley_db.mutations import Mutations
 from parley_kit.clock import Clock
 from parley_kit.faults import Fault, InvalidRequest, NotSupportedYet, Violation
 from parley_kit.ids import new_id
 from parley_terms.faults import AttributeUnknown, InvalidConsentPurpose, InvalidDateRange, InvalidValue
 from parley_terms.terms import Criteria, Level
-from parley_terms.values import Catalogue
 from parley_terms.wire import criteria_from, field_to, terms_from
 
 MOST_BYTES = 4096
@@ -36,32 +36,23 @@ _FAULTS: dict[Wrong, type[Fault]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """What requests are checked by: how far the marketer is verified, and what there is to ask for."""
-
-    level: Level
-    catalogue: Catalogue
-
-
 @dataclass(frozen=True)
 class Exchanges:
     """A marketer's acts."""
 
     store: Store
     peers: Peers
+    mutations: Mutations
+    names: Names
     notary: Notary
     clock: Clock
 
-    async def measure(self, marketer: str) -> Measure:
-        """What the marketer's requests are checked by. Raises MarketerSuspended."""
+    async def check(self, marketer: str, request: brokerpb.CreateExchangeRequest) -> ExchangeRecord:
+        """Check a request whole, and write down the exchange it would be. Raises MarketerSuspended, and the proto's faults."""
         held = await self.peers.identity.card(marketer)
-        return Measure(Level(held.card.level), await self.peers.vault.catalogue())
-
-    def check(self, marketer: str, request: brokerpb.CreateExchangeRequest, by: Measure) -> ExchangeRecord:
-        """Check a request whole, and write down the exchange it would be. Raises the faults of the proto."""
+        level, catalogue = Level(held.card.level), await self.peers.vault.catalogue()
         terms, now = with_questions(terms_from(request.terms), _criteria(request)), self.clock.now()
-        _raise_first(list(objections(terms, by.level, by.catalogue, now)))
+        _raise_first(list(objections(terms, level, catalogue, now)))
         message = termspb.Terms()
         message.CopyFrom(request.terms)
         del message.content.fields[:]
@@ -81,18 +72,23 @@ class Exchanges:
             created_at=now,
         )
 
-    async def create(
-        self, tx: Tx, marketer: str, request: brokerpb.CreateExchangeRequest, by: Measure
-    ) -> ExchangeRecord:
-        """Check the request and make the exchange; who is in it is found later, but for customers the marketer knows."""
-        exchange = self.check(marketer, request, by)
+    async def create(self, record: ExchangeRecord, request: brokerpb.CreateExchangeRequest, answer: bytes) -> bool:
+        """
+        Make an exchange that was checked; who is in it is found later, but for customers the marketer knows.
+
+        False, and nothing is made, where its request id was used before.
+        """
         known = list(dict.fromkeys(request.audience.pseudonyms.pseudonyms))
-        await self.store.add_exchange(tx, exchange, matched=bool(known))
-        if known and request.release_in_answer:
-            await self.store.add_participants(tx, exchange, known, lease=LEASE)
-        elif known:
-            await self.store.add_participants(tx, exchange, known)
-        return exchange
+        return await self.store.create(
+            NewExchange(
+                record,
+                request.request_id,
+                self.mutations.fingerprint(request),
+                answer,
+                known,
+                LEASE if request.release_in_answer else timedelta(),
+            )
+        )
 
     async def find(self, marketer: str, exchange_id: str) -> ExchangeRecord:
         """One of the marketer's exchanges. Raises ExchangeNotFound."""
@@ -108,23 +104,27 @@ class Exchanges:
             await self.store.cancel(tx, marketer, exchange_id, self.clock.now())
         return await self.find(marketer, exchange_id)
 
-    async def acknowledge(self, marketer: str, delivery_ids: Sequence[str]) -> None:
-        """Take deliveries off the feed, all or none. Raises DeliveryNotFound."""
-        async with self.store.db.tx("broker.AcknowledgeDeliveries") as tx:
-            gone, unknown = await self.store.acknowledge(tx, marketer, delivery_ids)
-            if unknown:
-                raise DeliveryNotFound
-            await append(tx, [self._acknowledged(marketer, one) for one in gone if one.audit_ref])
+    async def acknowledge(self, marketer: str, names: Sequence[str]) -> list[Key]:
+        """Take deliveries off the feed, all or none; answers which were releases. Raises DeliveryNotFound."""
+        keys = {name: self.names.read(marketer, name) for name in names}
+        notices = [name for name, key in keys.items() if key is None]
+        if notices:
+            async with self.store.db.tx("broker.AcknowledgeDeliveries") as tx:
+                if await self.store.acknowledge_notices(tx, marketer, notices):
+                    raise DeliveryNotFound
+        kept = [await self._acknowledged(key) for key in keys.values() if key]
+        await self.store.acknowledge([one for one in kept if one])
+        return [one.key for one in kept if one]
 
-    def _acknowledged(self, marketer: str, one: Acknowledged) -> OutboxEvent:
-        detail = {
-            "marketer": marketer,
-            "pseudonym": one.pseudonym,
-            "exchange": f"{marketer}/exchanges/{one.exchange_id}",
-        }
-        note, _ = self.notary.note("broker:release:acknowledged", detail, one.audit_ref or b"")
-        event = eventspb.DeliveryAcknowledged(note=note)
-        return envelope(event, self.clock.now())
+    async def _acknowledged(self, key: Key) -> Acknowledged | None:
+        """A release that was sent, with the event that tells of it; nothing where its customer was forgotten since."""
+        marketer, exchange_id, pseudonym = key
+        known = await self.store.introduction(marketer, pseudonym)
+        if known is None:
+            return None
+        detail = {"marketer": marketer, "pseudonym": pseudonym, "exchange": f"{marketer}/exchanges/{exchange_id}"}
+        note, _ = self.notary.note("broker:release:acknowledged", detail, known.audit_ref)
+        return Acknowledged(key, envelope(eventspb.DeliveryAcknowledged(note=note), self.clock.now()))
 
 
 def _criteria(request: brokerpb.CreateExchangeRequest) -> Criteria | None:

@@ -6,20 +6,16 @@ every step anew: so it holds nothing that was withdrawn, refused, deleted or cha
 that its customer has acted elsewhere.
 """
 
-import base64
-import binascii
 import contextlib
-import hashlib
-import hmac
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from parley.broker.v1 import broker_pb2 as brokerpb
-from parley_broker.faults import ResumeTokenInvalid
-from parley_broker.settling import Key, Settling
-from parley_broker.store import DeliveryRecord, ParticipantRecord, Store
+from parley_broker.names import Names
+from parley_broker.settling import Settling
+from parley_broker.store import DeliveryRecord, Key, ParticipantRecord, Store
 from parley_broker.work import Bell, Releasing
 from parley_kit.clock import Clock
 from parley_kit.faultpoints import reach
@@ -32,42 +28,13 @@ _AGAIN_S = 2.0
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """Resume tokens: a place in one marketer's feed, that nobody else can make."""
-
-    key: bytes = field(repr=False)
-
-    def write(self, marketer: str, seq: int) -> str:
-        """The token of a place."""
-        place = seq.to_bytes(8, "big")
-        return base64.urlsafe_b64encode(place + self._mac(marketer, place)).decode()
-
-    def read(self, marketer: str, token: str) -> int:
-        """The place of a token; none is the start. Raises ResumeTokenInvalid."""
-        if not token:
-            return 0
-        try:
-            raw = base64.urlsafe_b64decode(token.encode())
-        except (binascii.Error, UnicodeEncodeError):
-            raise ResumeTokenInvalid from None
-        if len(raw) != 24 or not hmac.compare_digest(raw[8:], self._mac(marketer, raw[:8])):
-            raise ResumeTokenInvalid
-        return int.from_bytes(raw[:8], "big")
-
-    def _mac(self, marketer: str, place: bytes) -> bytes:
-        return hashlib.blake2b(
-            marketer.encode() + place, digest_size=16, key=self.key, person=b"parley/resume"
-        ).digest()
-
-
-@dataclass(frozen=True)
 class Feed:
     """Sends a marketer's deliveries."""
 
     store: Store
     settling: Settling
     releasing: Releasing
-    tokens: Tokens
+    names: Names
     bell: Bell
     clock: Clock
     heartbeat: timedelta
@@ -91,18 +58,9 @@ class Feed:
             if not sent:
                 await self.bell.wait(_LOOK_EVERY_S)
             if self.clock.monotonic() - quiet_since >= self.heartbeat.total_seconds():
-                token = self.tokens.write(marketer, reading.seq)
+                token = self.names.place(marketer, reading.seq)
                 yield brokerpb.Delivery(resume_token=token, heartbeat=brokerpb.Heartbeat())
                 quiet_since = self.clock.monotonic()
-
-    async def answer(self, marketer: str, exchange_id: str, pseudonym: str) -> brokerpb.Delivery | None:
-        """One release for the answer of the call that asked for it, if it may be sent."""
-        record = await self.store.delivery_of(marketer, exchange_id, pseudonym)
-        if record is None:
-            return None
-        reading = _Reading(marketer, record.seq)
-        message = await self._message(reading, [record])
-        return self._named(reading, record, message) if message else None
 
     async def _message(self, reading: "_Reading", records: Sequence[DeliveryRecord]) -> brokerpb.Delivery | None:
         """The first of these as it is sent; None if it may not be, just now or ever. The others are made ready beside it."""
@@ -119,7 +77,7 @@ class Feed:
         """Take releases through every step anew, but for those that may be sent as they are."""
         now = self.clock.monotonic()
         late = [one for one in records if not self._is_ready(reading, one) and reading.may_try(one, now)]
-        await self.store.reopen(reading.marketer, late)
+        await self.store.reopen(reading.marketer, [(one.exchange_id, one.pseudonym) for one in late])
         by_exchange: dict[str, list[ParticipantRecord]] = defaultdict(list)
         for (exchange_id, _), participant in (await self.store.participants_of(reading.marketer, late)).items():
             by_exchange[exchange_id].append(participant)
@@ -134,8 +92,9 @@ class Feed:
         return self.settling.holds(reading.key(record))
 
     def _named(self, reading: "_Reading", record: DeliveryRecord, message: brokerpb.Delivery) -> brokerpb.Delivery:
-        message.name = f"deliveries/{record.delivery_id}"
-        message.resume_token = self.tokens.write(reading.marketer, reading.note(record))
+        name = self.names.release(reading.key(record)) if record.exchange_id else record.delivery_id
+        message.name = f"deliveries/{name}"
+        message.resume_token = self.names.place(reading.marketer, reading.note(record))
         return message
 
 

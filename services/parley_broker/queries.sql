@@ -1,7 +1,34 @@
--- name: exchange_insert
--- Make an exchange.
-INSERT INTO exchanges (marketer, exchange_id, terms, audience, offer_text, decision_deadline, created_at, matched)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8);
+-- name: exchanges_create
+-- Make exchanges and answer their requests, each once for its caller and request id: answers those whose requests are new.
+WITH asked AS (
+    SELECT DISTINCT ON (marketer, request_id) *
+    FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::text[], $6::bytea[], $7::bytea[], $8::text[],
+        $9::timestamptz[], $10::timestamptz[], $11::boolean[])
+        AS a (marketer, request_id, fingerprint, response, exchange_id, terms, audience, offer_text, decision_deadline, created_at,
+            matched)
+), claimed AS (
+    INSERT INTO requests (caller, method, request_id, fingerprint, response)
+    SELECT marketer, $12, request_id, fingerprint, response FROM asked ORDER BY marketer, request_id
+    ON CONFLICT DO NOTHING
+    RETURNING caller AS marketer, request_id
+), made AS (
+    INSERT INTO exchanges (marketer, exchange_id, terms, audience, offer_text, decision_deadline, created_at, matched)
+    SELECT a.marketer, a.exchange_id, a.terms, a.audience, a.offer_text, a.decision_deadline, a.created_at, a.matched
+    FROM asked AS a JOIN claimed USING (marketer, request_id)
+    RETURNING marketer, exchange_id
+), joined AS (
+    INSERT INTO participants (marketer, exchange_id, pseudonym, state, leased_until)
+    SELECT i.marketer, k.exchange_id, i.pseudonym, 1, clock_timestamp() + k.lease
+    FROM unnest($13::text[], $14::text[], $15::text[], $16::interval[]) AS k (marketer, exchange_id, pseudonym, lease)
+    JOIN made ON made.marketer = k.marketer AND made.exchange_id = k.exchange_id
+    JOIN introductions AS i ON i.marketer = k.marketer AND i.pseudonym = k.pseudonym
+    ON CONFLICT DO NOTHING
+)
+SELECT marketer, exchange_id FROM made;
+
+-- name: introduction_find
+-- The references for a customer whom the marketer knows.
+SELECT consent_ref, vault_ref, audit_ref FROM introductions WHERE marketer = $1 AND pseudonym = $2;
 
 -- name: exchange_find
 -- One exchange of the marketer's.
@@ -19,9 +46,8 @@ ORDER BY created_at DESC, exchange_id DESC LIMIT $4;
 UPDATE exchanges SET cancelled_at = coalesce(cancelled_at, $3), matched = true WHERE marketer = $1 AND exchange_id = $2;
 
 -- name: participants_cancel
--- End everything of an exchange that isn't released; what was prepared is dropped.
-UPDATE participants SET state = 6, permit = NULL, batch = NULL, sealed = NULL
-WHERE marketer = $1 AND exchange_id = $2 AND state IN (1, 2, 3, 4) AND NOT settled;
+-- End everything of an exchange that isn't released.
+UPDATE participants SET state = 6 WHERE marketer = $1 AND exchange_id = $2 AND state IN (1, 2, 3) AND NOT settled;
 
 -- name: exchanges_lapse
 -- Mark what its decision deadline has overtaken; nobody is looked for any more.
@@ -29,7 +55,7 @@ UPDATE exchanges SET lapsed = true, matched = true WHERE NOT lapsed AND decision
 RETURNING marketer, exchange_id;
 
 -- name: participants_lapse
--- End everyone undecided in exchanges that have lapsed; prepared values are left to be settled or refused.
+-- End everyone undecided in exchanges that have lapsed.
 UPDATE participants AS p SET state = 6 FROM unnest($1::text[], $2::text[]) AS e (marketer, exchange_id)
 WHERE p.state IN (1, 2, 3) AND NOT p.settled AND p.marketer = e.marketer AND p.exchange_id = e.exchange_id;
 
@@ -58,7 +84,7 @@ ON CONFLICT DO NOTHING;
 -- name: participants_insert
 -- Add customers to an exchange that isn't over, and won't be until they are in; unknown pseudonyms are nobody's.
 INSERT INTO participants (marketer, exchange_id, pseudonym, state, leased_until)
-SELECT i.marketer, e.exchange_id, i.pseudonym, 1, clock_timestamp() + $4
+SELECT i.marketer, e.exchange_id, i.pseudonym, 1, clock_timestamp()
 FROM introductions AS i JOIN exchanges AS e ON e.marketer = i.marketer AND e.exchange_id = $2
 WHERE i.marketer = $1 AND i.pseudonym = ANY($3) AND e.cancelled_at IS NULL AND NOT e.lapsed
 FOR NO KEY UPDATE OF e
@@ -68,28 +94,28 @@ ON CONFLICT DO NOTHING;
 -- Take participants of one exchange that have something to be done.
 WITH one AS (
     SELECT marketer, exchange_id FROM participants
-    WHERE state IN (1, 3, 4) AND leased_until < clock_timestamp() ORDER BY leased_until LIMIT 1
+    WHERE state IN (1, 3) AND leased_until < clock_timestamp() ORDER BY leased_until LIMIT 1
 ), taken AS (
     SELECT p.marketer, p.exchange_id, p.pseudonym FROM participants AS p JOIN one USING (marketer, exchange_id)
-    WHERE p.state IN (1, 3, 4) AND p.leased_until < clock_timestamp()
+    WHERE p.state IN (1, 3) AND p.leased_until < clock_timestamp()
     LIMIT $1 FOR UPDATE OF p SKIP LOCKED
 )
 UPDATE participants AS p SET leased_until = clock_timestamp() + $2
 FROM taken, introductions AS i
 WHERE p.marketer = taken.marketer AND p.exchange_id = taken.exchange_id AND p.pseudonym = taken.pseudonym
     AND i.marketer = p.marketer AND i.pseudonym = p.pseudonym
-RETURNING p.marketer, p.exchange_id, p.pseudonym, p.state, p.settled, p.permit, p.batch, p.sealed,
+RETURNING p.marketer, p.exchange_id, p.pseudonym, p.state, p.settled, p.acknowledged,
     i.consent_ref, i.vault_ref, i.audit_ref;
 
 -- name: participant_find
 -- One participant.
-SELECT p.marketer, p.exchange_id, p.pseudonym, p.state, p.settled, p.permit, p.batch, p.sealed, i.consent_ref, i.vault_ref, i.audit_ref
+SELECT p.marketer, p.exchange_id, p.pseudonym, p.state, p.settled, p.acknowledged, i.consent_ref, i.vault_ref, i.audit_ref
 FROM participants AS p JOIN introductions AS i USING (marketer, pseudonym)
 WHERE p.marketer = $1 AND p.exchange_id = $2 AND p.pseudonym = $3;
 
 -- name: participants_of_deliveries
 -- The participants whose releases are to be sent.
-SELECT p.marketer, p.exchange_id, p.pseudonym, p.state, p.settled, p.permit, p.batch, p.sealed, i.consent_ref, i.vault_ref, i.audit_ref
+SELECT p.marketer, p.exchange_id, p.pseudonym, p.state, p.settled, p.acknowledged, i.consent_ref, i.vault_ref, i.audit_ref
 FROM unnest($2::text[], $3::text[]) AS d (exchange_id, pseudonym)
 JOIN participants AS p ON p.marketer = $1 AND p.exchange_id = d.exchange_id AND p.pseudonym = d.pseudonym
 JOIN introductions AS i ON i.marketer = p.marketer AND i.pseudonym = p.pseudonym;
@@ -116,25 +142,44 @@ WHERE p.marketer = $1 AND p.exchange_id = d.exchange_id AND p.pseudonym = d.pseu
         SELECT 1 FROM deliveries AS there
         WHERE there.marketer = p.marketer AND there.exchange_id = p.exchange_id AND there.pseudonym = p.pseudonym);
 
--- name: participants_prepared
--- Keep prepared values: from here on a crash settles them, and never decides twice.
-UPDATE participants AS p SET state = 4, permit = d.permit, batch = $6, sealed = d.sealed
-FROM unnest($3::text[], $4::bytea[], $5::bytea[]) AS d (pseudonym, permit, sealed)
-WHERE p.marketer = $1 AND p.exchange_id = $2 AND p.pseudonym = d.pseudonym AND p.state IN (1, 3)
-RETURNING p.pseudonym;
+-- name: participants_undecided
+-- Which of these are still to be decided or released.
+SELECT pseudonym FROM participants
+WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = ANY($3) AND state IN (1, 3);
 
--- name: participants_settled
--- Finish participants whose release was committed under this very permit, unless it was already so; answers the new ones.
-UPDATE participants AS p SET state = 5, settled = true, permit = NULL, batch = NULL, sealed = NULL, leased_until = '-infinity'
-FROM unnest($3::text[], $4::bytea[]) AS d (pseudonym, permit)
-WHERE p.marketer = $1 AND p.exchange_id = $2 AND p.pseudonym = d.pseudonym AND p.permit = d.permit AND p.state = 4
-RETURNING p.pseudonym;
+-- name: participants_finish
+-- Finish participants whose release was committed, whatever overtook them meanwhile, and give each a place on its marketer's feed,
+-- unless it has one or was acknowledged before; answers whom it finished.
+WITH asked AS (
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS a (marketer, exchange_id, pseudonym, nth)
+), done AS (
+    UPDATE participants AS p SET state = 5, settled = true, leased_until = '-infinity' FROM asked AS a
+    WHERE p.marketer = a.marketer AND p.exchange_id = a.exchange_id AND p.pseudonym = a.pseudonym AND NOT p.acknowledged
+        AND (p.state IN (1, 3) OR (p.state = 6 AND NOT p.settled))
+    RETURNING p.marketer, p.exchange_id, p.pseudonym, a.nth
+), unplaced AS (
+    SELECT done.*, row_number() OVER (PARTITION BY marketer ORDER BY nth) AS place, count(*) OVER (PARTITION BY marketer) AS many
+    FROM done
+    WHERE NOT EXISTS (
+        SELECT FROM deliveries AS d
+        WHERE d.marketer = done.marketer AND d.exchange_id = done.exchange_id AND d.pseudonym = done.pseudonym)
+), places AS (
+    INSERT INTO feeds (marketer, last_seq) SELECT DISTINCT marketer, many FROM unplaced ORDER BY marketer
+    ON CONFLICT (marketer) DO UPDATE SET last_seq = feeds.last_seq + excluded.last_seq
+    RETURNING marketer, last_seq
+), placed AS (
+    INSERT INTO deliveries (marketer, seq, delivery_id, exchange_id, pseudonym, payload, created_at)
+    SELECT u.marketer, f.last_seq - u.many + u.place, u.exchange_id || u.pseudonym, u.exchange_id, u.pseudonym, '', $4
+    FROM unplaced AS u JOIN places AS f USING (marketer)
+    ON CONFLICT DO NOTHING
+)
+SELECT marketer, exchange_id, pseudonym FROM done;
 
 -- name: participants_unsettled
--- Drop values that were prepared under a refused permit, and go where the refusal leads; answers whose were dropped.
-UPDATE participants AS p SET state = d.state, permit = NULL, batch = NULL, sealed = NULL, leased_until = '-infinity'
-FROM unnest($3::text[], $4::bytea[], $5::smallint[]) AS d (pseudonym, permit, state)
-WHERE p.marketer = $1 AND p.exchange_id = $2 AND p.pseudonym = d.pseudonym AND p.permit = d.permit AND p.state = 4
+-- Let participants go where a refusal to settle leads; answers who was still to be settled.
+UPDATE participants AS p SET state = d.state, leased_until = '-infinity'
+FROM unnest($3::text[], $4::smallint[]) AS d (pseudonym, state)
+WHERE p.marketer = $1 AND p.exchange_id = $2 AND p.pseudonym = d.pseudonym AND p.state IN (1, 3)
 RETURNING p.pseudonym;
 
 -- name: participant_accepted
@@ -147,46 +192,43 @@ WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = $3 AND state IN (1, 2);
 INSERT INTO feeds (marketer, last_seq) VALUES ($1, $2)
 ON CONFLICT (marketer) DO UPDATE SET last_seq = feeds.last_seq + $2 RETURNING last_seq;
 
--- name: deliveries_placed
--- Which releases of an exchange have a place on the feed already.
-SELECT pseudonym FROM deliveries WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = ANY($3);
-
--- name: deliveries_insert
--- Put deliveries on the feed.
-INSERT INTO deliveries (marketer, seq, delivery_id, exchange_id, pseudonym, payload, created_at)
-SELECT $1, d.* , $7
-FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::bytea[])
-    AS d (seq, delivery_id, exchange_id, pseudonym, payload);
+-- name: notice_insert
+-- Put a notice on the feed.
+INSERT INTO deliveries (marketer, seq, delivery_id, payload, created_at) VALUES ($1, $2, $3, $4, $5);
 
 -- name: deliveries_behind
 -- What is on the feed behind a place and not sent in this call, oldest first.
 SELECT seq, delivery_id, exchange_id, pseudonym, payload FROM deliveries
 WHERE marketer = $1 AND seq > $2 AND seq <> ALL($3::bigint[]) ORDER BY seq LIMIT $4;
 
--- name: delivery_of
--- The delivery of one release.
-SELECT seq, delivery_id, exchange_id, pseudonym, payload FROM deliveries
-WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = $3;
-
 -- name: deliveries_void
 -- Take releases of an exchange off the feed that may not be sent any more; who was sent one before may still acknowledge it.
-WITH void AS (
-    DELETE FROM deliveries WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = ANY($3) RETURNING delivery_id
-)
-INSERT INTO acknowledged (marketer, delivery_id) SELECT $1, delivery_id FROM void ON CONFLICT DO NOTHING;
+DELETE FROM deliveries WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = ANY($3);
 
--- name: deliveries_acknowledge
--- Take acknowledged deliveries off the feed, drop their values and remember their names; answers those that are new.
+-- name: releases_acknowledge
+-- Take releases off their feeds that were sent and are kept, and tell of each, the first time.
+WITH asked AS (
+    SELECT DISTINCT ON (marketer, exchange_id, pseudonym) * FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::bytea[])
+        AS a (marketer, exchange_id, pseudonym, event_id, envelope)
+), gone AS (
+    DELETE FROM deliveries AS d USING asked AS a
+    WHERE d.marketer = a.marketer AND d.exchange_id = a.exchange_id AND d.pseudonym = a.pseudonym AND d.exchange_id <> ''
+), done AS (
+    UPDATE participants AS p SET state = 5, settled = true, acknowledged = true, leased_until = '-infinity' FROM asked AS a
+    WHERE p.marketer = a.marketer AND p.exchange_id = a.exchange_id AND p.pseudonym = a.pseudonym AND NOT p.acknowledged
+        AND NOT (p.state = 6 AND p.settled)
+    RETURNING a.event_id, a.envelope
+)
+INSERT INTO outbox (event_id, type, envelope) SELECT event_id, $6, envelope FROM done;
+
+-- name: notices_acknowledge
+-- Take notices off the feed and remember their names; answers those that were there.
 WITH gone AS (
-    DELETE FROM deliveries WHERE marketer = $1 AND delivery_id = ANY($2) RETURNING delivery_id, exchange_id, pseudonym
-), dropped AS (
-    UPDATE participants AS p SET state = 5, permit = NULL, batch = NULL, sealed = NULL FROM gone
-    WHERE p.marketer = $1 AND p.exchange_id = gone.exchange_id AND p.pseudonym = gone.pseudonym
+    DELETE FROM deliveries WHERE marketer = $1 AND delivery_id = ANY($2) AND exchange_id = '' RETURNING delivery_id
 ), kept AS (
     INSERT INTO acknowledged (marketer, delivery_id) SELECT $1, delivery_id FROM gone ON CONFLICT DO NOTHING
 )
-SELECT gone.delivery_id, gone.exchange_id, gone.pseudonym, i.audit_ref FROM gone
-LEFT JOIN introductions AS i ON i.marketer = $1 AND i.pseudonym = gone.pseudonym;
+SELECT delivery_id FROM gone;
 
 -- name: acknowledged_find
 -- Which of these were acknowledged before.

@@ -1,21 +1,19 @@
 """Broker's RPCs: from the wire to a command and back, a few lines each."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.broker.v1 import broker_pb2_grpc
+from parley_broker.answering import Answering
 from parley_broker.exchanges import Exchanges
 from parley_broker.faults import ExchangeNotFound
 from parley_broker.feed import Feed
 from parley_broker.wire import exchange_to, next_token, page_from, page_size
-from parley_broker.work import Bell, Releasing
-from parley_db.database import Tx
-from parley_db.mutations import Mutations
-from parley_kit.faults import Fault
+from parley_broker.work import Bell
+from parley_kit.faults import Conflict, Fault
 from parley_rpc.principal import caller
 
 SILENCE_S = 0.25
@@ -27,44 +25,58 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
     """``parley.broker.v1.BrokerService``; the proto says what each method does."""
 
     exchanges: Exchanges
-    releasing: Releasing
+    answering: Answering
     feed: Feed
-    mutations: Mutations
     bell: Bell
 
     async def CreateExchange(
         self, request: brokerpb.CreateExchangeRequest, context: Any
     ) -> brokerpb.CreateExchangeResponse:
-        marketer = caller().id
-        by = await self.exchanges.measure(marketer)  # before the transaction, which waits for no other service
-
-        async def body(tx: Tx) -> brokerpb.CreateExchangeResponse:
-            exchange = await self.exchanges.create(tx, marketer, request, by)  # checks; a repeat's dates may be past
-            now = self.exchanges.clock.now()
-            return brokerpb.CreateExchangeResponse(exchange=exchange_to(exchange, now))
-
-        response = await self.mutations.once(marketer, request, brokerpb.CreateExchangeResponse, body)
-        self.bell.ring()
+        marketer, until = caller().id, self.exchanges.clock.monotonic() + SILENCE_S
+        try:
+            record = await self.exchanges.check(marketer, request)
+        except Fault as fault:
+            # A repeat's dates may be past, and its marketer suspended since: it is answered as before.
+            return await self._repeat(marketer, request, until, fault)
+        response = brokerpb.CreateExchangeResponse(exchange=exchange_to(record, record.created_at))
+        recording = self.exchanges.create(record, request, response.SerializeToString())
         if request.release_in_answer:
-            await self._answer(response, request.audience.pseudonyms.pseudonyms[0])
+            pseudonym = request.audience.pseudonyms.pseudonyms[0]
+            is_new, delivery = await self.answering.first(record, pseudonym, recording)
+        else:
+            is_new, delivery = await recording, None
+        if not is_new:
+            return await self._repeat(marketer, request, until, Conflict())
+        if delivery is None:
+            self.bell.ring()
+        return await self._answered(request, response, delivery, until)
+
+    async def _repeat(
+        self, marketer: str, request: brokerpb.CreateExchangeRequest, until: float, otherwise: Fault
+    ) -> brokerpb.CreateExchangeResponse:
+        """Answer a request that was answered before. Raises ``otherwise`` if it wasn't, and RequestIdReused."""
+        response = await self.exchanges.mutations.answered(marketer, request, brokerpb.CreateExchangeResponse)
+        if response is None:
+            raise otherwise
+        delivery = None
+        if request.release_in_answer:
+            record = await self.exchanges.find(*_split(response.exchange.name))
+            delivery = await self.answering.again(record, request.audience.pseudonyms.pseudonyms[0])
+        return await self._answered(request, response, delivery, until)
+
+    async def _answered(
+        self,
+        request: brokerpb.CreateExchangeRequest,
+        response: brokerpb.CreateExchangeResponse,
+        delivery: brokerpb.Delivery | None,
+        until: float,
+    ) -> brokerpb.CreateExchangeResponse:
+        """Without a release, whatever the reason, an answer takes as long: asked, refused and absent look the same."""
+        if delivery is not None:
+            response.delivery.CopyFrom(delivery)
+        elif request.release_in_answer:
+            await asyncio.sleep(max(0.0, until - self.exchanges.clock.monotonic()))
         return response
-
-    async def _answer(self, response: brokerpb.CreateExchangeResponse, pseudonym: str) -> None:
-        """
-        Go through the very same steps at once; a repeat goes through them again, and is never answered from what was stored.
-
-        Without a release, whatever the reason, the answer takes as long as it takes: asked, refused and absent look the same.
-        """
-        until = self.feed.clock.monotonic() + SILENCE_S
-        marketer, exchange_id = _split(response.exchange.name)
-        with contextlib.suppress(Fault):  # what fails now is taken up in the background; why is nobody's business here
-            participant = await self.exchanges.store.participant(marketer, exchange_id, pseudonym)
-            if participant is not None and not participant.settled:
-                await self.releasing.carry(await self.exchanges.find(marketer, exchange_id), [participant])
-            if delivery := await self.feed.answer(marketer, exchange_id, pseudonym):
-                response.delivery.CopyFrom(delivery)
-                return
-        await asyncio.sleep(max(0.0, until - self.feed.clock.monotonic()))
 
     async def GetExchange(self, request: brokerpb.GetExchangeRequest, context: Any) -> brokerpb.Exchange:
         marketer, exchange_id = _own(request.name)
@@ -87,14 +99,15 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
 
     async def Deliveries(self, request: brokerpb.DeliveriesRequest, context: Any) -> AsyncIterator[brokerpb.Delivery]:
         marketer = caller().id
-        seq = self.feed.tokens.read(marketer, request.resume_token)
+        seq = self.feed.names.read_place(marketer, request.resume_token)
         async for delivery in self.feed.follow(marketer, seq):
             yield delivery
 
     async def AcknowledgeDeliveries(
         self, request: brokerpb.AcknowledgeDeliveriesRequest, context: Any
     ) -> brokerpb.AcknowledgeDeliveriesResponse:
-        await self.exchanges.acknowledge(caller().id, [name.partition("/")[2] for name in request.names])
+        for kept in await self.exchanges.acknowledge(caller().id, [name.partition("/")[2] for name in request.names]):
+            self.answering.kept(kept)
         return brokerpb.AcknowledgeDeliveriesResponse()
 
 

@@ -1,19 +1,30 @@
 """Broker's one store, on Postgres."""
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.identity.v1 import identity_pb2 as identitypb
 from parley_broker.domain.states import Participant
 from parley_db.database import Database, Tx
+from parley_db.outbox import OutboxEvent
 from parley_db.queries import load
+from parley_kit.coalesce import Coalescer
+from parley_kit.faultpoints import reach
 from parley_kit.ids import new_id
 
 _SQL = load("parley_broker")
+Key = tuple[str, str, str]
+"""A release: marketer, exchange id, pseudonym."""
+
+CREATING = brokerpb.CreateExchangeRequest.DESCRIPTOR.full_name
 LEASE = timedelta(seconds=5)
 """How long a worker has something in hand: after a crash it is taken up again this much later."""
+
+_MOST_REMEMBERED = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +48,14 @@ class ExchangeRecord:
 
 @dataclass(frozen=True, slots=True)
 class ParticipantRecord:
-    """One customer in an exchange, with the references carried for them and what is prepared, if anything."""
+    """One customer in an exchange, with the references carried for them."""
 
     marketer: str
     exchange_id: str
     pseudonym: str
     state: Participant
     settled: bool
-    permit: bytes | None = field(repr=False)
-    batch: bytes | None = field(repr=False)
-    sealed: bytes | None = field(repr=False)
+    acknowledged: bool
     consent_ref: bytes = field(repr=False)
     vault_ref: bytes = field(repr=False)
     audit_ref: bytes = field(repr=False)
@@ -64,22 +73,36 @@ class DeliveryRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class NewDelivery:
-    """What is put on a feed."""
+class Introduction:
+    """The references carried for a customer whom a marketer knows."""
 
-    payload: bytes = field(repr=False)
-    exchange_id: str = ""
-    pseudonym: str = ""
+    consent_ref: bytes = field(repr=False)
+    vault_ref: bytes = field(repr=False)
+    audit_ref: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NewExchange:
+    """
+    An exchange to be made for a request that is answered with it.
+
+    ``known`` are the pseudonyms it is for, if it is for any; workers leave them alone for ``lease``.
+    """
+
+    record: ExchangeRecord
+    request_id: str
+    fingerprint: bytes
+    response: bytes = field(repr=False)
+    known: Sequence[str] = ()
+    lease: timedelta = timedelta()
 
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """A delivery acknowledged for the first time; pseudonym and audit ref are set for a release."""
+    """A release that a marketer keeps, and the event that tells of it."""
 
-    delivery_id: str
-    exchange_id: str
-    pseudonym: str
-    audit_ref: bytes | None
+    key: Key
+    event: OutboxEvent
 
 
 class Store:
@@ -92,20 +115,53 @@ class Store:
 
     def __init__(self, db: Database) -> None:
         self.db = db
+        self._creating = Coalescer(self._create)
+        self._acknowledging = Coalescer(self._acknowledge)
+        self._introduced: OrderedDict[tuple[str, str], Introduction] = OrderedDict()
 
-    async def add_exchange(self, tx: Tx, exchange: ExchangeRecord, *, matched: bool) -> None:
-        """Make an exchange; ``matched`` if nobody is to be looked for."""
-        await tx.execute(
-            _SQL.exchange_insert,
-            exchange.marketer,
-            exchange.exchange_id,
-            exchange.terms,
-            exchange.audience,
-            exchange.offer_text,
-            exchange.decision_deadline,
-            exchange.created_at,
-            matched,
+    async def create(self, new: NewExchange) -> bool:
+        """Make an exchange and keep its answer; False, and nothing is made, where the request id was used before."""
+        return await self._creating.submit(new)
+
+    async def _create(self, new: Sequence[NewExchange]) -> list[bool]:
+        """Make all that wait, in one statement; of those with one request id the first."""
+        records = [each.record for each in new]
+        known = [(each, pseudonym) for each in new for pseudonym in each.known]
+        rows = await self.db.fetch(
+            _SQL.exchanges_create,
+            [record.marketer for record in records],
+            [each.request_id for each in new],
+            [each.fingerprint for each in new],
+            [each.response for each in new],
+            [record.exchange_id for record in records],
+            [record.terms for record in records],
+            [record.audience for record in records],
+            [record.offer_text for record in records],
+            [record.decision_deadline for record in records],
+            [record.created_at for record in records],
+            [bool(each.known) for each in new],
+            CREATING,
+            [each.record.marketer for each, _ in known],
+            [each.record.exchange_id for each, _ in known],
+            [pseudonym for _, pseudonym in known],
+            [each.lease for each, _ in known],
         )
+        made = {(row["marketer"], row["exchange_id"]) for row in rows}
+        return [(record.marketer, record.exchange_id) in made for record in records]
+
+    async def introduction(self, marketer: str, pseudonym: str) -> Introduction | None:
+        """What is carried for a customer of the marketer's; it never changes, so it is remembered."""
+        key = (marketer, pseudonym)
+        if found := self._introduced.get(key):
+            self._introduced.move_to_end(key)
+            return found
+        row = await self.db.fetchrow(_SQL.introduction_find, marketer, pseudonym)
+        if row is None:
+            return None
+        self._introduced[key] = found = Introduction(*row)
+        if len(self._introduced) > _MOST_REMEMBERED:
+            self._introduced.popitem(last=False)
+        return found
 
     async def exchange(self, tx: Tx | Database, marketer: str, exchange_id: str) -> ExchangeRecord | None:
         """One exchange of the marketer's."""
@@ -157,11 +213,9 @@ class Store:
             [one.identity_ref for one in introductions],
         )
 
-    async def add_participants(
-        self, tx: Tx, exchange: ExchangeRecord, pseudonyms: Sequence[str], *, lease: timedelta = timedelta()
-    ) -> None:
-        """Add customers who were introduced; others are nobody. ``lease`` keeps workers off for so long."""
-        await tx.execute(_SQL.participants_insert, exchange.marketer, exchange.exchange_id, list(pseudonyms), lease)
+    async def add_participants(self, tx: Tx, exchange: ExchangeRecord, pseudonyms: Sequence[str]) -> None:
+        """Add customers who were introduced; others are nobody."""
+        await tx.execute(_SQL.participants_insert, exchange.marketer, exchange.exchange_id, list(pseudonyms))
 
     async def lease_participants(self, limit: int) -> list[ParticipantRecord]:
         """Take participants of one exchange that have something to be done; no two workers get the same."""
@@ -210,67 +264,48 @@ class Store:
             await tx.execute(_SQL.participants_postpone, *where, span)
             await tx.execute(_SQL.deliveries_void, *where)
 
-    async def reopen(self, marketer: str, deliveries: Sequence[DeliveryRecord]) -> None:
-        """Take releases that are to be sent again through every step anew, in the places they have."""
+    async def reopen(self, marketer: str, releases: Sequence[tuple[str, str]]) -> None:
+        """Take releases (exchange id, pseudonym) that are to be sent again through every step anew, in the places they have."""
         await self.db.execute(
             _SQL.participants_reopen,
             marketer,
-            [delivery.exchange_id for delivery in deliveries],
-            [delivery.pseudonym for delivery in deliveries],
+            [exchange_id for exchange_id, _ in releases],
+            [pseudonym for _, pseudonym in releases],
             LEASE,
         )
 
-    async def prepared(
-        self, exchange: ExchangeRecord, batch: bytes, prepared: Mapping[str, tuple[bytes, bytes]]
-    ) -> set[str]:
-        """Keep permits and sealed values by pseudonym; returns those that were still to be decided."""
+    async def undecided(self, exchange: ExchangeRecord, pseudonyms: Sequence[str]) -> set[str]:
+        """Which of these participants are still to be decided or released."""
+        if not pseudonyms:
+            return set()
         rows = await self.db.fetch(
-            _SQL.participants_prepared,
-            exchange.marketer,
-            exchange.exchange_id,
-            list(prepared),
-            [permit for permit, _ in prepared.values()],
-            [sealed for _, sealed in prepared.values()],
-            batch,
+            _SQL.participants_undecided, exchange.marketer, exchange.exchange_id, list(pseudonyms)
         )
         return {row["pseudonym"] for row in rows}
 
-    async def finish(self, exchange: ExchangeRecord, settled: Sequence[ParticipantRecord], now: datetime) -> set[str]:
+    async def finish(self, released: Sequence[Key], now: datetime) -> list[Key]:
         """
-        Finish participants whose release was committed and give each a place on the feed, unless it has one: both or nothing.
+        Finish participants whose release was committed and give each a place on its feed, unless it has one.
 
-        Returns whom it finished. What was acknowledged or prepared anew since is left alone: values go out only under the
-        permit they were settled by.
+        Returns whom it finished: who was finished or acknowledged before is left alone.
         """
-        where = (exchange.marketer, exchange.exchange_id)
+        if not released:
+            return []
+        await reach("broker.before_finish")
+        rows = await self.db.fetch(_SQL.participants_finish, *map(list, zip(*released, strict=True)), now)
+        await reach("broker.after_finish")
+        return [tuple(row) for row in rows]
 
-        async def body(tx: Tx) -> set[str]:
-            names, permits = [one.pseudonym for one in settled], [one.permit for one in settled]
-            rows = await tx.fetch(_SQL.participants_settled, *where, names, permits)
-            finished = {row["pseudonym"] for row in rows}
-            placed = {row["pseudonym"] for row in await tx.fetch(_SQL.deliveries_placed, *where, list(finished))}
-            new = [NewDelivery(b"", exchange.exchange_id, name) for name in names if name in finished - placed]
-            await self.deliver(tx, exchange.marketer, new, now)
-            return finished
-
-        return await self.db.run("broker.finish", body)
-
-    async def unsettled(
-        self, marketer: str, exchange_id: str, refused: Sequence[tuple[ParticipantRecord, Participant]]
-    ) -> None:
-        """
-        Drop prepared values that may not be released and go where the refusals lead; who ends is off the feed.
-
-        A refusal is about one permit: what was acknowledged or prepared anew since is left alone.
-        """
-        names, permits = [one.pseudonym for one, _ in refused], [one.permit for one, _ in refused]
-        states = [state for _, state in refused]
+    async def unsettled(self, exchange: ExchangeRecord, refused: Mapping[str, Participant]) -> None:
+        """Let participants go where a refusal to settle leads; who ends is off the feed."""
+        if not refused:
+            return
+        where, states = (exchange.marketer, exchange.exchange_id), list(refused.values())
 
         async def body(tx: Tx) -> None:
-            rows = await tx.fetch(_SQL.participants_unsettled, marketer, exchange_id, names, permits, states)
-            ended = {one.pseudonym for one, state in refused if state is Participant.TERMINATED}
-            void = [row["pseudonym"] for row in rows if row["pseudonym"] in ended]
-            await tx.execute(_SQL.deliveries_void, marketer, exchange_id, void)
+            rows = await tx.fetch(_SQL.participants_unsettled, *where, list(refused), states)
+            void = [row["pseudonym"] for row in rows if refused[row["pseudonym"]] is Participant.TERMINATED]
+            await tx.execute(_SQL.deliveries_void, *where, void)
 
         await self.db.run("broker.unsettled", body)
 
@@ -278,41 +313,38 @@ class Store:
         """Note that a customer accepted: their participant is to be decided again."""
         await tx.execute(_SQL.participant_accepted, marketer, exchange_id, pseudonym)
 
-    async def deliver(self, tx: Tx, marketer: str, deliveries: Sequence[NewDelivery], now: datetime) -> None:
-        """Put things on a marketer's feed, in places that follow each other in the order of commits."""
-        if not deliveries:
-            return
-        last = await tx.fetchval(_SQL.feed_places, marketer, len(deliveries))
-        first = last - len(deliveries) + 1
-        await tx.execute(
-            _SQL.deliveries_insert,
-            marketer,
-            list(range(first, last + 1)),
-            [new_id() for _ in deliveries],
-            [delivery.exchange_id for delivery in deliveries],
-            [delivery.pseudonym for delivery in deliveries],
-            [delivery.payload for delivery in deliveries],
-            now,
-        )
+    async def notify(self, tx: Tx, marketer: str, payload: bytes, now: datetime) -> None:
+        """Put a notice on a marketer's feed, behind whatever was committed there before."""
+        place = await tx.fetchval(_SQL.feed_places, marketer, 1)
+        await tx.execute(_SQL.notice_insert, marketer, place, new_id(), payload, now)
 
     async def behind(self, marketer: str, seq: int, sent: Sequence[int], limit: int) -> list[DeliveryRecord]:
         """What is on the feed behind a place, oldest first, but for the places in ``sent``."""
         rows = await self.db.fetch(_SQL.deliveries_behind, marketer, seq, list(sent), limit)
         return [DeliveryRecord(*row) for row in rows]
 
-    async def delivery_of(self, marketer: str, exchange_id: str, pseudonym: str) -> DeliveryRecord | None:
-        """The delivery of one release, until it is acknowledged."""
-        row = await self.db.fetchrow(_SQL.delivery_of, marketer, exchange_id, pseudonym)
-        return DeliveryRecord(*row) if row else None
+    async def acknowledge(self, kept: Sequence[Acknowledged]) -> None:
+        """Take releases that were sent off their feeds, and tell of each, the first time."""
+        if kept:
+            await self._acknowledging.submit(kept)
 
-    async def acknowledge(
-        self, tx: Tx, marketer: str, delivery_ids: Sequence[str]
-    ) -> tuple[list[Acknowledged], set[str]]:
-        """Take deliveries off the feed; returns those that are new, and the ids that are unknown."""
-        rows = await tx.fetch(_SQL.deliveries_acknowledge, marketer, list(delivery_ids))
-        gone = [Acknowledged(*row) for row in rows]
-        before = {row["delivery_id"] for row in await tx.fetch(_SQL.acknowledged_find, marketer, list(delivery_ids))}
-        return gone, set(delivery_ids) - before - {one.delivery_id for one in gone}
+    async def _acknowledge(self, requests: Sequence[Sequence[Acknowledged]]) -> list[None]:
+        """Do it for all who wait, in one statement."""
+        kept = [one for request in requests for one in request]
+        await self.db.execute(
+            _SQL.releases_acknowledge,
+            *map(list, zip(*(one.key for one in kept), strict=True)),
+            [one.event.event_id for one in kept],
+            [one.event.envelope for one in kept],
+            kept[0].event.type,
+        )
+        return [None] * len(requests)
+
+    async def acknowledge_notices(self, tx: Tx, marketer: str, names: Sequence[str]) -> set[str]:
+        """Take notices off the feed; answers those that are not there, and never were."""
+        gone = {row["delivery_id"] for row in await tx.fetch(_SQL.notices_acknowledge, marketer, list(names))}
+        before = {row["delivery_id"] for row in await tx.fetch(_SQL.acknowledged_find, marketer, list(names))}
+        return set(names) - gone - before
 
 
 def _participant(row: Any) -> ParticipantRecord:

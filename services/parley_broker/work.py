@@ -5,8 +5,9 @@ Every step is kept before the next is taken, so that it goes on after a crash at
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 
 from structlog.typing import FilteringBoundLogger
@@ -19,7 +20,7 @@ from parley.vault.v1 import vault_pb2 as vaultpb
 from parley_broker.clients import Peers
 from parley_broker.domain.outcomes import Refusal, after
 from parley_broker.domain.states import TO_DECIDE, Participant
-from parley_broker.settling import Settled, Settling
+from parley_broker.settling import Prepared, Settled, Settling
 from parley_broker.store import ExchangeRecord, ParticipantRecord, Store
 from parley_bus.log import State
 from parley_kit.faultpoints import reach
@@ -130,24 +131,41 @@ class Releasing:
 
     async def carry(self, exchange: ExchangeRecord, participants: Sequence[ParticipantRecord]) -> None:
         """
-        Decide, release, keep, settle, deliver.
+        Decide, release, settle, and give what was settled its place on the feed, to be sent at once.
 
         What another service refuses for good ends these participants, and stops no others.
         """
+        to_decide = [one for one in participants if one.state in TO_DECIDE]
+        if not to_decide:
+            return
+        async with self.ending(exchange, to_decide):
+            prepared = await self.prepare(exchange, to_decide)
+            # Whoever was overtaken meanwhile, by a cancellation above all, isn't settled any more.
+            wanted = await self.store.undecided(exchange, [one.participant.pseudonym for one in prepared])
+            settled = await self.settle(exchange, [one for one in prepared if one.participant.pseudonym in wanted])
+            released = {(exchange.marketer, exchange.exchange_id, name): one for name, one in settled.items()}
+            for key in await self.store.finish(list(released), self.peers.clock.now()):
+                self.settling.hold(key, released[key])
+            self.bell.ring()
+
+    @asynccontextmanager
+    async def ending(self, exchange: ExchangeRecord, participants: Sequence[ParticipantRecord]) -> AsyncIterator[None]:
+        """End participants with what another service refuses for good, within the block."""
         try:
-            to_decide = [one for one in participants if one.state in TO_DECIDE]
-            prepared = await self._prepare(exchange, to_decide) if to_decide else []
-            await reach("broker.after_prepare")
-            agreed = [one for one in participants if one.state is Participant.AGREED]
-            await self._settle(exchange, [*prepared, *agreed])
+            yield
         except Fault as fault:
             if fault.code not in _FOR_GOOD:
                 raise
             await self.store.decided(exchange, {one.pseudonym: Participant.TERMINATED for one in participants})
 
-    async def _prepare(
-        self, exchange: ExchangeRecord, participants: Sequence[ParticipantRecord]
-    ) -> list[ParticipantRecord]:
+    async def prepare(
+        self, exchange: ExchangeRecord, participants: Sequence[ParticipantRecord], *, recorded: bool = True
+    ) -> list[Prepared]:
+        """
+        Have participants decided, and what is allowed opened and sealed; the others are moved on.
+
+        Of an exchange that may not be ``recorded`` yet nobody is asked or moved: only what is allowed at once is prepared.
+        """
         held = await self.peers.identity.card(exchange.marketer)
         answer = await self.peers.consent.decide(
             consentpb.DecideRequest(
@@ -158,10 +176,24 @@ class Releasing:
                 entries=[
                     consentpb.DecideEntry(consent_ref=one.consent_ref, audit_ref=one.audit_ref) for one in participants
                 ],
+                opens_no_offer=not recorded,
             )
         )
         await reach("broker.after_decide")
         decided = list(zip(participants, answer.decisions, strict=True))
+        if recorded:
+            await self._move_on(exchange, decided)
+        allowed = [
+            (one, decision.permit)
+            for one, decision in decided
+            if decision.outcome == consentpb.DECISION_OUTCOME_ALLOWED
+        ]
+        return await self._release(exchange, answer.batch, allowed) if allowed else []
+
+    async def _move_on(
+        self, exchange: ExchangeRecord, decided: Sequence[tuple[ParticipantRecord, consentpb.Decision]]
+    ) -> None:
+        """Note what came of those who have no permit."""
         await self.store.decided(
             exchange,
             {
@@ -172,55 +204,36 @@ class Releasing:
         )
         later = [one.pseudonym for one, decision in decided if decision.outcome == consentpb.DECISION_OUTCOME_LATER]
         await self.store.postpone(exchange, later, _LATER)
-        allowed = [
-            (one, decision.permit)
-            for one, decision in decided
-            if decision.outcome == consentpb.DECISION_OUTCOME_ALLOWED
-        ]
-        return await self._release(exchange, answer.batch, allowed) if allowed else []
 
     async def _release(
         self,
         exchange: ExchangeRecord,
         batch: permitpb.PermitBatch,
         allowed: Sequence[tuple[ParticipantRecord, permitpb.Permit]],
-    ) -> list[ParticipantRecord]:
+    ) -> list[Prepared]:
         entries = [vaultpb.ReleaseEntry(vault_ref=one.vault_ref, permit=permit) for one, permit in allowed]
         outcomes = await self.peers.vault.release(batch, entries)
         await reach("broker.after_release")
-        signed = batch.SerializeToString()
-        prepared = {
-            one.pseudonym: replace(
-                one,
-                state=Participant.AGREED,
-                permit=permit.SerializeToString(),
-                batch=signed,
-                sealed=outcome.sealed_release,
-            )
+        await self.store.decided(exchange, _void(allowed, outcomes))
+        return [
+            Prepared(one, permit, batch, outcome.sealed_release)
             for (one, permit), outcome in zip(allowed, outcomes, strict=True)
             if outcome.sealed_release
-        }
-        await self.store.decided(exchange, _void(allowed, outcomes))
-        kept = await self.store.prepared(
-            exchange, signed, {name: (one.permit or b"", one.sealed or b"") for name, one in prepared.items()}
-        )
-        return [one for name, one in prepared.items() if name in kept]
+        ]
 
-    async def _settle(self, exchange: ExchangeRecord, participants: Sequence[ParticipantRecord]) -> None:
-        if not participants:
-            return
-        outcomes = list(zip(participants, await self.settling.settle(exchange, participants), strict=True))
+    async def settle(self, exchange: ExchangeRecord, prepared: Sequence[Prepared]) -> dict[str, Settled]:
+        """Settle what is prepared; answers what may be sent now, by pseudonym, and moves the others on."""
+        if not prepared:
+            return {}
+        outcomes = list(zip(prepared, await self.settling.settle(exchange, prepared), strict=True))
         await reach("broker.after_settle")
-        settled = [(one, outcome) for one, outcome in outcomes if isinstance(outcome, Settled)]
-        refused = [(one, after(Refusal(outcome))) for one, outcome in outcomes if not isinstance(outcome, Settled)]
-        if settled:
-            finished = await self.store.finish(exchange, [one for one, _ in settled], self.peers.clock.now())
-            for one, outcome in settled:
-                if one.pseudonym in finished:
-                    self.settling.hold((exchange.marketer, exchange.exchange_id, one.pseudonym), outcome)
-        if moved := [(one, leads_to) for one, leads_to in refused if leads_to is not None]:
-            await self.store.unsettled(exchange.marketer, exchange.exchange_id, moved)
-        self.bell.ring()
+        refused = {
+            one.participant.pseudonym: leads_to
+            for one, outcome in outcomes
+            if not isinstance(outcome, Settled) and (leads_to := after(Refusal(outcome))) is not None
+        }
+        await self.store.unsettled(exchange, refused)
+        return {one.participant.pseudonym: outcome for one, outcome in outcomes if isinstance(outcome, Settled)}
 
 
 @dataclass(frozen=True)
@@ -235,11 +248,11 @@ class Work:
 
     async def match(self) -> None:
         """Find customers, for ever."""
-        await self._loop(self.matching.turn)
+        await self.loop(self.matching.turn)
 
     async def release(self) -> None:
         """Decide, release and settle, for ever."""
-        await self._loop(self.releasing.turn)
+        await self.loop(self.releasing.turn)
 
     async def lapse(self) -> None:
         """End what deadlines have overtaken, for ever."""
@@ -249,10 +262,10 @@ class Work:
             await asyncio.sleep(_LAPSE_EVERY_S)
             return True
 
-        await self._loop(turn)
+        await self.loop(turn)
 
-    async def _loop(self, turn: Callable[[], Awaitable[bool]]) -> None:
-        """Go on whatever fails: a lease brings back what was in hand, so nothing is lost by failing."""
+    async def loop(self, turn: Callable[[], Awaitable[bool]]) -> None:
+        """Take turns for ever, whatever fails: a lease brings back what was in hand, so nothing is lost by failing."""
         state = State(self.platform.log, "work", method=turn.__qualname__)
         while True:
             try:

@@ -33,10 +33,10 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
     request_key = read_key(config.request_key)
     async with Database.open(config.postgres_dsn, application_name="parley_consent") as db:
         await check(db, "parley_consent")
-        store = Store(db)
+        store = Store(db, config.audit_limit)
         scribe = Scribe(signer, Notary(trust.sealing["audit"], clock), config.jurisdiction)
         acts = Acts(store, scribe, clock, config.longest_notice_delay)
-        releases = Releases(store, scribe, signer, KeyRing.load(config.ref_key), request_key, clock, config.audit_limit)
+        releases = Releases(store, scribe, signer, KeyRing.load(config.ref_key), request_key, clock)
         hearing = Hearing(store)
         consumers = {
             "audit": Consumer(

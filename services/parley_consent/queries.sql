@@ -21,36 +21,31 @@ INSERT INTO customers (customer, audit_ref)
 SELECT * FROM unnest($1::text[], $2::bytea[]) AS met (customer, audit_ref) ORDER BY met.customer
 ON CONFLICT (customer) DO NOTHING;
 
--- name: customers_find
--- Revisions and objections, to be read before the rules and consents they guard.
-SELECT customer, revision, objected_at FROM customers WHERE customer = ANY($1);
-
--- name: released_in
--- Which of these customers have had their release in an exchange.
-SELECT DISTINCT customer FROM settlements WHERE customer = ANY($1) AND exchange = $2;
-
--- name: rules_standing
--- The rules that stand, of several customers, but for those of one release that a marketer has had.
-SELECT r.customer, r.rule_id, r.effect, r.scope_marketer, r.scope_level, r.terms FROM rules AS r
-WHERE r.customer = ANY($1) AND r.ended_at IS NULL AND NOT (r.effect = 1 AND r.one_time AND EXISTS (
-    SELECT 1 FROM consents AS k JOIN settlements AS s ON s.customer = k.customer AND s.consent_id = k.consent_id
-    WHERE k.customer = r.customer AND k.rule_id = r.rule_id AND k.marketer = $2));
-
--- name: consents_live
--- Active and paused consents of several customers with one marketer; first what the exchange's release was made under, for it
--- is sent again under no other, then the newest. Used is what was released under in another exchange.
-SELECT k.customer, k.consent_id, k.state, k.terms, coalesce(s.elsewhere, false) AS used
-FROM consents AS k
-LEFT JOIN LATERAL (
-    SELECT bool_or(exchange = $3) AS here, bool_or(exchange <> $3) AS elsewhere FROM settlements
-    WHERE customer = k.customer AND consent_id = k.consent_id
-) AS s ON true
-WHERE k.customer = ANY($1) AND k.marketer = $2 AND k.state IN (5, 6)
-ORDER BY coalesce(s.here, false) DESC, k.created_at DESC;
-
--- name: offers_of_exchange
--- The offers already made to these customers in one exchange.
-SELECT customer, state FROM consents WHERE customer = ANY($1) AND exchange = $2 AND rule_id = '';
+-- name: standing
+-- Where customers stand, each with a marketer in an exchange: all of one moment, so that a revision and what it guards belong
+-- together. Rules of one release that a marketer has had are left out. Of consents first what the exchange's release was made
+-- under, for it is sent again under no other, then the newest; used is a one-time consent with a release in another exchange.
+SELECT coalesce(c.revision, 0) AS revision, c.objected_at IS NOT NULL AS objected,
+    EXISTS (SELECT FROM settlements AS s WHERE s.customer = a.customer AND s.exchange = a.exchange) AS released,
+    (SELECT o.state FROM consents AS o WHERE o.customer = a.customer AND o.exchange = a.exchange AND o.rule_id = '') AS offer,
+    ARRAY(
+        SELECT ROW(r.rule_id, r.effect, r.scope_marketer, r.scope_level, r.terms) FROM rules AS r
+        WHERE r.customer = a.customer AND r.ended_at IS NULL AND NOT (r.effect = 1 AND r.one_time AND EXISTS (
+            SELECT FROM consents AS k JOIN settlements AS s ON s.customer = k.customer AND s.consent_id = k.consent_id
+            WHERE k.customer = r.customer AND k.rule_id = r.rule_id AND k.marketer = a.marketer))
+    ) AS rules,
+    ARRAY(
+        SELECT ROW(k.consent_id, k.state, k.terms, k.one_time AND EXISTS (
+            SELECT FROM settlements AS s
+            WHERE s.customer = k.customer AND s.consent_id = k.consent_id AND s.exchange <> a.exchange))
+        FROM consents AS k WHERE k.customer = a.customer AND k.marketer = a.marketer AND k.state IN (5, 6)
+        ORDER BY EXISTS (
+            SELECT FROM settlements AS s
+            WHERE s.customer = k.customer AND s.exchange = a.exchange AND s.consent_id = k.consent_id) DESC, k.created_at DESC
+    ) AS consents
+FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS a (customer, marketer, exchange, place)
+LEFT JOIN customers AS c ON c.customer = a.customer
+ORDER BY a.place;
 
 -- name: offers_insert
 -- Open offers, one for each customer and exchange; answers those that are new. In one order always: each waits for its

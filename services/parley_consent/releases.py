@@ -45,6 +45,7 @@ class Request:
     exchange: str
     terms: termspb.Terms
     offer_text: str
+    opens_no_offer: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,6 @@ class Releases:
     ref_ring: KeyRing
     release_key: bytes = field(repr=False)
     clock: Clock
-    audit_limit: timedelta
 
     async def decide(self, request: Request, entries: Sequence[consentpb.DecideEntry]) -> consentpb.DecideResponse:
         """Decide about each customer: a read, but for the offers it opens. A ref that isn't ours is refused."""
@@ -78,9 +78,9 @@ class Releases:
         verdicts = {
             name: decide(where.standing, again if where.released else asking, now) for name, where in stood.items()
         }
-        await self._ask(
-            request, terms, [p for p in known if _is_new_offer(verdicts[p.ref.subject], stood[p.ref.subject])], now
-        )
+        if not request.opens_no_offer:
+            asked = [p for p in known if _is_new_offer(verdicts[p.ref.subject], stood[p.ref.subject])]
+            await self._ask(request, terms, asked, now)
         return self._response(request, people, stood, verdicts, now)
 
     def _person(self, card: Card, entry: consentpb.DecideEntry) -> Person | None:
@@ -190,7 +190,7 @@ class Releases:
         items = await asyncio.to_thread(self._items, entries) if len(entries) > _INLINE else self._items(entries)
         await reach("consent.before_settle")
         wanted = [item for item in items if item]
-        settled = iter(await self.store.settle(wanted, self.audit_limit) if wanted else [])
+        settled = iter(await self.store.settle(wanted) if wanted else [])
         await reach("consent.after_settle")
         return consentpb.SettleResponse(
             outcomes=[

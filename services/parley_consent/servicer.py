@@ -182,7 +182,7 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
             card = verify_card(request.marketer_card, self.trust.keys("identity"), self.acts.clock.now())
         except StatementInvalid as error:
             raise Unauthenticated("The marketer's card is not valid now: fetch a fresh one.") from error
-        asked = Request(card, request.exchange, request.terms, request.offer_text)
+        asked = Request(card, request.exchange, request.terms, request.offer_text, request.opens_no_offer)
         return await self.releases.decide(asked, request.entries)
 
     async def Settle(self, request: consentpb.SettleRequest, context: Any) -> consentpb.SettleResponse:

@@ -1,9 +1,10 @@
 """Consent's one store, on Postgres."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +14,8 @@ from parley_consent.domain.records import ConsentRecord, MarketerRecord, Page, R
 from parley_consent.domain.states import State
 from parley_db.database import Database, Tx
 from parley_db.queries import load
-from parley_terms.terms import Level
+from parley_kit.coalesce import Coalescer
+from parley_terms.terms import Level, Terms
 from parley_terms.wire import terms_from
 
 _SQL = load("parley_consent")
@@ -31,6 +33,15 @@ class Stood:
     standing: Standing
     offer: State | None
     released: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A customer, and the marketer and exchange with which it is asked where they stand."""
+
+    customer: str
+    marketer: str
+    exchange: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +132,12 @@ class Store:
     Methods that take a ``tx`` are part of it; the others are single statements. Absent rows are None or left out.
     """
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, audit_limit: timedelta) -> None:
+        """Nothing is settled while the oldest event that isn't in the log is older than ``audit_limit``."""
         self.db = db
+        self._audit_limit = audit_limit
+        self._standing = Coalescer(self._stand)
+        self._settling = Coalescer(self._settle)
 
     async def act(self, tx: Tx, customer: str, audit_ref: bytes) -> None:
         """
@@ -134,38 +149,26 @@ class Store:
 
     async def stand(self, customers: Sequence[str], marketer: str, exchange: str) -> Mapping[str, Stood]:
         """
-        Where each customer stands with a marketer in an exchange. Revisions are read before what they guard.
+        Where each customer stands with a marketer in an exchange. Revisions are of the moment of what they guard.
 
         A rule for one time is left out once the marketer has had its release. Customers never seen before stand at
         revision 0, with nothing.
         """
-        names = list(customers)
-        known = {row["customer"]: row for row in await self.db.fetch(_SQL.customers_find, names)}
-        # Before rules and consents: where a release is seen, the consent it was made under is seen after.
-        released = {row["customer"] for row in await self.db.fetch(_SQL.released_in, names, exchange)}
-        rules: dict[str, list[Rule]] = defaultdict(list)
-        for row in await self.db.fetch(_SQL.rules_standing, names, marketer):
-            rules[row["customer"]].append(_rule(row))
-        consents: dict[str, list[LiveConsent]] = defaultdict(list)
-        for row in await self.db.fetch(_SQL.consents_live, names, marketer, exchange):
-            consents[row["customer"]].append(_live(row))
-        offers = {
-            row["customer"]: State(row["state"])
-            for row in await self.db.fetch(_SQL.offers_of_exchange, names, exchange)
-        }
-        return {
-            name: Stood(
-                revision=known[name]["revision"] if name in known else 0,
-                standing=Standing(
-                    objected=name in known and known[name]["objected_at"] is not None,
-                    rules=tuple(rules[name]),
-                    consents=tuple(consents[name]),
-                ),
-                offer=offers.get(name),
-                released=name in released,
-            )
-            for name in names
-        }
+        if not customers:
+            return {}
+        found = await self._standing.submit([Asked(customer, marketer, exchange) for customer in customers])
+        return dict(zip(customers, found, strict=True))
+
+    async def _stand(self, requests: Sequence[Sequence[Asked]]) -> list[list[Stood]]:
+        """Look for all who wait, in one statement."""
+        asked = [each for request in requests for each in request]
+        columns = (
+            [each.customer for each in asked],
+            [each.marketer for each in asked],
+            [each.exchange for each in asked],
+        )
+        found = iter([_stood(row) for row in await self.db.fetch(_SQL.standing, *columns)])
+        return [list(islice(found, len(request))) for request in requests]
 
     async def make_offers(self, tx: Tx, batch: OfferBatch, offers: Sequence[NewOffer]) -> set[str]:
         """Open offers, one for each customer and exchange; returns the ids of those that are new."""
@@ -216,7 +219,13 @@ class Store:
         """A page of standing rules, newest first."""
         rows = await self.db.fetch(_SQL.rules_page, customer, page.before, page.before_id, page.size)
         return [
-            RuleRecord(row["rule_id"], Effect(row["effect"]), _scope(row), row["terms"], row["created_at"])
+            RuleRecord(
+                row["rule_id"],
+                Effect(row["effect"]),
+                _scope(row["scope_marketer"], row["scope_level"]),
+                row["terms"],
+                row["created_at"],
+            )
             for row in rows
         ]
 
@@ -284,10 +293,15 @@ class Store:
         rows = await tx.fetch(_SQL.settlements_of, customer, consent_id)
         return [SettlementRecord(row["release_id"], row["exchange"], row["settled_at"]) for row in rows]
 
-    async def settle(self, items: Sequence[SettleItem], audit_limit: timedelta) -> list[Settled]:
-        """Commit releases or refuse them, in the order given: one autocommitted call of one function."""
-        rows = await self.db.fetch(_SQL.settle, [item.row() for item in items], audit_limit)
-        return [Settled(*row) for row in rows]
+    async def settle(self, items: Sequence[SettleItem]) -> list[Settled]:
+        """Commit releases or refuse them, in the order given, each as it stands when its customer's row is locked."""
+        return await self._settling.submit(items)
+
+    async def _settle(self, requests: Sequence[Sequence[SettleItem]]) -> list[list[Settled]]:
+        """Settle for all who wait: one autocommitted call of one function."""
+        items = [item.row() for request in requests for item in request]
+        settled = iter([Settled(*row) for row in await self.db.fetch(_SQL.settle, items, self._audit_limit)])
+        return [list(islice(settled, len(request))) for request in requests]
 
     async def schedule_notice(
         self, tx: Tx, customer: str, consent: ConsentRecord, notice: str, *, notice_id: str, due: datetime
@@ -325,18 +339,29 @@ class Store:
         await tx.execute(_SQL.marketer_suspend if suspended else _SQL.marketer_reinstate, marketer)
 
 
+def _stood(row: Any) -> Stood:
+    standing = Standing(row["objected"], tuple(map(_rule, row["rules"])), tuple(map(_live, row["consents"])))
+    return Stood(row["revision"], standing, State(row["offer"]) if row["offer"] else None, row["released"])
+
+
 def _rule(row: Any) -> Rule:
-    terms = terms_from(termspb.Terms.FromString(row["terms"]))
-    return Rule(row["rule_id"], Effect(row["effect"]), _scope(row), terms)
+    rule_id, effect, marketer, level, terms = row
+    return Rule(rule_id, Effect(effect), _scope(marketer, level), _terms(terms))
 
 
-def _scope(row: Any) -> Scope:
-    return Scope(row["scope_marketer"], Level(row["scope_level"]) if row["scope_level"] else None)
+def _scope(marketer: str, level: int) -> Scope:
+    return Scope(marketer, Level(level) if level else None)
 
 
 def _live(row: Any) -> LiveConsent:
-    terms = terms_from(termspb.Terms.FromString(row["terms"]))
-    return LiveConsent(row["consent_id"], row["state"] == State.PAUSED, row["used"], terms)
+    consent_id, state, terms, used = row
+    return LiveConsent(consent_id, state == State.PAUSED, used, _terms(terms))
+
+
+@lru_cache(4096)
+def _terms(raw: bytes) -> Terms:
+    """Many customers' rules are alike to the letter, and one exchange's terms stand in many consents."""
+    return terms_from(termspb.Terms.FromString(raw))
 
 
 def _consent(row: Any) -> ConsentRecord:

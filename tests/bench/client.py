@@ -54,8 +54,16 @@ class Job:
     def client(self) -> Client:
         """The marketer's client, with the keys in the folder."""
         where = Path(self.folder)
-        files = (where / name for name in ("signing", "sealing", "trust.json", "policy"))
-        return Client(Settings(self.address, self.marketer, *files, deadline=timedelta(seconds=60)))
+        settings = Settings(
+            self.address,
+            self.marketer,
+            signing_key_file=where / "signing",
+            sealing_key_file=where / "sealing",
+            trust_file=where / "trust.json",
+            policy_file=where / "policy",
+            deadline=timedelta(seconds=60),
+        )
+        return Client(settings)
 
     def to_argument(self) -> str:
         """As the command line takes it."""

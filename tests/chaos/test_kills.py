@@ -315,14 +315,14 @@ async def _check(world: World, backend: Backend) -> None:
     assert len(at_consent) == len({(exchange, pseudonym) for exchange, pseudonym, _ in at_consent})
 
     finished = await rows(
-        world, "broker", "SELECT exchange_id, pseudonym, state FROM participants WHERE marketer = $1", name
+        world,
+        "broker",
+        "SELECT exchange_id, pseudonym, state, acknowledged FROM participants WHERE marketer = $1",
+        name,
     )
-    assert {FINALIZED} == {row["state"] for row in finished}
+    assert {(FINALIZED, True)} == {(row["state"], row["acknowledged"]) for row in finished}
     at_broker = {(f"{name}/exchanges/{row['exchange_id']}", row["pseudonym"]) for row in finished}
     assert {(exchange, pseudonym) for exchange, pseudonym, _ in at_consent} == at_broker
-    acknowledged = await rows(world, "broker", "SELECT delivery_id FROM acknowledged WHERE marketer = $1", name)
-    assert backend.kept.keys() == {f"deliveries/{row['delivery_id']}" for row in acknowledged}
-
     assert sorted(at_consent) == sorted(backend.kept.values())  # nothing lost, nothing twice
     await _check_log(world, [hashlib.sha256(row["salt"] + row["detail"]).digest() for row in settled])
 

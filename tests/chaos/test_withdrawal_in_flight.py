@@ -299,7 +299,7 @@ async def test_held_withdrawals_find_a_broker_out_whose_second_never_ends(
     around = everybody.part(10)
     await around.tidy()
     with monkeypatch.context() as broken:
-        broken.setattr(Settling, "_is_fresh", lambda _self, _settled: True)
+        broken.setattr(Settling, "is_fresh", lambda _self, _settled: True)
         everyone = [one.pseudonym for one in around.known]
         async with around._following(), held("broker.before_send", HELD_S) as hold:
             await around.ask(*everyone)

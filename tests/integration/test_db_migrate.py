@@ -8,10 +8,10 @@ import asyncpg
 import pytest
 
 from parley_db.database import Database
-from parley_db.migrate import MigrationChanged, SchemaAhead, SchemaBehind, check, migrate, plan
+from parley_db.migrate import MigrationChanged, SchemaAhead, SchemaBehind, check, migrate, plan, read
 from tests.support.servers import FreshDatabase
 
-SHARED = "parley_db/0001_events.pre"
+SHARED = [migration.title for migration in read("parley_db")]
 
 
 class Package:
@@ -46,7 +46,7 @@ async def dsn(fresh_database: FreshDatabase) -> str:
 
 
 async def test_the_shared_tables_come_first_and_each_file_once(dsn: str, package: Package) -> None:
-    everything = [SHARED, *package.titles("0001_first.pre", "0001_first.post")]
+    everything = [*SHARED, *package.titles("0001_first.pre", "0001_first.post")]
     assert await plan(dsn, package.name) == everything
     assert await migrate(dsn, package.name) == everything
     assert await plan(dsn, package.name) == []
@@ -54,7 +54,7 @@ async def test_the_shared_tables_come_first_and_each_file_once(dsn: str, package
 
 
 async def test_a_phase_applies_its_own_files_only(dsn: str, package: Package) -> None:
-    assert await migrate(dsn, package.name, phase="pre") == [SHARED, *package.titles("0001_first.pre")]
+    assert await migrate(dsn, package.name, phase="pre") == [*SHARED, *package.titles("0001_first.pre")]
     assert await plan(dsn, package.name) == package.titles("0001_first.post")
     assert await migrate(dsn, package.name, phase="post") == package.titles("0001_first.post")
 
@@ -62,7 +62,7 @@ async def test_a_phase_applies_its_own_files_only(dsn: str, package: Package) ->
 async def test_many_at_once_apply_each_file_once(dsn: str, package: Package) -> None:
     answers = await asyncio.gather(*(migrate(dsn, package.name) for _ in range(5)))
     applied = [title for answer in answers for title in answer]
-    assert sorted(applied) == sorted([SHARED, *package.titles("0001_first.pre", "0001_first.post")])
+    assert sorted(applied) == sorted([*SHARED, *package.titles("0001_first.pre", "0001_first.post")])
 
 
 async def test_an_edited_file_is_refused_before_anything_else_is_applied(dsn: str, package: Package) -> None:

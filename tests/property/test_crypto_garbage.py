@@ -5,6 +5,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+import rfc8785
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nacl.bindings import sodium_pad
@@ -150,3 +151,16 @@ def test_random_json_is_a_key_set_or_unusable(value: Any, key: dict[str, Any]) -
     for each in (value, {"keys": value}, {"keys": [value]}, {"keys": [{"crv": "Ed25519", **key}]}):
         with suppress(TrustUnusable):
             Trust.parse(json.dumps(each))
+
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+_NAMES = st.text(st.characters(min_codepoint=32, max_codepoint=126))
+_SIGNED = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | _TEXT,
+    lambda inner: st.lists(inner) | st.dictionaries(_NAMES, inner),
+)
+
+
+@given(_SIGNED)
+def test_what_is_signed_is_canonical_to_the_byte(value: Any) -> None:
+    assert rfc8785.dumps(value) == canonical(value)

@@ -40,7 +40,7 @@ from tests.support.world import (
     terms,
 )
 
-REQUESTED, OFFERED, ACCEPTED, AGREED, FINALIZED, TERMINATED = range(1, 7)
+REQUESTED, OFFERED, ACCEPTED, FINALIZED, TERMINATED = 1, 2, 3, 5, 6
 
 _ages = count(1)
 
@@ -186,12 +186,6 @@ async def settlements(world: World, exchange: str) -> int:
     """How many releases of an exchange consent has committed."""
     found = await rows(world, "consent", "SELECT count(*) AS made FROM settlements WHERE exchange = $1", exchange)
     return int(found[0]["made"])
-
-
-async def permits_of(world: World, exchange: str) -> list[bytes]:
-    """The permits under which values are prepared or released."""
-    query = "SELECT permit FROM participants WHERE exchange_id = $1 AND permit IS NOT NULL ORDER BY permit"
-    return [row["permit"] for row in await rows(world, "broker", query, id_of(exchange))]
 
 
 def id_of(exchange: str) -> str:

@@ -47,4 +47,4 @@ def test_a_malformed_file_is_refused(text: str, complaint: str) -> None:
 
 def test_the_shared_queries_load() -> None:
     assert "INSERT INTO outbox" in load("parley_db").outbox_append
-    assert "stream_head" in load("parley_bus").relay_lock
+    assert "relay_step" in load("parley_bus").relay_step

@@ -5,7 +5,11 @@ from enum import IntEnum
 
 
 class Participant(IntEnum):
-    """Where an exchange stands with one customer. A marketer sees nothing of it but a release."""
+    """
+    Where an exchange stands with one customer. A marketer sees nothing of it but a release.
+
+    AGREED, between decided and settled, is never written down: its values wait in memory, and a crash decides anew.
+    """
 
     REQUESTED = 1
     """To be decided."""
@@ -13,8 +17,6 @@ class Participant(IntEnum):
     """Waits for the customer."""
     ACCEPTED = 3
     """The customer has answered: to be decided again."""
-    AGREED = 4
-    """Values are prepared and sealed: to be settled. Nothing has left."""
     FINALIZED = 5
     """Released."""
     TERMINATED = 6
@@ -22,7 +24,6 @@ class Participant(IntEnum):
 
 
 TO_DECIDE = (Participant.REQUESTED, Participant.ACCEPTED)
-UNDER_WAY = (Participant.REQUESTED, Participant.OFFERED, Participant.ACCEPTED, Participant.AGREED)
 
 
 class Exchange(IntEnum):

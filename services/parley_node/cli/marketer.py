@@ -198,7 +198,9 @@ def ask_known(
 
     found = run(work())
     if found is None and not as_json:
-        show.say("Nothing was released, and why is the customer's own business. If they allow it later, it comes on the feed.")
+        show.say(
+            "Nothing was released, and why is the customer's own business. If they allow it later, it comes on the feed."
+        )
     else:
         show.record(found or {}, as_json=as_json)
 

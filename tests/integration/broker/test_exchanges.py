@@ -238,18 +238,6 @@ async def test_exchange_cancelled_on_its_way_settles_nothing(world: World, point
     assert 0 == await settlements(world, name)
 
 
-async def test_exchange_cancelled_while_it_settles_sends_nothing(world: World) -> None:
-    age = an_age()
-    await a_willing(world, age)
-    marketer = await world.marketer()
-    async with holding("broker.after_settle") as there:
-        name = await ask(marketer, age)
-        await there.wait()
-        await cancel(marketer, name)
-    assert [] == await releases(marketer, 1.0)
-    assert [TERMINATED] == await states(world, name)
-
-
 async def test_cancelling_twice_is_no_error_and_leaves_what_is_released(world: World) -> None:
     age = an_age()
     await a_willing(world, age)

@@ -1,15 +1,15 @@
 """The work: whatever breaks, stops or comes in between, each customer's release is made once, or not at all."""
 
 import asyncio
-from dataclasses import replace
 from functools import partial
 
 import pytest
 
-from parley.common.v1 import permit_pb2 as permitpb
+from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.common.v1 import terms_pb2 as termspb
 from parley_broker.domain.states import Participant
 from parley_broker.store import LEASE
+from parley_kit.clock import SystemClock
 from parley_kit.faults import Unavailable
 from tests.support.broker import (
     FINALIZED,
@@ -22,6 +22,7 @@ from tests.support.broker import (
     ask,
     crowd,
     failing,
+    holding,
     id_of,
     releases,
     settlements,
@@ -40,11 +41,10 @@ POINTS = [
     "broker.matched.after_commit",
     "broker.after_decide",
     "broker.after_release",
-    "broker.after_prepare",
     "broker.before_settle",
     "broker.after_settle",
-    "broker.finish.before_commit",
-    "broker.finish.after_commit",
+    "broker.before_finish",
+    "broker.after_finish",
     "consent.before_settle",
     "consent.after_settle",
 ]
@@ -102,8 +102,6 @@ async def test_customer_who_refuses_meanwhile_gives_nothing(world: World, point:
     marketer, _, name = await _stale(world, point, REFUSE)
     await until(partial(are, world, name, TERMINATED))
     assert (0, []) == (await settlements(world, name), await releases(marketer))
-    prepared = "SELECT FROM participants WHERE exchange_id = $1 AND (sealed IS NOT NULL OR permit IS NOT NULL)"
-    assert [] == await rows(world, "broker", prepared, id_of(name))
 
 
 async def test_customer_who_wants_to_be_asked_meanwhile_is_asked_once_and_heard(world: World) -> None:
@@ -200,26 +198,42 @@ async def test_workers_that_have_the_same_in_hand_make_one_release_each(
     assert people == len(await marketer.collect(people))
 
 
-async def test_what_comes_of_an_old_permit_leaves_a_new_one_alone(world: World) -> None:
+async def test_refusal_that_comes_late_leaves_what_was_released_alone(world: World) -> None:
     age = an_age()
     await a_willing(world, age)
     store, marketer = work(world).store, await world.marketer()
     name = await ask(marketer, age)
-    await marketer.collect(1)
-    exchange_id = id_of(name)
-    (found,) = await rows(world, "broker", "SELECT pseudonym FROM participants WHERE exchange_id = $1", exchange_id)
-    participant = await store.participant(marketer.name, exchange_id, found["pseudonym"])
-    exchange = await store.exchange(store.db, marketer.name, exchange_id)
-    assert participant is not None
+    (delivery,) = await marketer.collect(1)
+    exchange = await store.exchange(store.db, marketer.name, id_of(name))
     assert exchange is not None
-    old = replace(participant, permit=permitpb.Permit(body=b"decided before").SerializeToString())
-    await store.unsettled(marketer.name, exchange_id, [(old, Participant.TERMINATED)])
+    await store.unsettled(exchange, {delivery.release.pseudonym: Participant.TERMINATED})
     assert [FINALIZED] == await states(world, name)
     assert 1 == len(await releases(marketer))
-    await store.db.execute("UPDATE participants SET state = 4 WHERE exchange_id = $1", exchange_id)
-    await store.db.execute("DELETE FROM deliveries WHERE exchange_id = $1", exchange_id)
-    await store.finish(exchange, [old], exchange.created_at)
-    assert [] == await rows(world, "broker", "SELECT FROM deliveries WHERE exchange_id = $1", exchange_id)
+
+
+async def test_release_that_settled_is_finished_though_its_exchange_was_cancelled_meanwhile(world: World) -> None:
+    age = an_age()
+    await a_willing(world, age)
+    marketer = await world.marketer()
+    async with holding("broker.before_finish") as there:
+        name = await ask(marketer, age)
+        await there.wait()
+        await marketer.call("broker", "CancelExchange", brokerpb.CancelExchangeRequest(name=name))
+        assert [TERMINATED] == await states(world, name)
+    assert 1 == len(await marketer.collect(1))
+    assert (1, [FINALIZED]) == (await settlements(world, name), await states(world, name))
+
+
+async def test_nothing_is_finished_again_that_was_acknowledged(world: World) -> None:
+    age = an_age()
+    await a_willing(world, age)
+    store, marketer = work(world).store, await world.marketer()
+    name = await ask(marketer, age)
+    (delivery,) = await marketer.collect(1)
+    await marketer.acknowledge(delivery)
+    key = (marketer.name, id_of(name), delivery.release.pseudonym)
+    assert [] == await store.finish([key], SystemClock().now())
+    assert [] == await releases(marketer)
 
 
 async def test_cancellation_waits_for_customers_on_their_way_in(world: World) -> None:

@@ -8,11 +8,13 @@ can lose is shown with two broken functions in place of ``settle``.
 import asyncio
 import random
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -23,7 +25,7 @@ from tests.support.consent import Asker, Person, World, body_of, rule_terms, sev
 from tests.support.waiting import until
 
 PAIRS_AT_ONCE = 8  # two connections each: what the service's pool holds
-SPREAD_S = 0.012  # about as long as an act takes, so that settlements fall before, into and behind it
+SPREAD = 1.5  # settlements start within so many times what an act takes: they fall before, into and behind it
 SETTLED, STALE = consentpb.SETTLE_REFUSAL_UNSPECIFIED, consentpb.SETTLE_REFUSAL_STALE
 ONE_QUERY = (Path(__file__).parent / "settle_in_one_query.sql").read_text("utf-8")
 
@@ -98,22 +100,28 @@ async def with_rules(world: World, count: int) -> list[Ready]:
 
 async def races(world: World, act: Act, everyone: Sequence[Ready]) -> list[Raced]:
     """Race the act against a settlement for each customer, several customers at a time."""
-    gate, rng = asyncio.Semaphore(PAIRS_AT_ONCE), random.Random(secrets.randbits(64))
+    gate, rng, took = asyncio.Semaphore(PAIRS_AT_ONCE), random.Random(secrets.randbits(64)), [0.01]
 
     async def one(ready: Ready) -> Raced:
         async with gate:
-            return await race(world, act, ready, rng.uniform(0, SPREAD_S))
+            return await race(world, act, ready, rng.uniform(0, SPREAD * median(took[-20:])), took)
 
     return await asyncio.gather(*map(one, everyone))
 
 
-async def race(world: World, act: Act, ready: Ready, head_start: float) -> Raced:
+async def race(world: World, act: Act, ready: Ready, head_start: float, took: list[float]) -> Raced:
     async def settle() -> int:
         await asyncio.sleep(head_start)
         (outcome,) = await world.settle(ready.entry)
         return outcome.refusal
 
-    named, refusal = await asyncio.gather(act(world, ready), settle())
+    async def acted() -> Collection[str]:
+        began = time.perf_counter()
+        named = await act(world, ready)
+        took.append(time.perf_counter() - began)
+        return named
+
+    named, refusal = await asyncio.gather(acted(), settle())
     return Raced(refusal, bool(await committed(world, ready) - set(named)))
 
 

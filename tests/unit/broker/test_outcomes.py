@@ -6,7 +6,7 @@ import pytest
 
 from parley.consent.v1 import consent_pb2 as consentpb
 from parley_broker.domain.outcomes import Refusal, after
-from parley_broker.domain.states import TO_DECIDE, UNDER_WAY, Exchange, Participant, exchange_state
+from parley_broker.domain.states import Exchange, Participant, exchange_state
 
 DEADLINE = datetime(2031, 5, 4, 12, tzinfo=UTC)
 INSTANT = timedelta(microseconds=1)
@@ -32,11 +32,6 @@ def test_audit_log_that_is_behind_is_waited_for() -> None:
 @pytest.mark.parametrize("refusal", sorted(set(Refusal) - {Refusal.STALE, Refusal.PAUSED, Refusal.AUDIT_BEHIND}))
 def test_every_other_refusal_ends_it(refusal: Refusal) -> None:
     assert Participant.TERMINATED is after(refusal)
-
-
-def test_what_is_to_be_decided_is_under_way_and_what_has_ended_is_not() -> None:
-    assert set(TO_DECIDE) < set(UNDER_WAY)
-    assert {Participant.FINALIZED, Participant.TERMINATED} == set(Participant) - set(UNDER_WAY)
 
 
 def test_exchange_is_under_way_until_its_deadline() -> None:

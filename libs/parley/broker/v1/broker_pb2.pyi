@@ -360,7 +360,7 @@ class Delivery(_message.Message):
     name: _builtins.str
     """`deliveries/{delivery}`; empty for a heartbeat."""
     resume_token: _builtins.str
-    """Where to resume behind it."""
+    """Where to resume behind it; empty for what is in an answer, and not on the feed yet."""
     @_builtins.property
     def release(self) -> Global___ReleaseDelivery:
         """Values, sealed."""

@@ -1,4 +1,4 @@
-"""Tokens: places in a feed or a list that only the broker writes, and what comes of any other text."""
+"""Names and tokens: what only the broker writes, and what comes of any other text."""
 
 import base64
 from datetime import UTC, datetime, timedelta
@@ -6,34 +6,35 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from parley_broker.domain.states import Exchange
-from parley_broker.faults import ResumeTokenInvalid
-from parley_broker.feed import Tokens
+from parley_broker.faults import DeliveryNotFound, ResumeTokenInvalid
+from parley_broker.names import Names
 from parley_broker.store import ExchangeRecord
 from parley_broker.wire import END_OF_TIME, exchange_to, next_token, page_from, page_size
 from parley_kit.faults import InvalidRequest
 
-TOKENS = Tokens(b"k" * 32)
+NAMES = Names(b"k" * 32)
 MINE, OTHERS = "marketers/mine", "marketers/others"
+RELEASE = (MINE, "a" * 26, "b" * 32)
 CREATED = datetime(2031, 5, 4, 12, 0, 0, 123456, tzinfo=UTC)
 RECORD = ExchangeRecord(MINE, "a" * 26, b"", b"", "Hello", CREATED + timedelta(days=1), CREATED)
 
 
 @pytest.mark.parametrize("seq", [0, 1, 2**63 - 1])
 def test_resume_token_brings_back_its_place(seq: int) -> None:
-    assert seq == TOKENS.read(MINE, TOKENS.write(MINE, seq))
+    assert seq == NAMES.read_place(MINE, NAMES.place(MINE, seq))
 
 
 def test_no_resume_token_is_the_start() -> None:
-    assert 0 == TOKENS.read(MINE, "")
+    assert 0 == NAMES.read_place(MINE, "")
 
 
 @pytest.mark.parametrize(
     "token",
     [
-        TOKENS.write(OTHERS, 7),
-        Tokens(b"x" * 32).write(MINE, 7),
-        TOKENS.write(MINE, 7)[:-4],
-        TOKENS.write(MINE, 7) + "AAAA",
+        NAMES.place(OTHERS, 7),
+        Names(b"x" * 32).place(MINE, 7),
+        NAMES.place(MINE, 7)[:-4],
+        NAMES.place(MINE, 7) + "AAAA",
         base64.urlsafe_b64encode(bytes(24)).decode(),
         "x",
         "not a token",
@@ -43,15 +44,38 @@ def test_no_resume_token_is_the_start() -> None:
 )
 def test_any_other_text_is_no_resume_token(token: str) -> None:
     with pytest.raises(ResumeTokenInvalid):
-        TOKENS.read(MINE, token)
+        NAMES.read_place(MINE, token)
 
 
 def test_no_bit_of_a_resume_token_may_be_another() -> None:
-    raw = base64.urlsafe_b64decode(TOKENS.write(MINE, 7))
+    raw = base64.urlsafe_b64decode(NAMES.place(MINE, 7))
     for bit in range(8 * len(raw)):
         changed = bytes(byte ^ (1 << bit % 8 if index == bit // 8 else 0) for index, byte in enumerate(raw))
         with pytest.raises(ResumeTokenInvalid):
-            TOKENS.read(MINE, base64.urlsafe_b64encode(changed).decode())
+            NAMES.read_place(MINE, base64.urlsafe_b64encode(changed).decode())
+
+
+def test_name_of_a_release_brings_back_what_it_stands_for() -> None:
+    assert RELEASE == NAMES.read(MINE, NAMES.release(RELEASE))
+
+
+def test_name_of_a_notice_stands_for_no_release() -> None:
+    assert None is NAMES.read(MINE, "a" * 26)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        NAMES.release((OTHERS, "a" * 26, "b" * 32)),
+        Names(b"x" * 32).release(RELEASE),
+        "a" * 26 + "c" * 32 + NAMES.release(RELEASE)[58:],
+        NAMES.release(RELEASE)[:-1] + ("a" if NAMES.release(RELEASE)[-1] != "a" else "e"),
+        "a" * 84,
+    ],
+)
+def test_name_that_was_not_given_out_is_nobodys(name: str) -> None:
+    with pytest.raises(DeliveryNotFound):
+        NAMES.read(MINE, name)
 
 
 def test_page_starts_behind_the_last_of_a_full_one() -> None:

@@ -1,0 +1,69 @@
+"""Coalescing: requests that wait at the same time share one piece of work."""
+
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+
+class Coalescer(Generic[Q, A]):
+    """
+    Does for many what costs little more than for one: a statement, a commit, a signature.
+
+    ``work`` answers each request of a batch, in order; whatever it raises, all of the batch get. Nobody waits for company: a
+    request that finds fewer than ``at_once`` batches under way is begun at once, and those that come meanwhile are the next
+    batch, ``most`` of them at most. A caller that is cancelled leaves its request in: what was begun is finished.
+    """
+
+    def __init__(
+        self, work: Callable[[Sequence[Q]], Awaitable[Sequence[A]]], *, most: int = 64, at_once: int = 2
+    ) -> None:
+        self._work = work
+        self._most = most
+        self._at_once = at_once
+        self._waiting: list[tuple[Q, asyncio.Future[A]]] = []
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def submit(self, request: Q) -> A:
+        """Have a request done, with whatever else waits. Raises what the work raises."""
+        answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
+        self._waiting.append((request, answer))
+        if len(self._under_way) < self._at_once:
+            self._begin()
+        return await answer
+
+    def _begin(self) -> None:
+        # A context of its own: the work is nobody's call, and has nobody's deadline.
+        task = asyncio.create_task(self._next(), context=contextvars.Context())
+        self._under_way.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        if self._waiting:
+            self._begin()
+
+    async def _next(self) -> None:
+        batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+        if not batch:  # another batch, begun in the same moment, took them along
+            return
+        try:
+            answers = await self._work([request for request, _ in batch])
+        except BaseException as error:
+            for _, answer in batch:
+                if not answer.done():
+                    answer.set_exception(_of(error))
+            if not isinstance(error, Exception):
+                raise
+            return
+        for (_, answer), found in zip(batch, answers, strict=True):
+            if not answer.done():
+                answer.set_result(found)
+
+
+def _of(error: BaseException) -> BaseException:
+    """An error as a future takes it: what stops the work cancels those who wait for it."""
+    return error if isinstance(error, Exception) else asyncio.CancelledError()

@@ -1,0 +1,117 @@
+"""
+One release in the answer of the call that asks for it.
+
+The very same steps as in the background, but for their order: while the exchange is being recorded, its customer is decided and
+their values opened, which are reads. Only what is recorded is settled, and only what is settled is in the answer. Whatever was
+sent and isn't acknowledged soon gets its place on the feed.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+
+from parley.broker.v1 import broker_pb2 as brokerpb
+from parley_broker.domain.states import TO_DECIDE, Participant
+from parley_broker.names import Names
+from parley_broker.settling import Prepared
+from parley_broker.store import ExchangeRecord, Key, ParticipantRecord, Store
+from parley_broker.work import Bell, Releasing
+from parley_kit.clock import Clock
+from parley_kit.faultpoints import reach
+from parley_kit.faults import Fault
+
+_PLACE_AFTER_S = 0.5
+
+
+@dataclass(frozen=True)
+class Answering:
+    """Answers with a release, where it may be made at once."""
+
+    store: Store
+    releasing: Releasing
+    names: Names
+    bell: Bell
+    clock: Clock
+    _unplaced: dict[Key, None] = field(default_factory=dict)
+
+    async def first(
+        self, exchange: ExchangeRecord, pseudonym: str, recording: Awaitable[bool]
+    ) -> tuple[bool, brokerpb.Delivery | None]:
+        """Answer an exchange that is just being recorded: whether it was, and the release. Raises what recording raises."""
+        recorded = asyncio.ensure_future(recording)
+        participant, prepared = None, list[Prepared]()
+        with contextlib.suppress(Fault):  # what fails now is taken up once it is recorded
+            participant = await self._newcomer(exchange, pseudonym)
+            prepared = await self.releasing.prepare(exchange, [participant], recorded=False) if participant else []
+        if not await recorded:
+            return False, None
+        with contextlib.suppress(Fault):  # or in the background; why is nobody's business here
+            if prepared:
+                return True, await self._send(exchange, prepared[0])
+            if participant:
+                await self.releasing.carry(exchange, [participant])  # and now whoever wants to be asked is asked
+        return True, None
+
+    async def again(self, exchange: ExchangeRecord, pseudonym: str) -> brokerpb.Delivery | None:
+        """Answer an exchange that was recorded before: through every step anew, never from what was stored."""
+        marketer, exchange_id = exchange.marketer, exchange.exchange_id
+        participant = await self.store.participant(marketer, exchange_id, pseudonym)
+        if participant is None or participant.acknowledged:
+            return None
+        if participant.state is Participant.FINALIZED:
+            await self.store.reopen(marketer, [(exchange_id, pseudonym)])
+        elif participant.state not in TO_DECIDE:
+            return None
+        with contextlib.suppress(Fault):
+            async with self.releasing.ending(exchange, [participant]):
+                prepared = await self.releasing.prepare(exchange, [participant])
+                return await self._send(exchange, prepared[0]) if prepared else None
+        return None
+
+    async def _newcomer(self, exchange: ExchangeRecord, pseudonym: str) -> ParticipantRecord | None:
+        known = await self.store.introduction(exchange.marketer, pseudonym)
+        if known is None:
+            return None
+        return ParticipantRecord(
+            marketer=exchange.marketer,
+            exchange_id=exchange.exchange_id,
+            pseudonym=pseudonym,
+            state=Participant.REQUESTED,
+            settled=False,
+            acknowledged=False,
+            consent_ref=known.consent_ref,
+            vault_ref=known.vault_ref,
+            audit_ref=known.audit_ref,
+        )
+
+    async def _send(self, exchange: ExchangeRecord, prepared: Prepared) -> brokerpb.Delivery | None:
+        settled = (await self.releasing.settle(exchange, [prepared])).get(prepared.participant.pseudonym)
+        if settled is None:
+            return None
+        key = (exchange.marketer, exchange.exchange_id, prepared.participant.pseudonym)
+        self._unplaced[key] = None
+        await reach("broker.before_send")
+        if not self.releasing.settling.is_fresh(settled):
+            return None
+        return brokerpb.Delivery(name=f"deliveries/{self.names.release(key)}", release=settled.release)
+
+    def kept(self, key: Key) -> None:
+        """Note that a release was acknowledged: it needs no place any more."""
+        self._unplaced.pop(key, None)
+
+    async def place(self) -> bool:
+        """Give what was sent in answers and isn't acknowledged its place on the feed; whether there was anything."""
+        waiting = list(self._unplaced)
+        if not waiting:
+            return False
+        await self.store.finish(waiting, self.clock.now())
+        for key in waiting:
+            self.kept(key)
+        self.bell.ring()
+        return True
+
+    async def turn(self) -> bool:
+        """Wait a while, then place."""
+        await asyncio.sleep(_PLACE_AFTER_S)
+        return await self.place()
