@@ -25,7 +25,7 @@ from tests.support.consent import Asker, Person, World, body_of, rule_terms, sev
 from tests.support.waiting import until
 
 PAIRS_AT_ONCE = 8  # two connections each: what the service's pool holds
-SPREAD = 1.5  # settlements start within so many times what an act takes: they fall before, into and behind it
+SPREAD = 1.0  # either starts up to so many times an act's length after the other: they meet in every way
 SETTLED, STALE = consentpb.SETTLE_REFUSAL_UNSPECIFIED, consentpb.SETTLE_REFUSAL_STALE
 ONE_QUERY = (Path(__file__).parent / "settle_in_one_query.sql").read_text("utf-8")
 
@@ -104,18 +104,19 @@ async def races(world: World, act: Act, everyone: Sequence[Ready]) -> list[Raced
 
     async def one(ready: Ready) -> Raced:
         async with gate:
-            return await race(world, act, ready, rng.uniform(0, SPREAD * median(took[-20:])), took)
+            return await race(world, act, ready, SPREAD * median(took[-20:]) * rng.uniform(-1, 1), took)
 
     return await asyncio.gather(*map(one, everyone))
 
 
 async def race(world: World, act: Act, ready: Ready, head_start: float, took: list[float]) -> Raced:
     async def settle() -> int:
-        await asyncio.sleep(head_start)
+        await asyncio.sleep(max(0.0, head_start))
         (outcome,) = await world.settle(ready.entry)
         return outcome.refusal
 
     async def acted() -> Collection[str]:
+        await asyncio.sleep(max(0.0, -head_start))
         began = time.perf_counter()
         named = await act(world, ready)
         took.append(time.perf_counter() - began)
