@@ -29,11 +29,14 @@ from parley_crypto.trust import Trust, TrustUnusable
 from parley_db.migrate import MigrationError, plan
 from parley_db.queries import load
 from parley_node.embedded import ServersUnavailable, from_environment, paths, postgres, valkey
+from parley_node.embedded.databases import missing_grants
 from parley_node.embedded.locate import locate
 from parley_node.embedded.pair import ServerPair
 from parley_node.home import Home, NotRunning, Running
-from parley_node.node import Servers, SettingsWrong, configure, dsn
+from parley_node.node import SettingsWrong, configure
 from parley_node.provision import SERVICES, key_files
+from parley_node.stores import Servers, dsn
+from parley_rpc.zones import Zones
 
 _SQL = load("parley_node", "doctor.sql")
 _OLDEST_POSTGRES = 150000
@@ -195,7 +198,7 @@ async def _reach(home: Home) -> AsyncIterator[Servers | None]:
         given = None
     where = paths.layout(home.servers)
     up = await asyncio.to_thread(lambda: postgres.ready(where) and valkey.ready(where))
-    yield given or (ServerPair(valkey.url(where), "embedded", adopted=True, where=where) if up else None)
+    yield given or (ServerPair("embedded", adopted=True, where=where) if up else None)
 
 
 def _servers(pair: Servers | None, home: Home) -> Iterator[tuple[str, Look]]:
@@ -234,7 +237,7 @@ def _schema(name: str, home: Home) -> Callable[[Servers], Awaitable[str]]:
         mend = f"parley migrate {name}{_option(home)}"
         await _require_database(pair, name, mend)
         try:
-            pending = await plan(dsn(pair, name), f"parley_{name}")
+            pending = await plan(dsn(pair, home, name), f"parley_{name}")
         except MigrationError as error:
             raise Trouble(str(error), "pip install --upgrade parley") from error
         except (OSError, asyncpg.PostgresError) as error:
@@ -255,9 +258,20 @@ async def _require_database(pair: Servers, name: str, mend: str) -> None:
 async def _roles(pair: Servers, home: Home) -> str:
     async with _connected(pair.admin_dsn) as admin:
         wrong = await admin.fetch(_SQL.grants_beyond, [f"parley_{name}" for name in SERVICES])
-    if wrong:
-        raise Trouble("; ".join(row["wrong"] for row in wrong), f"parley migrate{_option(home)}")
-    return "each service enters its own database alone"
+    found = [row["wrong"] for row in wrong] + [
+        f"parley_{name} doesn't hold the grants of its zone" for name in SERVICES if await _differs(pair, name)
+    ]
+    if found:
+        raise Trouble("; ".join(found), f"parley migrate{_option(home)}")
+    return "each service enters its own database alone, and may do there what its zone lists"
+
+
+async def _differs(pair: Servers, name: str) -> bool:
+    try:
+        async with _connected(pair.database_dsn(f"parley_{name}")) as admin:
+            return bool(await missing_grants(admin, f"parley_{name}", Zones.load().zones[name].tables))
+    except Trouble:  # no database: its own line says so
+        return False
 
 
 async def _clock(pair: Servers) -> str:
@@ -280,7 +294,7 @@ async def _valkey(pair: Servers) -> str:
 def _events(name: str, home: Home) -> Callable[[Servers], Awaitable[str]]:
     async def look(pair: Servers) -> str:
         try:
-            async with _connected(dsn(pair, name)) as db:
+            async with _connected(dsn(pair, home, name)) as db:
                 row = await db.fetchrow(_SQL.lag)
         except (asyncpg.PostgresError, Trouble) as error:
             raise NotLooked("its schema isn't there") from error

@@ -46,6 +46,14 @@ class Home:
         """Where a zone's secrets are."""
         return self.root / "keys" / zone
 
+    def postgres_password(self, zone: str) -> Path:
+        """The password of a zone's database role, as PostgreSQL's clients read it (pgpass)."""
+        return self.keys(zone) / "postgres.pass"
+
+    def valkey_password(self, zone: str) -> Path:
+        """The password of a zone's user of Valkey."""
+        return self.keys(zone) / "valkey.pass"
+
     @property
     def trust(self) -> Path:
         """The key set that everything else is checked with."""

@@ -33,14 +33,12 @@ import parley_identity.config
 import parley_vault.app
 import parley_vault.config
 from parley_bus.bus import Bus
+from parley_crypto.keyfiles import read_secret
 from parley_crypto.trust import Trust
-from parley_db.migrate import migrate
 from parley_kit.clock import Clock, SystemClock
-from parley_node.embedded import ensure_databases, from_environment, servers
-from parley_node.embedded.external import ExternalServers
-from parley_node.embedded.pair import ServerPair
 from parley_node.home import Home, Running
 from parley_node.provision import ORIGIN, SERVICES, provision
+from parley_node.stores import Servers, dsn, prepare, servers_of
 from parley_rpc.inproc import InprocessHub
 from parley_rpc.metrics import Metrics
 from parley_rpc.platform import Platform, Service
@@ -48,7 +46,6 @@ from parley_rpc.server import Server, build_server
 from parley_rpc.tokens import bearer
 from parley_rpc.zones import Zones
 
-Servers = ServerPair | ExternalServers
 _VAULT_REQUEST_BYTES = 4 * 1024 * 1024
 
 
@@ -95,14 +92,15 @@ async def run(
         told("PostgreSQL and Valkey")
         pair = await stack.enter_async_context(servers_of(home))
         told("databases")
-        await prepare_databases(pair)
-        bus = await stack.enter_async_context(Bus.open(pair.valkey_url, options.stream_prefix))
+        zones = Zones.load()
+        await prepare(pair, home, zones, SERVICES, prefix=options.stream_prefix)
         hub, metrics = InprocessHub(), Metrics(CollectorRegistry())
-        zones, authenticate = Zones.load(), bearer(Trust.load(home.trust), clock)
+        authenticate = bearer(Trust.load(home.trust), clock)
         stack.push_async_callback(hub.close)
         services: dict[str, Service] = {}
         for name in SERVICES:
             told(name)
+            bus = await stack.enter_async_context(_bus(pair, home, name, options))
             platform = Platform(clock, bus, _calling(hub, name), log.bind(service=name))
             service = await stack.enter_async_context(_build(name, home, pair, platform, options))
             services[name] = service
@@ -137,32 +135,16 @@ def _calling(hub: InprocessHub, me: str) -> Callable[[str], grpc.aio.Channel]:
     return lambda _service: hub.channel(me)
 
 
-@asynccontextmanager
-async def servers_of(home: Home) -> AsyncIterator[Servers]:
-    """The operator's own servers, where the environment names them; else embedded ones."""
-    if given := from_environment(os.environ):
-        yield given
-        return
-    async with servers(home.servers) as pair:
-        yield pair
-
-
-async def prepare_databases(pair: Servers) -> None:
-    """Make each service's database and role, and bring its schema up to date."""
-    await ensure_databases(pair.admin_dsn, SERVICES)
-    await asyncio.gather(*(migrate(dsn(pair, name), f"parley_{name}") for name in SERVICES))
-
-
-def dsn(pair: Servers, service: str) -> str:
-    """Where a service's database is, as its own role."""
-    return pair.postgres_dsn(f"parley_{service}", f"parley_{service}")
+def _bus(pair: Servers, home: Home, name: str, options: Options) -> AbstractAsyncContextManager[Bus]:
+    password = read_secret(home.valkey_password(name))
+    return Bus.open(pair.valkey_address, options.stream_prefix, user=f"parley_{name}", password=password)
 
 
 def _build(
     name: str, home: Home, pair: Servers, platform: Platform, options: Options
 ) -> AbstractAsyncContextManager[Service]:
     _config, build = _BUILDERS[name]
-    return build(configure(name, home, dsn(pair, name), options.settings.get(name, {})), platform)
+    return build(configure(name, home, dsn(pair, home, name), options.settings.get(name, {})), platform)
 
 
 class SettingsWrong(ValueError):

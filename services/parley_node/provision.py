@@ -10,6 +10,7 @@ from parley_crypto.keyfiles import ensure_key, read_key, write_key
 from parley_crypto.signing import Sealer, Signer
 from parley_crypto.tlog.note import PrivateKey
 from parley_crypto.trust import Trust
+from parley_node.embedded.passwords import ensure_password, ensure_pgpass
 from parley_node.home import Home
 
 ORIGIN = "parley.local/log"
@@ -41,6 +42,9 @@ def provision(home: Home) -> None:
     for name, zone, there in _SHARED_KEYS:
         ensure_key(key_file(home, "identity", name))
         _share(key_file(home, "identity", name), key_file(home, zone, there))
+    for zone in SERVICES:
+        ensure_pgpass(home.postgres_password(zone), f"parley_{zone}")
+        ensure_password(home.valkey_password(zone))
     for name in _STAFF.values():
         ensure_key(staff_key(home, name))
     _write(home.trust, _trust(home).dump())

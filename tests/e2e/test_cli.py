@@ -219,7 +219,7 @@ def test_doctor_finds_an_edited_policy(parley: Parley) -> None:
 
 async def test_doctor_finds_a_role_that_may_enter_anothers_database(parley: Parley) -> None:
     where = paths.layout(parley.home.servers)
-    admin = await asyncpg.connect(postgres.dsn(where, "postgres", postgres.SUPERUSER))
+    admin = await asyncpg.connect(postgres.admin_dsn(where))
     await admin.execute("GRANT CONNECT ON DATABASE parley_vault TO parley_broker")
     assert {"roles": "parley migrate"} == _failures(parley)
     await admin.execute("REVOKE CONNECT ON DATABASE parley_vault FROM parley_broker")
@@ -229,7 +229,7 @@ async def test_doctor_finds_a_role_that_may_enter_anothers_database(parley: Parl
 
 async def test_doctor_finds_a_schema_behind(parley: Parley) -> None:
     where = paths.layout(parley.home.servers)
-    vault = await asyncpg.connect(postgres.dsn(where, "parley_vault", postgres.SUPERUSER))
+    vault = await asyncpg.connect(postgres.admin_dsn(where, "parley_vault"))
     await vault.execute("UPDATE schema_migrations SET version = version + 1000 WHERE set_name = 'parley_vault'")
     assert {"schema vault": "parley migrate vault"} == _failures(parley)
     await vault.execute("UPDATE schema_migrations SET version = version - 1000 WHERE set_name = 'parley_vault'")

@@ -28,8 +28,9 @@ from parley_crypto.signing import Sealer, Signer
 from parley_crypto.statements import make_assertion
 from parley_crypto.trust import Trust
 from parley_node.home import Home
-from parley_node.node import Node, Options, Servers, run
+from parley_node.node import Node, Options, run
 from parley_node.provision import staff_key
+from parley_node.stores import Servers
 from parley_rpc.logs import logger
 from tests.support.waiting import until
 

@@ -28,7 +28,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Print the catalogue: what a bank may hold and a marketer may ask for.",
     ),
     "verify": ("parley_node.cli.verify", "Check a receipt offline, from four files."),
-    "migrate": ("parley_node.cli.migrate", "Bring the databases' schemas up to date."),
+    "migrate": ("parley_node.cli.migrate", "Bring the databases' schemas and grants up to date."),
 }
 """Each command: the module with its ``app``, and its line in the help."""
 

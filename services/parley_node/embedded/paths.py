@@ -53,6 +53,10 @@ class Layout:
         """The socket Valkey listens on."""
         return self.sockets / "valkey" / "valkey.sock"
 
+    def password(self, server: str) -> Path:
+        """The administrator's password on ``postgres`` or ``valkey``."""
+        return self.root / f"{server}.pass"
+
     def log(self, server: str) -> Path:
         """The log file of ``postgres`` or ``valkey``."""
         return self.root / f"{server}.log"

@@ -53,6 +53,11 @@ def leash_command(options: Sequence[str], stop: signal.Signals, command: Sequenc
     return [sys.executable, "-I", "-S", leash.__file__, *tied, "--", *command]
 
 
+def lock_options(path: Path) -> tuple[str, ...]:
+    """Options of the leash for a server, or whatever works on its data, that waits for its predecessor to be gone."""
+    return ("--lock", str(path), "--lock-wait", str(_LOCK_WAIT_S))
+
+
 def server_environment() -> dict[str, str]:
     """Environment of every server: nothing inherited, neither secrets nor PGPORT and its kin."""
     return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
@@ -119,7 +124,7 @@ class Supervisor(threading.Thread):
             return self._process
 
     def _popen(self, launch: Launch) -> subprocess.Popen[bytes]:
-        locked = ("--lock", str(self._lock), "--lock-wait", str(_LOCK_WAIT_S))
+        locked = lock_options(self._lock)
         with private_append(self._log_file) as log:
             return subprocess.Popen(  # noqa: S603 - our own binaries
                 leash_command((*locked, *launch.leash), launch.stop, launch.command),
