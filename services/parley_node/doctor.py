@@ -33,9 +33,12 @@ from parley_node.embedded.databases import missing_grants
 from parley_node.embedded.locate import locate
 from parley_node.embedded.pair import ServerPair
 from parley_node.home import Home, NotRunning, Running
-from parley_node.node import SettingsWrong, configure
-from parley_node.provision import SERVICES, key_files
+from parley_node.node import configure
+from parley_node.provision import key_files
+from parley_node.services import SERVICES
 from parley_node.stores import Servers, dsn
+from parley_rpc.channels import at, connect
+from parley_rpc.settings import SettingsWrong
 from parley_rpc.zones import Zones
 
 _SQL = load("parley_node", "doctor.sql")
@@ -299,9 +302,7 @@ def _events(name: str, home: Home) -> Callable[[Servers], Awaitable[str]]:
         except (asyncpg.PostgresError, Trouble) as error:
             raise NotLooked("its schema isn't there") from error
         if row["dead"]:
-            raise Trouble(
-                f"{row['dead']} events of others could not be applied", f"grep dead {home.root / 'parley.log'}"
-            )
+            raise Trouble(f"{row['dead']} events of others could not be applied", f"grep dead {home.root}/*.log")
         if row["oldest"] > _MOST_LAG_S:
             raise Trouble(f"{row['waiting']} wait, the oldest for {row['oldest']:.0f} s", _up(home))
         return f"{row['waiting']} on their way"
@@ -322,10 +323,9 @@ async def _connected(where: str) -> AsyncIterator[Any]:
 
 
 async def _services(running: Running) -> str:
-    async with grpc.aio.insecure_channel(running.address) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        for name in SERVICES:
-            await _serving(stub, name, running)
+    for name in SERVICES:
+        async with connect(at(running.address, name)) as channel:
+            await _serving(health_pb2_grpc.HealthStub(channel), name, running)
     return f"{', '.join(SERVICES)} answer"
 
 

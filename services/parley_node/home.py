@@ -54,6 +54,23 @@ class Home:
         """The password of a zone's user of Valkey."""
         return self.keys(zone) / "valkey.pass"
 
+    def tls_certificate(self, zone: str) -> Path:
+        """What a zone shows to others when its services run apart (PEM)."""
+        return self.keys(zone) / "tls.pem"
+
+    def tls_key(self, zone: str) -> Path:
+        """What it proves that with (PEM)."""
+        return self.keys(zone) / "tls.key"
+
+    @property
+    def tls_authority(self) -> Path:
+        """Who signed the zones' certificates (PEM)."""
+        return self.root / "authority.pem"
+
+    def log(self, process: str) -> Path:
+        """The log of a process: ``parley`` that of the one that was started, otherwise a service's name."""
+        return self.root / f"{process}.log"
+
     @property
     def trust(self) -> Path:
         """The key set that everything else is checked with."""

@@ -14,7 +14,7 @@ from parley.consent.v1 import consent_pb2
 from parley.identity.v1 import identity_pb2
 from parley.vault.v1 import vault_pb2
 from parley_bus.bus import stream_key
-from parley_node.provision import SERVICES
+from parley_node.services import SERVICES
 from parley_rpc.zones import Zones
 from tests.support.dumps import database_url
 from tests.support.servers import scratch_directory

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from parley_node.embedded import ServerPair, paths
 from parley_node.home import Home
-from parley_node.provision import SERVICES
+from parley_node.services import SERVICES
 from parley_node.stores import Servers
 
 Tables = Mapping[str, Sequence[tuple[Any, ...]]]

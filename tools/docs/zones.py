@@ -14,9 +14,9 @@ listed there is refused with `CALLER_NOT_ALLOWED`. Callers are zones, or people 
 `importer`, `operator`. `anyone` needs no token. Broker is the only zone that calls others.
 
 What a zone's database role may do is granted from the same file, table by table, at every start and by `parley migrate`:
-databases and tables belong to the administrator. So is what its user of Valkey may do: write its own stream, and read those it is listed
-for. A reader can't be kept from reading a stream as another of its readers; what concerns a customer in an event is sealed to
-one."""
+databases and tables belong to the administrator. So is what its user of Valkey may do: write its own stream, and read those that
+it is listed for. A reader can't be kept from reading a stream as another of its readers; what concerns a customer in an event is
+sealed to one of them."""
 
 _LIMIT = """\
 ## What separates them

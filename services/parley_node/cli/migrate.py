@@ -12,11 +12,12 @@ from parley_bus.bus import BusAway
 from parley_crypto.keyfiles import KeyFileUnusable
 from parley_db.migrate import MigrationError
 from parley_node.cli import show
-from parley_node.cli.options import HomeOption
+from parley_node.cli.options import HomeOption, ServiceName
 from parley_node.cli.stop import Stop
 from parley_node.embedded import ServersUnavailable
 from parley_node.home import Home
-from parley_node.provision import SERVICES, provision
+from parley_node.provision import provision
+from parley_node.services import SERVICES
 from parley_node.stores import pending, prepare, servers_of
 from parley_rpc.zones import Zones
 
@@ -28,9 +29,6 @@ class Phase(StrEnum):
 
     PRE = "pre"
     POST = "post"
-
-
-ServiceName = StrEnum("ServiceName", {name.upper(): name for name in SERVICES})  # type: ignore[misc] # names of services
 
 
 @app.command(name="migrate")

@@ -10,10 +10,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,6 +38,7 @@ class Launch:
 
     ``leash`` are options of :mod:`leash` that give up root; ``stop`` is the signal that asks the server to end, also
     when its parent dies; ``tidy`` runs before each start; ``ready`` says whether the process with this id answers.
+    ``environment`` and ``descriptors`` are all that it inherits.
     """
 
     command: Sequence[str]
@@ -45,6 +46,8 @@ class Launch:
     ready: Callable[[int], bool]
     leash: Sequence[str] = ()
     tidy: Callable[[], None] = lambda: None
+    environment: Mapping[str, str] = field(default_factory=lambda: server_environment())  # noqa: PLW0108 - defined below
+    descriptors: Sequence[int] = ()
 
 
 def leash_command(options: Sequence[str], stop: signal.Signals, command: Sequence[str]) -> list[str]:
@@ -68,10 +71,11 @@ class Supervisor(threading.Thread):
     One server, started again whenever it dies until :meth:`stop`.
 
     ``prepare`` runs first, in the thread, and answers how to launch. ``up`` resolves when the server first answers, or
-    fails with ServersUnavailable after a few failed starts; later deaths are healed for as long as it takes.
+    fails with ServersUnavailable after a few failed starts; later deaths are healed for as long as it takes. Without a
+    ``log`` file the server writes to this process's standard error.
     """
 
-    def __init__(self, name: str, *, prepare: Callable[[], Launch], lock: Path, log: Path) -> None:
+    def __init__(self, name: str, *, prepare: Callable[[], Launch], lock: Path, log: Path | None) -> None:
         super().__init__(name=f"parley-{name}", daemon=True)
         self.up: Future[None] = Future()
         self._server = name
@@ -125,13 +129,14 @@ class Supervisor(threading.Thread):
 
     def _popen(self, launch: Launch) -> subprocess.Popen[bytes]:
         locked = lock_options(self._lock)
-        with private_append(self._log_file) as log:
+        with private_append(self._log_file) if self._log_file else nullcontext(sys.stderr) as log:
             return subprocess.Popen(  # noqa: S603 - our own binaries
                 leash_command((*locked, *launch.leash), launch.stop, launch.command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=server_environment(),
+                env=launch.environment,
+                pass_fds=launch.descriptors,
                 cwd="/",
                 start_new_session=True,  # a terminal's Ctrl-C is the owner's to answer, not the servers'
             )
@@ -157,6 +162,8 @@ class Supervisor(threading.Thread):
             self._process.send_signal(number)
 
     def _last_words(self) -> str:
+        if self._log_file is None:
+            return "see above"
         lines = self._log_file.read_text(errors="replace").splitlines()[-4:]
         return " / ".join([*lines, f"see {self._log_file}"])
 
