@@ -30,6 +30,7 @@ from parley_kit.clock import SystemClock
 from parley_kit.faultpoints import arm_from
 from parley_rpc import http
 from parley_rpc.channels import is_local
+from parley_rpc.confine import ConfinementFailed, confine, named_in
 from parley_rpc.logs import adopt_libraries, logger
 from parley_rpc.metrics import Metrics
 from parley_rpc.peers import Credentials, Peers, by_certificate
@@ -121,21 +122,27 @@ def main(name: str, config: type[C], build: Build) -> None:
     log = logger(name)
     adopt_libraries(log)
     try:
-        settings, own = read_settings(Serving), read_settings(config)
+        settings, own, zones = read_settings(Serving), read_settings(config), Zones.load()
         arm_from(os.environ.get("PARLEY_FAULTS", ""))
-        asyncio.run(serve(name, own, build, settings, log))  # type: ignore[arg-type] # every Config has a trust
-    except (SettingsWrong, KeyFileUnusable, TrustUnusable, MigrationError) as error:
+        if confine(named_in([settings, own])):  # before any thread, and before any key is read
+            log.info("confined")
+        else:
+            log.warning("not_confined")
+        asyncio.run(serve(name, own, build, settings=settings, zones=zones, log=log))  # type: ignore[arg-type] # every Config has a trust
+    except (SettingsWrong, ConfinementFailed, KeyFileUnusable, TrustUnusable, MigrationError) as error:
         sys.exit(f"{name}: {error}")
     except Exception:
         log.exception("ended")
         sys.exit(1)
 
 
-async def serve(name: str, config: Config, build: Build, settings: Serving, log: FilteringBoundLogger) -> None:
+async def serve(
+    name: str, config: Config, build: Build, *, settings: Serving, zones: Zones, log: FilteringBoundLogger
+) -> None:
     """Serve one service until the process is told to stop. Raises what a task of it raises, and none should."""
     told = _signals()
     async with AsyncExitStack() as stack:
-        clock, zones, registry = SystemClock(), Zones.load(), CollectorRegistry()
+        clock, registry = SystemClock(), CollectorRegistry()
         guards = Guards(bearer(Trust.load(config.trust), clock), zones, Metrics(registry), log)
         credentials = settings.credentials()
         bus = await stack.enter_async_context(_bus(settings))

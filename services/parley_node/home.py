@@ -89,7 +89,7 @@ class Home:
     @property
     def published(self) -> Path:
         """The newest checkpoint that was published: kept apart from the database, so that no restore can fork the log."""
-        return self.root / "published-checkpoint"
+        return self.root / "published" / "checkpoint"
 
     @property
     def people(self) -> Path:

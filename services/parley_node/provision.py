@@ -53,6 +53,7 @@ def provision(home: Home) -> None:
     _write(home.staff, _staff(home))
     log = PrivateKey(ORIGIN, read_key(key_file(home, "audit", "log")))
     _write(home.policy, policy_text(log.vkey()).decode())
+    _keep_published(home)
 
 
 def key_file(home: Home, zone: str, name: str) -> Path:
@@ -106,6 +107,14 @@ def staff_key(home: Home, name: str) -> Path:
 def _share(source: Path, copy: Path) -> None:
     copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_key(copy, read_key(source))
+
+
+def _keep_published(home: Home) -> None:
+    """Make the directory for what audit publishes, and move there what an earlier release kept beside everything else."""
+    home.published.parent.mkdir(mode=0o700, exist_ok=True)
+    before = home.root / "published-checkpoint"
+    if before.exists() and not home.published.exists():
+        before.replace(home.published)
 
 
 def _trust(home: Home) -> Trust:

@@ -38,6 +38,7 @@ from parley_rpc.settings import read_settings
 from parley_rpc.zones import Zones
 
 _INHERITED = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ")
+_QUIET = {"GRPC_VERBOSITY": "NONE"}  # gRPC's own lines would stand between those of the log
 _PATIENCE_S = 30.0
 _POLL_S = 0.02
 
@@ -143,7 +144,7 @@ class Children:
         config = configure(name, self.home, dsn(self.pair, self.home, name), self.options.settings.get(name, {}))
         serving = read_settings(Serving, self._serving(name))
         inherited = {key: os.environ[key] for key in _INHERITED if key in os.environ}
-        return {**inherited, **variables(config), **variables(serving)}
+        return {**inherited, **_QUIET, **variables(config), **variables(serving)}
 
     def _serving(self, name: str) -> Mapping[str, Any]:
         called = any(name in self.zones.callees(caller) for caller in SERVICES)

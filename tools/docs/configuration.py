@@ -109,7 +109,7 @@ def _docstrings(config: type[BaseSettings]) -> dict[str, str]:
     (tree,) = ast.parse(inspect.getsource(config)).body
     assert isinstance(tree, ast.ClassDef)
     return {
-        before.target.id: str(after.value.value)
+        before.target.id: " ".join(str(after.value.value).split())
         for before, after in zip(tree.body, tree.body[1:], strict=False)
         if isinstance(before, ast.AnnAssign)
         and isinstance(before.target, ast.Name)
