@@ -21,6 +21,7 @@ from typing import Any
 import asyncpg
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
@@ -228,10 +229,16 @@ async def test_caller_notices_that_another_zone_answers_in_place_of_the_one_it_c
     own = Credentials.load(
         world.home.tls_certificate("broker"), world.home.tls_key("broker"), world.home.tls_authority
     ).client()
-    async with dial(_node(world).doors.peers("consent"), own, server_name="identity") as channel:
-        call = IdentityServiceStub(channel).GetKeySet(identitypb.GetKeySetRequest(), timeout=1.5, wait_for_ready=False)
-        with pytest.raises(grpc.aio.AioRpcError):
-            await call
+
+    async def health(named: str) -> int:
+        async with dial(_node(world).doors.peers("consent"), own, server_name=named) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=1.5, wait_for_ready=False)
+            return int(answer.status)
+
+    with pytest.raises(grpc.aio.AioRpcError):
+        await health("identity")
+    assert health_pb2.HealthCheckResponse.SERVING == await health("consent")
 
 
 async def test_public_door_takes_nobodys_word_for_being_a_service(world: World) -> None:
