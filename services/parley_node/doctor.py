@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -21,7 +22,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from parley_bus.bus import Bus, BusAway
-from parley_crypto.keyfiles import KeyFileUnusable, read_keys
+from parley_crypto.keyfiles import KeyFileUnusable, read_keys, read_secret
 from parley_crypto.tlog.checkpoint import Checkpoint
 from parley_crypto.tlog.errors import TlogInvalid
 from parley_crypto.tlog.policy import Policy, parse_sealed_policy
@@ -34,7 +35,7 @@ from parley_node.embedded.locate import locate
 from parley_node.embedded.pair import ServerPair
 from parley_node.home import Home, NotRunning, Running
 from parley_node.node import configure
-from parley_node.provision import key_files
+from parley_node.provision import key_files, secret_files
 from parley_node.services import SERVICES
 from parley_node.stores import Servers, dsn
 from parley_rpc import confine
@@ -154,7 +155,12 @@ async def _keys(home: Home) -> str:
             read_keys(path)
         except KeyFileUnusable as error:
             raise Trouble(str(error).partition(";")[0], f"chmod 600 {path}" if path.exists() else _up(home)) from error
-    return f"{len(key_files(home))} key files, each its owner's alone"
+    for path in filter(Path.exists, secret_files(home)):
+        try:
+            read_secret(path)
+        except KeyFileUnusable as error:
+            raise Trouble(str(error).partition(";")[0], f"chmod 600 {path}") from error
+    return f"{len(key_files(home))} key files, each its owner's alone, as are the passwords"
 
 
 async def _trust(home: Home) -> str:

@@ -99,6 +99,11 @@ def key_files(home: Home) -> list[Path]:
     return [*zones, *(staff_key(home, name) for name in _STAFF.values())]
 
 
+def secret_files(home: Home) -> list[Path]:
+    """Passwords and keys of certificates; those of certificates are made once services run apart."""
+    return [path(zone) for path in (home.postgres_password, home.valkey_password, home.tls_key) for zone in SERVICES]
+
+
 def staff_key(home: Home, name: str) -> Path:
     """Where the operator's or the importer's key is."""
     return home.root / "keys" / "staff" / f"{name}.key"

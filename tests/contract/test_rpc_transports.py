@@ -36,13 +36,17 @@ from tests.support.echo import SECRET, SERVICE, World
 Transport = Callable[[Path], AbstractAsyncContextManager[World]]
 
 
-@pytest.fixture(params=[echo.inprocess, echo.unix, echo.tcp, echo.mtls], ids=["inprocess", "unix", "tcp", "mtls"])
+NETWORKED = {"unix": echo.unix, "tcp": echo.tcp, "unix with mtls": echo.mtls, "tcp with mtls": echo.mtls_tcp}
+TRANSPORTS = {"inprocess": echo.inprocess, **NETWORKED}
+
+
+@pytest.fixture(params=[*TRANSPORTS.values()], ids=[*TRANSPORTS])
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     async with request.param(tmp_path) as served:
         yield served
 
 
-@pytest.fixture(params=[echo.unix, echo.tcp, echo.mtls], ids=["unix", "tcp", "mtls"])
+@pytest.fixture(params=[*NETWORKED.values()], ids=[*NETWORKED])
 async def networked(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     async with request.param(tmp_path) as served:
         yield served

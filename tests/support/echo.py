@@ -203,8 +203,13 @@ async def _served(address: str, target: str) -> AsyncIterator[World]:
     await served.stop(None)
 
 
+def mtls_tcp(directory: Path) -> AbstractAsyncContextManager[World]:
+    """The same over TCP."""
+    return mtls(directory, "127.0.0.1:0", "127.0.0.1:{port}")
+
+
 @asynccontextmanager
-async def mtls(directory: Path) -> AsyncIterator[World]:
+async def mtls(directory: Path, address: str = "", target: str = "") -> AsyncIterator[World]:
     """Both doors of a service that runs apart: ``channel`` comes to the peers' with a certificate, the other to the public."""
     servicer, guards, registry, logged = _guards()
     issued = issue(["broker", "echo"], datetime.now(UTC))
@@ -213,11 +218,13 @@ async def mtls(directory: Path) -> AsyncIterator[World]:
     public = server.build_server([registration], **guards)
     public.add_insecure_port(f"unix:{directory}/public.sock")
     inner = server.build_server([registration], declare=by_certificate(ZONES), **guards)
-    inner.add_secure_port(f"unix:{directory}/peers.sock", echo.server())
+    port = inner.add_secure_port(address or f"unix:{directory}/peers.sock", echo.server())
     await public.start()
     await inner.start()
     async with (
-        dial(f"unix:{directory}/peers.sock", broker.client(), server_name="echo") as channel,
+        dial(
+            target.format(port=port) or f"unix:{directory}/peers.sock", broker.client(), server_name="echo"
+        ) as channel,
         dial(f"unix:{directory}/public.sock") as open_channel,
     ):
         yield World(servicer, registry, logged, channel, open_channel, ())

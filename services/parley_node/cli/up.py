@@ -12,6 +12,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
+from parley_bus.bus import BusAway
 from parley_crypto.keyfiles import KeyFileUnusable
 from parley_crypto.trust import TrustUnusable
 from parley_db.migrate import MigrationError
@@ -168,6 +169,8 @@ def _failures(home: Home) -> Iterator[None]:
         yield
     except (ServersUnavailable, KeyFileUnusable, TrustUnusable, MigrationError) as error:
         raise Stop(str(error)) from error
+    except BusAway as error:
+        raise Stop("Valkey can't be used, or takes no users from this one", "`parley doctor` looks at it.") from error
     except SettingsWrong as error:
         raise Stop(str(error), "Correct it in the environment.") from error
     except Fault as error:
