@@ -21,9 +21,10 @@ sealed to one of them."""
 _LIMIT = """\
 ## What separates them
 
-Keys, databases and database roles are apart: a copy of one zone's database, or of its keys, is no more than that. Processes
-are not apart yet. `parley up` runs all services in one process and one memory: the calls between them pass the same guards,
-but whoever reads that memory reads everything. Use it to try and to test."""
+Keys, databases, database roles and users of Valkey are apart: a copy of one zone's database, or of its keys, is no more than
+that. With `parley up --split` processes are apart, too: each reads its own secrets only, and calls others with its certificate
+(see [Processes apart](architecture.md#processes-apart)). `parley up` alone runs all services in one process and one memory: the
+calls between them pass the same guards, but whoever reads that memory reads everything. Use it to try and to test."""
 
 
 def page() -> str:
