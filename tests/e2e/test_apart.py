@@ -35,6 +35,7 @@ from parley_bus.bus import stream_key
 from parley_crypto.certificates import issue
 from parley_crypto.keyfiles import read_secret
 from parley_kit.faults import CallerNotAllowed, Fault, Unauthenticated
+from parley_node.embedded import ServerPair
 from parley_node.node import Options
 from parley_node.provision import key_file
 from parley_node.services import SERVICES
@@ -52,6 +53,7 @@ from tests.support.waiting import until
 from tests.support.world import World, between, by_criteria, living_world, request_id, terms
 
 CITY = word()
+SERVERS_FILES = ("postgres.pass", "valkey.pass", "postgres/PG_VERSION", "valkey/users.acl")
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +291,7 @@ async def test_process_confined_as_broker_reaches_its_own_files_and_no_others(wo
     others = [
         *(path for name in SERVICES if name != "broker" for path in home.keys(name).iterdir()),
         *home.keys("staff").iterdir(),
-        *(home.servers / name for name in ("postgres.pass", "valkey.pass", "postgres/PG_VERSION", "valkey/users.acl")),
+        *(home.servers / name for name in SERVERS_FILES if isinstance(world.servers, ServerPair)),
         *(home.log("vault"), home.published, home.staff),
         Path(f"/proc/{listener(_node(world).doors.socket('vault'))}/environ"),
     ]

@@ -100,7 +100,7 @@ def _start_containers(started: list["DockerContainer"]) -> ExternalServers:
     from testcontainers.community.valkey import ValkeyContainer  # noqa: PLC0415 - as above
 
     try:
-        postgres = PostgresContainer(_POSTGRES_IMAGE, driver=None).with_env("POSTGRES_HOST_AUTH_METHOD", "trust")
+        postgres = PostgresContainer(_POSTGRES_IMAGE, driver=None)
         started.append(postgres.start())
         valkey = ValkeyContainer(_VALKEY_IMAGE)
         started.append(valkey.start())

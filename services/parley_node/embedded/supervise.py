@@ -31,6 +31,11 @@ _LONGEST_PAUSE_S = 2.0
 _log = structlog.get_logger(__name__)
 
 
+def server_environment() -> dict[str, str]:
+    """Environment of a database server: nothing inherited, neither secrets nor PGPORT and its kin."""
+    return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+
+
 @dataclass(frozen=True)
 class Launch:
     """
@@ -46,7 +51,7 @@ class Launch:
     ready: Callable[[int], bool]
     leash: Sequence[str] = ()
     tidy: Callable[[], None] = lambda: None
-    environment: Mapping[str, str] = field(default_factory=lambda: server_environment())  # noqa: PLW0108 - defined below
+    environment: Mapping[str, str] = field(default_factory=server_environment)
     descriptors: Sequence[int] = ()
 
 
@@ -59,11 +64,6 @@ def leash_command(options: Sequence[str], stop: signal.Signals, command: Sequenc
 def lock_options(path: Path) -> tuple[str, ...]:
     """Options of the leash for a server, or whatever works on its data, that waits for its predecessor to be gone."""
     return ("--lock", str(path), "--lock-wait", str(_LOCK_WAIT_S))
-
-
-def server_environment() -> dict[str, str]:
-    """Environment of every server: nothing inherited, neither secrets nor PGPORT and its kin."""
-    return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
 
 class Supervisor(threading.Thread):
