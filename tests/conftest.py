@@ -34,9 +34,9 @@ async def pair() -> AsyncIterator[Pair]:
 
 
 @pytest.fixture(scope="session")
-async def databases(pair: Pair) -> AsyncIterator[Databases]:
+async def databases(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Databases]:
     """The templates of the run."""
-    made = Databases(pair)
+    made = Databases(pair, tmp_path_factory.mktemp("passwords"))
     yield made
     await made.close()
 

@@ -76,14 +76,23 @@ class Bus:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str, prefix: str = "") -> AsyncIterator["Bus"]:
-        """Keep connections for the length of a block. ``prefix`` goes before every stream's name."""
-        async with _client(url, COMMAND_TIMEOUT) as commands, _client(url, BLOCK + COMMAND_TIMEOUT) as reads:
+    async def open(
+        cls, url: str, prefix: str = "", *, user: str | None = None, password: str | None = None
+    ) -> AsyncIterator["Bus"]:
+        """
+        Keep connections for the length of a block. ``prefix`` goes before every stream's name.
+
+        ``user`` and ``password`` are for a ``url`` that names nobody.
+        """
+        async with (
+            client(url, COMMAND_TIMEOUT, user, password) as commands,
+            client(url, BLOCK + COMMAND_TIMEOUT, user, password) as reads,
+        ):
             yield cls(commands, reads, prefix)
 
     def stream(self, service: str) -> str:
-        """The key of a service's stream; what stands in braces places it in a cluster."""
-        return f"{self._prefix}parley.{service}.v1:{{0}}"
+        """The key of a service's stream."""
+        return stream_key(service, self._prefix)
 
     async def ping(self) -> None:
         """Ask for a sign of life. Raises BusAway."""
@@ -168,7 +177,12 @@ class Bus:
             raise StreamForeign
 
 
-def _client(url: str, timeout: float) -> Redis:
+def stream_key(service: str, prefix: str = "") -> str:
+    """The key of a service's stream; what stands in braces places it in a cluster."""
+    return f"{prefix}parley.{service}.v1:{{0}}"
+
+
+def client(url: str, timeout: float, user: str | None = None, password: str | None = None) -> Redis:
     """
     A client that never repeats a command of its own accord.
 
@@ -176,6 +190,8 @@ def _client(url: str, timeout: float) -> Redis:
     """
     return Redis.from_url(
         url,
+        username=user,
+        password=password,
         protocol=2,  # one shape of answers, on every server
         retry=Retry(NoBackoff(), 0),
         socket_timeout=timeout,

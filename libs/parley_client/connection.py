@@ -26,7 +26,7 @@ from parley_crypto.signing import Signer
 from parley_crypto.statements import make_assertion
 from parley_kit.clock import Clock, SystemClock
 from parley_kit.ids import new_id
-from parley_rpc.channels import client_options, is_local
+from parley_rpc.channels import client_options, connect, is_local
 
 TRIES = 5
 
@@ -174,9 +174,9 @@ def _dial(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio
     # This package tries again by itself, keeps the delay that the server asks for, and signs a new assertion each time:
     # gRPC's own retries would multiply with it and send a used assertion. Of an option that stands twice the first counts.
     options = [("grpc.enable_retries", 0), *client_options()]
-    if credentials is None and is_local(address):
-        return grpc.aio.insecure_channel(address, options=options)
-    return grpc.aio.secure_channel(address, credentials or grpc.ssl_channel_credentials(), options=options)
+    if credentials is None and not is_local(address):
+        credentials = grpc.ssl_channel_credentials()
+    return connect(address, credentials, options)
 
 
 def _with_request_id(request: _Request) -> _Request:

@@ -9,7 +9,8 @@ from pathlib import Path
 from parley_client.errors import SettingsInvalid
 
 _VARIABLES = {
-    "PARLEY_ADDRESS": "where Parley listens, `parley.example:443` or `unix:/path`",
+    "PARLEY_ADDRESS": "where Parley listens, `parley.example:443` or `unix:/path`; where its services run apart, `{service}` "
+    "in it stands for the name of each",
     "PARLEY_MARKETER": "the marketer's resource name, `marketers/...`",
     "PARLEY_SIGNING_KEY_FILE": "the key file that signs the marketer in",
     "PARLEY_SEALING_KEY_FILE": "the key file that opens what is sealed to the marketer",
@@ -23,7 +24,8 @@ class Settings:
     """
     Settings of a client. ``deadline`` bounds every call, its retries included.
 
-    A local ``address`` (``unix:`` or loopback) is dialled in clear, any other with TLS.
+    A local ``address`` (``unix:`` or loopback) is dialled in clear, any other with TLS; ``{service}`` in it is replaced by the
+    name of the service that is called.
     """
 
     address: str

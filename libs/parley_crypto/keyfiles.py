@@ -10,6 +10,7 @@ import binascii
 import os
 import secrets
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -19,14 +20,7 @@ class KeyFileUnusable(ValueError):
 
 def read_keys(path: Path) -> dict[int, bytes]:
     """Read a ring's keys by version, oldest first. Raises KeyFileUnusable, which names the path and the remedy."""
-    try:
-        mode, text = path.stat().st_mode, path.read_text("ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        raise KeyFileUnusable(
-            f"{path}: can't be read; `parley up` makes one, or restore it from your backup"
-        ) from error
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise KeyFileUnusable(f"{path}: others may read it; chmod 600 {path}")
+    text = read_secret(path)
     try:
         pairs = [line.split(" ") for line in text.splitlines()]
         numbered = [(int(version), base64.b64decode(key, validate=True)) for version, key in pairs]
@@ -45,19 +39,45 @@ def read_key(path: Path) -> bytes:
     return list(read_keys(path).values())[-1]
 
 
+def read_secret(path: Path) -> str:
+    """Read a file that only its owner may read. Raises KeyFileUnusable, which names the path and the remedy."""
+    try:
+        mode, text = path.stat().st_mode, path.read_text("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeyFileUnusable(
+            f"{path}: can't be read; `parley up` makes one, or restore it from your backup"
+        ) from error
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise KeyFileUnusable(f"{path}: others may read it; chmod 600 {path}")
+    return text
+
+
 def ensure_key(path: Path) -> None:
     """Make a key file with one random key, unless it is there. Creates its directory, for the owner alone."""
+    ensure_secret(path, lambda: _line(secrets.token_bytes(32)))
+
+
+def ensure_secret(path: Path, make: Callable[[], str]) -> None:
+    """Write what ``make`` answers for the owner alone, unless the file is there. Creates its directory, likewise."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_key(path, secrets.token_bytes(32))
+    _write(path, make())
 
 
 def write_key(path: Path, key: bytes) -> None:
     """Write one key as version 1; a file that exists is left as it is."""
+    _write(path, _line(key))
+
+
+def _line(key: bytes) -> str:
+    return f"1 {base64.b64encode(key).decode()}\n"
+
+
+def _write(path: Path, text: str) -> None:
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         return
     with os.fdopen(handle, "w") as file:
-        file.write(f"1 {base64.b64encode(key).decode()}\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())

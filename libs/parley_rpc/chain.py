@@ -48,7 +48,7 @@ class Call:
     """
     One call on its way in. ``request`` is bytes until validation parses it.
 
-    ``declared`` is the caller that an in-process channel stands for; over a network it is None, and tokens decide.
+    ``declared`` is the caller that an in-process channel or a certificate stands for; None where tokens decide.
     """
 
     rpc: Rpc

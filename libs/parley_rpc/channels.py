@@ -1,16 +1,25 @@
 """
-What every Parley client dials with: keepalive, retries, sizes. Imports grpc alone: the SDK uses it too.
+What every Parley client dials with: addresses, keepalive, retries, sizes. Imports grpc alone: the SDK uses it too.
+
+Where services run apart, an address names each of them by ``{service}``: ``unix:/run/parley/{service}/public.sock``.
 
 Retries follow gRFC A6: UNAVAILABLE only, which is safe because every mutation carries a ``request_id``.
 """
 
 import ipaddress
 import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, Self
 
 import grpc
 
 MAX_RESPONSE_BYTES = 4 * 1024 * 1024
 MAX_METADATA_BYTES = 16 * 1024
+
+_SERVICE = "{service}"
+_METHOD = re.compile(r"/parley\.([a-z]+)\.v\d+\.")
+_MANY = "each service has a state of its own: open a channel to the one that is meant"
 
 _SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
@@ -53,17 +62,94 @@ def client_options(max_response_bytes: int = MAX_RESPONSE_BYTES) -> list[tuple[s
     ]
 
 
-def dial(target: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.aio.Channel:
+def dial(target: str, credentials: grpc.ChannelCredentials | None = None, *, server_name: str = "") -> grpc.aio.Channel:
     """
     Open a channel (it connects at the first call). Raises PlaintextRefused without credentials outside this machine.
 
-    Calls wait for the server to be there, so each must have a deadline.
+    Calls wait for the server to be there, so each must have a deadline. The server's certificate must be for
+    ``server_name``, or for the target's host without one.
     """
     if credentials is not None:
-        return grpc.aio.secure_channel(target, credentials, options=client_options())
+        named = [("grpc.ssl_target_name_override", server_name)] if server_name else []
+        return grpc.aio.secure_channel(target, credentials, options=[*named, *client_options()])
     if not is_local(target):
         raise PlaintextRefused(target)
     return grpc.aio.insecure_channel(target, options=client_options())
+
+
+def connect(
+    address: str,
+    credentials: grpc.ChannelCredentials | None = None,
+    options: Sequence[tuple[str, str | int]] | None = None,
+) -> grpc.aio.Channel:
+    """Open a channel to Parley, in clear without ``credentials``; where services run apart, one for each as it is needed."""
+    options = client_options() if options is None else options
+
+    def one(service: str) -> grpc.aio.Channel:
+        target = at(address, service)
+        if credentials is None:
+            return grpc.aio.insecure_channel(target, options=options)
+        return grpc.aio.secure_channel(target, credentials, options=options)
+
+    return RoutedChannel(one) if _SERVICE in address else one("")
+
+
+def at(address: str, service: str) -> str:
+    """Where a service is that an address names, alone or among others."""
+    return address.replace(_SERVICE, service)
+
+
+class RoutedChannel(grpc.aio.Channel):
+    """Channels to services that run apart, as one: a call goes where the service of its method is."""
+
+    def __init__(self, open_one: Callable[[str], grpc.aio.Channel]) -> None:
+        self._open_one = open_one
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    def _to(self, method: str) -> grpc.aio.Channel:
+        found = _METHOD.match(method)
+        if found is None:
+            raise ValueError(f"{method} is no method of Parley's: open a channel to the one service that is meant")
+        service = found[1]
+        if service not in self._channels:
+            self._channels[service] = self._open_one(service)
+        return self._channels[service]
+
+    def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - grpc's own
+        return self._to(method).unary_unary(method, *args, **kwargs)
+
+    def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - grpc's own
+        return self._to(method).unary_stream(method, *args, **kwargs)
+
+    def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - grpc's own
+        return self._to(method).stream_unary(method, *args, **kwargs)
+
+    def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - grpc's own
+        return self._to(method).stream_stream(method, *args, **kwargs)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self, grace: float | None = None) -> None:
+        """Close all that is open."""
+        for channel in self._channels.values():
+            await channel.close(grace)
+
+    def get_state(self, try_to_connect: bool = False) -> NoReturn:
+        """Raise NotImplementedError: each service has a state of its own."""
+        raise NotImplementedError(_MANY)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> NoReturn:
+        """Raise NotImplementedError, as :meth:`get_state`."""
+        raise NotImplementedError(_MANY)
+
+    async def channel_ready(self) -> None:
+        """Wait until every service that was called so far is there."""
+        for channel in self._channels.values():
+            await channel.channel_ready()
 
 
 def is_local(address: str) -> bool:

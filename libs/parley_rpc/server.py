@@ -15,7 +15,7 @@ from parley_rpc.chain import Bound, Context, Handler, refuse
 from parley_rpc.channels import MAX_METADATA_BYTES, PlaintextRefused, is_local
 from parley_rpc.interceptors import standard
 from parley_rpc.metrics import Metrics
-from parley_rpc.principal import Authenticator
+from parley_rpc.principal import Authenticator, Principal
 from parley_rpc.status import Unimplemented
 from parley_rpc.zones import Zones
 
@@ -41,6 +41,10 @@ _OPTIONS: Mapping[str, int] = {
     "grpc.max_metadata_size": MAX_METADATA_BYTES,
     "grpc.so_reuseport": 0,
 }
+
+
+Declare = Callable[[Context], Principal | None]
+"""Says who calls by the way they came; None leaves it to the call's token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +114,12 @@ def build_server(
     metrics: Metrics,
     log: FilteringBoundLogger,
     max_request_bytes: int = MAX_REQUEST_BYTES,
+    declare: Declare = lambda _context: None,
 ) -> Server:
     """
     Make a server with its services behind the standard chain. It still needs a port and :meth:`Server.start`.
+
+    Where ``declare`` says who calls, tokens are not looked at.
 
     Raises ValueError for a service registered twice, TypeError for a method that takes a stream of requests.
     """
@@ -127,7 +134,7 @@ def build_server(
     services = collect([*registrations, checks])
     for service, handlers in services.items():
         guarded = {
-            name: _serving(handler, chain.bind(service, f"/{service}/{name}", handler))
+            name: _serving(handler, chain.bind(service, f"/{service}/{name}", handler), declare)
             for name, handler in handlers.items()
         }
         inner.add_registered_method_handlers(service, guarded)
@@ -171,10 +178,10 @@ async def _unimplemented(_request: bytes, context: Context) -> None:
     await refuse(context, Unimplemented())
 
 
-def _serving(handler: Handler, bound: Bound) -> Handler:
+def _serving(handler: Handler, bound: Bound, declare: Declare) -> Handler:
     async def serve(request: bytes, context: Context) -> bytes | None:
         with contextlib.suppress(grpc.aio.AbortError):  # the status is on its way: grpc would log the unwinding
-            return await bound(request, context, None)
+            return await bound(request, context, declare(context))
         return None
 
     if handler.response_streaming:

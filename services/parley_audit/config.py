@@ -2,9 +2,12 @@
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from parley_rpc.confine import Written
 
 
 class Config(BaseSettings):
@@ -30,8 +33,11 @@ class Config(BaseSettings):
     origin: str
     """The log's name: the address of its HTTP prefix, without scheme and trailing slash. Never changes."""
 
-    published: Path
-    """Holds the newest signed checkpoint. Keep it apart from the database, and out of what a restore brings back."""
+    published: Annotated[Path, Written()]
+    """
+    Holds the newest signed checkpoint, in a directory of its own. Keep it apart from the database, and out of what a restore
+    brings back.
+    """
 
     trust: Path
     """The key set in which services find the key that they seal to."""

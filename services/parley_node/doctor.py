@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -21,7 +22,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from parley_bus.bus import Bus, BusAway
-from parley_crypto.keyfiles import KeyFileUnusable, read_keys
+from parley_crypto.keyfiles import KeyFileUnusable, read_keys, read_secret
 from parley_crypto.tlog.checkpoint import Checkpoint
 from parley_crypto.tlog.errors import TlogInvalid
 from parley_crypto.tlog.policy import Policy, parse_sealed_policy
@@ -29,11 +30,18 @@ from parley_crypto.trust import Trust, TrustUnusable
 from parley_db.migrate import MigrationError, plan
 from parley_db.queries import load
 from parley_node.embedded import ServersUnavailable, from_environment, paths, postgres, valkey
+from parley_node.embedded.databases import missing_grants
 from parley_node.embedded.locate import locate
 from parley_node.embedded.pair import ServerPair
 from parley_node.home import Home, NotRunning, Running
-from parley_node.node import Servers, SettingsWrong, configure, dsn
-from parley_node.provision import SERVICES, key_files
+from parley_node.node import configure
+from parley_node.provision import key_files, secret_files
+from parley_node.services import SERVICES
+from parley_node.stores import Servers, dsn
+from parley_rpc import confine
+from parley_rpc.channels import at, connect
+from parley_rpc.settings import SettingsWrong
+from parley_rpc.zones import Zones
 
 _SQL = load("parley_node", "doctor.sql")
 _OLDEST_POSTGRES = 150000
@@ -116,6 +124,7 @@ def _still(home: Home) -> Iterator[tuple[str, Look]]:
     yield "trust", lambda: _trust(home)
     yield "policy", lambda: _policy_file(home)
     yield "servers", _binaries
+    yield "confinement", _confinement
 
 
 async def _home(home: Home) -> str:
@@ -146,7 +155,12 @@ async def _keys(home: Home) -> str:
             read_keys(path)
         except KeyFileUnusable as error:
             raise Trouble(str(error).partition(";")[0], f"chmod 600 {path}" if path.exists() else _up(home)) from error
-    return f"{len(key_files(home))} key files, each its owner's alone"
+    for path in filter(Path.exists, secret_files(home)):
+        try:
+            read_secret(path)
+        except KeyFileUnusable as error:
+            raise Trouble(str(error).partition(";")[0], f"chmod 600 {path}") from error
+    return f"{len(key_files(home))} key files, each its owner's alone, as are the passwords"
 
 
 async def _trust(home: Home) -> str:
@@ -178,6 +192,12 @@ async def _binaries() -> str:
         raise Trouble(str(error), "pip install 'parley[embedded]'") from error
 
 
+async def _confinement() -> str:
+    if known := confine.version():
+        return f"Landlock {known}: services that run apart read their own secrets only"
+    return "this kernel has no Landlock: services that run apart could read whatever this user can"
+
+
 async def _running(home: Home) -> str:
     try:
         running = home.running()
@@ -195,7 +215,7 @@ async def _reach(home: Home) -> AsyncIterator[Servers | None]:
         given = None
     where = paths.layout(home.servers)
     up = await asyncio.to_thread(lambda: postgres.ready(where) and valkey.ready(where))
-    yield given or (ServerPair(valkey.url(where), "embedded", adopted=True, where=where) if up else None)
+    yield given or (ServerPair("embedded", adopted=True, where=where) if up else None)
 
 
 def _servers(pair: Servers | None, home: Home) -> Iterator[tuple[str, Look]]:
@@ -234,7 +254,7 @@ def _schema(name: str, home: Home) -> Callable[[Servers], Awaitable[str]]:
         mend = f"parley migrate {name}{_option(home)}"
         await _require_database(pair, name, mend)
         try:
-            pending = await plan(dsn(pair, name), f"parley_{name}")
+            pending = await plan(dsn(pair, home, name), f"parley_{name}")
         except MigrationError as error:
             raise Trouble(str(error), "pip install --upgrade parley") from error
         except (OSError, asyncpg.PostgresError) as error:
@@ -255,9 +275,20 @@ async def _require_database(pair: Servers, name: str, mend: str) -> None:
 async def _roles(pair: Servers, home: Home) -> str:
     async with _connected(pair.admin_dsn) as admin:
         wrong = await admin.fetch(_SQL.grants_beyond, [f"parley_{name}" for name in SERVICES])
-    if wrong:
-        raise Trouble("; ".join(row["wrong"] for row in wrong), f"parley migrate{_option(home)}")
-    return "each service enters its own database alone"
+    found = [row["wrong"] for row in wrong] + [
+        f"parley_{name} doesn't hold the grants of its zone" for name in SERVICES if await _differs(pair, name)
+    ]
+    if found:
+        raise Trouble("; ".join(found), f"parley migrate{_option(home)}")
+    return "each service enters its own database alone, and may do there what its zone lists"
+
+
+async def _differs(pair: Servers, name: str) -> bool:
+    try:
+        async with _connected(pair.database_dsn(f"parley_{name}")) as admin:
+            return bool(await missing_grants(admin, f"parley_{name}", Zones.load().zones[name].tables))
+    except Trouble:  # no database: its own line says so
+        return False
 
 
 async def _clock(pair: Servers) -> str:
@@ -280,14 +311,12 @@ async def _valkey(pair: Servers) -> str:
 def _events(name: str, home: Home) -> Callable[[Servers], Awaitable[str]]:
     async def look(pair: Servers) -> str:
         try:
-            async with _connected(dsn(pair, name)) as db:
+            async with _connected(dsn(pair, home, name)) as db:
                 row = await db.fetchrow(_SQL.lag)
         except (asyncpg.PostgresError, Trouble) as error:
             raise NotLooked("its schema isn't there") from error
         if row["dead"]:
-            raise Trouble(
-                f"{row['dead']} events of others could not be applied", f"grep dead {home.root / 'parley.log'}"
-            )
+            raise Trouble(f"{row['dead']} events of others could not be applied", f"grep dead {home.root}/*.log")
         if row["oldest"] > _MOST_LAG_S:
             raise Trouble(f"{row['waiting']} wait, the oldest for {row['oldest']:.0f} s", _up(home))
         return f"{row['waiting']} on their way"
@@ -308,10 +337,9 @@ async def _connected(where: str) -> AsyncIterator[Any]:
 
 
 async def _services(running: Running) -> str:
-    async with grpc.aio.insecure_channel(running.address) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        for name in SERVICES:
-            await _serving(stub, name, running)
+    for name in SERVICES:
+        async with connect(at(running.address, name)) as channel:
+            await _serving(health_pb2_grpc.HealthStub(channel), name, running)
     return f"{', '.join(SERVICES)} answer"
 
 

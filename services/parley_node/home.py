@@ -47,6 +47,31 @@ class Home:
         """Where a zone's secrets are."""
         return self.root / "keys" / zone
 
+    def postgres_password(self, zone: str) -> Path:
+        """The password of a zone's database role, as PostgreSQL's clients read it (pgpass)."""
+        return self.keys(zone) / "postgres.pass"
+
+    def valkey_password(self, zone: str) -> Path:
+        """The password of a zone's user of Valkey."""
+        return self.keys(zone) / "valkey.pass"
+
+    def tls_certificate(self, zone: str) -> Path:
+        """What a zone shows to others when its services run apart (PEM)."""
+        return self.keys(zone) / "tls.pem"
+
+    def tls_key(self, zone: str) -> Path:
+        """What it proves that with (PEM)."""
+        return self.keys(zone) / "tls.key"
+
+    @property
+    def tls_authority(self) -> Path:
+        """Who signed the zones' certificates (PEM)."""
+        return self.root / "authority.pem"
+
+    def log(self, process: str) -> Path:
+        """The log of a process: ``parley`` that of the one that was started, otherwise a service's name."""
+        return self.root / f"{process}.log"
+
     @property
     def trust(self) -> Path:
         """The key set that everything else is checked with."""
@@ -65,7 +90,7 @@ class Home:
     @property
     def published(self) -> Path:
         """The newest checkpoint that was published: kept apart from the database, so that no restore can fork the log."""
-        return self.root / "published-checkpoint"
+        return self.root / "published" / "checkpoint"
 
     @property
     def people(self) -> Path:

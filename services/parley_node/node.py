@@ -7,19 +7,16 @@ is one memory: this is for trying and testing, not for the separation of zones.
 
 import asyncio
 import os
-import socket
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
 
 import grpc
-import uvicorn
 from prometheus_client import CollectorRegistry
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings
 from structlog.typing import FilteringBoundLogger
 
 import parley_audit.app
@@ -33,23 +30,22 @@ import parley_identity.config
 import parley_vault.app
 import parley_vault.config
 from parley_bus.bus import Bus
+from parley_crypto.keyfiles import read_secret
 from parley_crypto.trust import Trust
-from parley_db.migrate import migrate
 from parley_kit.clock import Clock, SystemClock
-from parley_node.embedded import ensure_databases, from_environment, servers
-from parley_node.embedded.external import ExternalServers
-from parley_node.embedded.pair import ServerPair
 from parley_node.home import Home, Running
-from parley_node.provision import ORIGIN, SERVICES, provision
+from parley_node.provision import ORIGIN, provision, zone_keys
+from parley_node.services import SERVICES
+from parley_node.stores import Servers, dsn, prepare, servers_of
+from parley_rpc import http
 from parley_rpc.inproc import InprocessHub
 from parley_rpc.metrics import Metrics
 from parley_rpc.platform import Platform, Service
 from parley_rpc.server import Server, build_server
+from parley_rpc.serving import PEER_REQUEST_BYTES, running
+from parley_rpc.settings import read_settings
 from parley_rpc.tokens import bearer
 from parley_rpc.zones import Zones
-
-Servers = ServerPair | ExternalServers
-_VAULT_REQUEST_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -95,14 +91,15 @@ async def run(
         told("PostgreSQL and Valkey")
         pair = await stack.enter_async_context(servers_of(home))
         told("databases")
-        await prepare_databases(pair)
-        bus = await stack.enter_async_context(Bus.open(pair.valkey_url, options.stream_prefix))
+        zones = Zones.load()
+        await prepare(pair, home, zones, SERVICES, prefix=options.stream_prefix)
         hub, metrics = InprocessHub(), Metrics(CollectorRegistry())
-        zones, authenticate = Zones.load(), bearer(Trust.load(home.trust), clock)
+        authenticate = bearer(Trust.load(home.trust), clock)
         stack.push_async_callback(hub.close)
         services: dict[str, Service] = {}
         for name in SERVICES:
             told(name)
+            bus = await stack.enter_async_context(_bus(pair, home, name, options))
             platform = Platform(clock, bus, _calling(hub, name), log.bind(service=name))
             service = await stack.enter_async_context(_build(name, home, pair, platform, options))
             services[name] = service
@@ -112,7 +109,7 @@ async def run(
                 zones=zones,
                 metrics=metrics,
                 log=platform.log,
-                max_request_bytes=_VAULT_REQUEST_BYTES,
+                max_request_bytes=PEER_REQUEST_BYTES,
             )
         server = build_server(
             [registration for service in services.values() for registration in service.registrations],
@@ -121,15 +118,16 @@ async def run(
             metrics=Metrics(CollectorRegistry()),
             log=log,
         )
-        tasks = await stack.enter_async_context(_tasks(services))
+        tasks = await stack.enter_async_context(running(services))
         told("the log over HTTP")
-        http = await stack.enter_async_context(_http(services["audit"].http, options))
+        listener = http.listen(f"{options.host}:{options.http_port}")
+        log_address = await stack.enter_async_context(http.serving(services["audit"].http, listener))
         told("gRPC")
         address = await stack.enter_async_context(_grpc(server, options))
-        running = Running(address, http, os.getpid())
-        home.started(running)
+        now = Running(address, log_address, os.getpid())
+        home.started(now)
         stack.callback(home.stopped)
-        yield Node(running, pair, services, hub, tasks)
+        yield Node(now, pair, services, hub, tasks)
 
 
 def _calling(hub: InprocessHub, me: str) -> Callable[[str], grpc.aio.Channel]:
@@ -137,54 +135,25 @@ def _calling(hub: InprocessHub, me: str) -> Callable[[str], grpc.aio.Channel]:
     return lambda _service: hub.channel(me)
 
 
-@asynccontextmanager
-async def servers_of(home: Home) -> AsyncIterator[Servers]:
-    """The operator's own servers, where the environment names them; else embedded ones."""
-    if given := from_environment(os.environ):
-        yield given
-        return
-    async with servers(home.servers) as pair:
-        yield pair
-
-
-async def prepare_databases(pair: Servers) -> None:
-    """Make each service's database and role, and bring its schema up to date."""
-    await ensure_databases(pair.admin_dsn, SERVICES)
-    await asyncio.gather(*(migrate(dsn(pair, name), f"parley_{name}") for name in SERVICES))
-
-
-def dsn(pair: Servers, service: str) -> str:
-    """Where a service's database is, as its own role."""
-    return pair.postgres_dsn(f"parley_{service}", f"parley_{service}")
+def _bus(pair: Servers, home: Home, name: str, options: Options) -> AbstractAsyncContextManager[Bus]:
+    password = read_secret(home.valkey_password(name))
+    return Bus.open(pair.valkey_address, options.stream_prefix, user=f"parley_{name}", password=password)
 
 
 def _build(
     name: str, home: Home, pair: Servers, platform: Platform, options: Options
 ) -> AbstractAsyncContextManager[Service]:
     _config, build = _BUILDERS[name]
-    return build(configure(name, home, dsn(pair, name), options.settings.get(name, {})), platform)
-
-
-class SettingsWrong(ValueError):
-    """A setting in the environment can't be read. The message names it, and never what was given: it may be a secret."""
+    return build(configure(name, home, dsn(pair, home, name), options.settings.get(name, {})), platform)
 
 
 def configure(name: str, home: Home, postgres_dsn: str, given: Mapping[str, Any] = MappingProxyType({})) -> Any:
     """A service's settings on this home: keys and database, what is given, the environment for the rest. Raises SettingsWrong."""
     config, _build = _BUILDERS[name]
-    try:
-        return config(**{**_settings(name, home, postgres_dsn), **given})
-    except ValidationError as error:
-        raise SettingsWrong("; ".join(_wrong(name, each) for each in error.errors(include_input=False))) from None
+    return read_settings(config, {**_settings(name, home, postgres_dsn), **given})
 
 
-def _wrong(name: str, error: ErrorDetails) -> str:
-    variable = f"PARLEY_{name}_{'_'.join(map(str, error['loc']))}".upper()
-    remark = " (write durations as PT30S or 00:00:30)" if error["type"] == "time_delta_parsing" else ""
-    return f"{variable}: {error['msg']}{remark}"
-
-
-_BUILDERS: Mapping[str, tuple[Callable[..., Any], Callable[..., AbstractAsyncContextManager[Service]]]] = {
+_BUILDERS: Mapping[str, tuple[type[BaseSettings], Callable[..., AbstractAsyncContextManager[Service]]]] = {
     "identity": (parley_identity.config.Config, parley_identity.app.build),
     "vault": (parley_vault.config.Config, parley_vault.app.build),
     "consent": (parley_consent.config.Config, parley_consent.app.build),
@@ -195,35 +164,12 @@ _BUILDERS: Mapping[str, tuple[Callable[..., Any], Callable[..., AbstractAsyncCon
 
 def _settings(name: str, home: Home, postgres_dsn: str) -> dict[str, Any]:
     """A service's settings on this home: its own keys, and nobody else's."""
-    keys = {path.stem.replace("-", "_") + "_key": path for path in sorted(home.keys(name).glob("*.key"))}
-    common = {"postgres_dsn": postgres_dsn, "trust": home.trust, **keys}
+    common = {"postgres_dsn": postgres_dsn, "trust": home.trust, **zone_keys(home, name)}
     if name == "identity":
         return {**common, "operators": home.staff}
     if name == "audit":
         return {**common, "origin": ORIGIN, "published": home.published}
     return common
-
-
-@asynccontextmanager
-async def _tasks(services: Mapping[str, Service]) -> AsyncIterator[asyncio.Task[None]]:
-    """Run every service's tasks; the first that fails ends the others, and its error ends the node."""
-
-    async def together() -> None:
-        async with asyncio.TaskGroup() as group:
-            for name, service in services.items():
-                for task, body in service.tasks.items():
-                    group.create_task(_forever(body), name=f"{name}.{task}")
-
-    running = asyncio.create_task(together(), name="services")
-    try:
-        yield running
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-
-
-async def _forever(body: Callable[[], Any]) -> None:
-    await body()
 
 
 @asynccontextmanager
@@ -239,34 +185,6 @@ async def _grpc(server: Server, options: Options) -> AsyncIterator[str]:
         await server.drain(announce=0.0, grace=2.0)
 
 
-class _Http(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Any:
-        """Leave signals to whoever runs the node."""
-        yield
-
-
-@asynccontextmanager
-async def _http(app: Any, options: Options) -> AsyncIterator[str]:
-    listener = socket.create_server((options.host, options.http_port))
-    # Connections inherit it. Without it an answer's body waits for the acknowledgement of its headers, some 40 ms.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
-    server = _Http(config)
-    serving = asyncio.create_task(server.serve(sockets=[listener]), name="http")
-    try:
-        yield f"http://{options.host}:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await serving
-        listener.close()
-
-
 def fast_notices() -> Mapping[str, Mapping[str, Any]]:
     """Settings for trying Parley: notices of withdrawal come within seconds, which would join them to the act."""
     return {"consent": {"longest_notice_delay": timedelta(seconds=2)}}
-
-
-def channel(running: Running) -> grpc.aio.Channel:
-    """A channel to a running node on this machine."""
-    return grpc.aio.insecure_channel(running.address)

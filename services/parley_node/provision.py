@@ -3,17 +3,20 @@
 import base64
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 
 from parley_audit.policy import policy_text
-from parley_crypto.keyfiles import ensure_key, read_key, write_key
+from parley_crypto.certificates import LIFE, end_of, issue
+from parley_crypto.keyfiles import ensure_key, ensure_secret, read_key, write_key
 from parley_crypto.signing import Sealer, Signer
 from parley_crypto.tlog.note import PrivateKey
 from parley_crypto.trust import Trust
+from parley_node.embedded.passwords import ensure_password, ensure_pgpass
 from parley_node.home import Home
+from parley_node.services import SERVICES
 
 ORIGIN = "parley.local/log"
-SERVICES = ("identity", "vault", "consent", "broker", "audit")
 
 _OWN_KEYS: Mapping[str, tuple[str, ...]] = {
     "identity": ("signing", "wrap", "pseudonym", "row", "ref-identity", "request"),
@@ -41,12 +44,16 @@ def provision(home: Home) -> None:
     for name, zone, there in _SHARED_KEYS:
         ensure_key(key_file(home, "identity", name))
         _share(key_file(home, "identity", name), key_file(home, zone, there))
+    for zone in SERVICES:
+        ensure_pgpass(home.postgres_password(zone), f"parley_{zone}")
+        ensure_password(home.valkey_password(zone))
     for name in _STAFF.values():
         ensure_key(staff_key(home, name))
     _write(home.trust, _trust(home).dump())
     _write(home.staff, _staff(home))
     log = PrivateKey(ORIGIN, read_key(key_file(home, "audit", "log")))
     _write(home.policy, policy_text(log.vkey()).decode())
+    _keep_published(home)
 
 
 def key_file(home: Home, zone: str, name: str) -> Path:
@@ -54,15 +61,47 @@ def key_file(home: Home, zone: str, name: str) -> Path:
     return home.keys(zone) / f"{name}.key"
 
 
+def certify(home: Home, now: datetime) -> None:
+    """
+    Give every zone a certificate, unless each has one that is good for half a life yet.
+
+    All are made together, as the authority that signs them forgets its key; its own certificate is written last, so that what
+    was cut short is seen.
+    """
+    if _certified(home, now + LIFE / 2):
+        return
+    home.tls_authority.unlink(missing_ok=True)
+    issued = issue(SERVICES, now)
+    for zone, leaf in issued.leaves.items():
+        home.tls_key(zone).unlink(missing_ok=True)
+        ensure_secret(home.tls_key(zone), leaf.key.decode)
+        home.tls_certificate(zone).write_bytes(leaf.certificate)
+    home.tls_authority.write_bytes(issued.authority)
+
+
+def _certified(home: Home, until: datetime) -> bool:
+    keys, certificates = map(home.tls_key, SERVICES), map(home.tls_certificate, SERVICES)
+    whole = home.tls_authority.exists() and all(path.exists() for path in (*keys, *certificates))
+    return whole and end_of(home.tls_authority.read_bytes()) > until
+
+
+def zone_keys(home: Home, zone: str) -> dict[str, Path]:
+    """A zone's keys, by the setting that names each."""
+    shared = [name for name, _, _ in _SHARED_KEYS if zone == "identity"]
+    held = [there for _, other, there in _SHARED_KEYS if zone == other]
+    names = [*_OWN_KEYS[zone], *shared, *held]
+    return {f"{name.replace('-', '_')}_key": key_file(home, zone, name) for name in names}
+
+
 def key_files(home: Home) -> list[Path]:
     """Every key that a provisioned home has."""
-    own = [key_file(home, zone, name) for zone, names in _OWN_KEYS.items() for name in names]
-    shared = [
-        file
-        for name, zone, there in _SHARED_KEYS
-        for file in (key_file(home, "identity", name), key_file(home, zone, there))
-    ]
-    return [*own, *shared, *(staff_key(home, name) for name in _STAFF.values())]
+    zones = [path for zone in SERVICES for path in zone_keys(home, zone).values()]
+    return [*zones, *(staff_key(home, name) for name in _STAFF.values())]
+
+
+def secret_files(home: Home) -> list[Path]:
+    """Passwords and keys of certificates; those of certificates are made once services run apart."""
+    return [path(zone) for path in (home.postgres_password, home.valkey_password, home.tls_key) for zone in SERVICES]
 
 
 def staff_key(home: Home, name: str) -> Path:
@@ -73,6 +112,14 @@ def staff_key(home: Home, name: str) -> Path:
 def _share(source: Path, copy: Path) -> None:
     copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_key(copy, read_key(source))
+
+
+def _keep_published(home: Home) -> None:
+    """Make the directory for what audit publishes, and move there what an earlier release kept beside everything else."""
+    home.published.parent.mkdir(mode=0o700, exist_ok=True)
+    before = home.root / "published-checkpoint"
+    if before.exists() and not home.published.exists():
+        before.replace(home.published)
 
 
 def _trust(home: Home) -> Trust:

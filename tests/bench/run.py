@@ -26,8 +26,9 @@ from parley_crypto.keyfiles import ensure_key, read_key
 from parley_crypto.signing import Sealer, Signer
 from parley_node import people
 from parley_node.home import Home
-from parley_node.node import dsn, prepare_databases, servers_of
-from parley_node.provision import provision
+from parley_node.provision import SERVICES, provision
+from parley_node.stores import dsn, prepare, servers_of
+from parley_rpc.zones import Zones
 from tests.bench.client import Job
 from tests.bench.seed import seed
 from tests.support.servers import scratch_directory
@@ -95,7 +96,7 @@ def _ratios(callers: int, single: dict[str, float], bare: dict[str, float]) -> d
 async def _prepare(home: Home, customers: int) -> None:
     provision(home)
     async with servers_of(home) as pair:
-        await prepare_databases(pair)
+        await prepare(pair, home, Zones.load(), SERVICES)
         await seed(home, pair, customers, people.new_signer())
 
 
@@ -119,7 +120,7 @@ async def _marketer(home: Home, folder: Path, address: str) -> Job:
             signing_key=Signer(read_key(folder / "signing")).public_key,
             sealing_key=Sealer(read_key(folder / "sealing")).public_key,
         )
-        outboxes = [dsn(pair, service) for service in ("consent", "broker")]
+        outboxes = [dsn(pair, home, service) for service in ("consent", "broker")]
     return Job("", address, folder=str(folder), marketer=made.name, outboxes=outboxes)
 
 

@@ -15,8 +15,8 @@ from parley_identity.domain.accounts import Account
 from parley_identity.keys import Naming, Seeds
 from parley_kit.ids import new_id
 from parley_node.home import Home
-from parley_node.node import Servers, dsn
 from parley_node.provision import key_file
+from parley_node.stores import Servers
 from parley_vault.safe import Place, Safe
 from tests.support.world import terms
 
@@ -60,9 +60,9 @@ async def seed(home: Home, pair: Servers, count: int, owner: Signer) -> None:
     keys = Keys.of(home)
     accounts = [keys.seeds.account(public_key=owner.public_key) for _ in range(count)]
     now = datetime.now(UTC)
-    await _write(dsn(pair, "identity"), {"customers": [_account(each, now) for each in accounts]})
-    await _write(dsn(pair, "vault"), dict(_bank(keys.safe, accounts, now)))
-    await _write(dsn(pair, "consent"), dict(_consent(keys.naming, accounts, now)))
+    await _write(pair.database_dsn("parley_identity"), {"customers": [_account(each, now) for each in accounts]})
+    await _write(pair.database_dsn("parley_vault"), dict(_bank(keys.safe, accounts, now)))
+    await _write(pair.database_dsn("parley_consent"), dict(_consent(keys.naming, accounts, now)))
 
 
 def _account(account: Account, now: datetime) -> Mapping[str, Any]:

@@ -33,7 +33,6 @@ from parley_crypto.subject_ref import SubjectRef, seal_ref
 from parley_kit.ids import new_id
 from parley_node.embedded.pair import ServerPair
 from parley_node.embedded.paths import layout, try_lock
-from parley_node.embedded.valkey import url as valkey_url
 from parley_node.home import Home
 from parley_node.provision import key_file
 from tests.support.chaos import ALLOW, rows
@@ -121,7 +120,7 @@ def _free_port() -> int:
 
 def _world(home: Home, channel: grpc.aio.Channel) -> World:
     where = layout(home.servers)
-    servers = ServerPair(valkey_url=valkey_url(where), provider="", adopted=True, where=where)
+    servers = ServerPair(provider="", adopted=True, where=where)
     node: Any = SimpleNamespace(servers=servers)  # all that is asked of a node in another process
     return World(home, node, Stubs(channel), log=None)  # type: ignore[arg-type] # the log is in a file
 

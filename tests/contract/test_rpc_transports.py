@@ -30,19 +30,23 @@ from parley_rpc import chain, deadlines
 from parley_rpc.inproc import InprocessHub
 from parley_rpc.principal import caller
 from parley_rpc.status import Unimplemented, fault_from
-from tests.support import echo, echo_pb2
+from tests.support import echo, echo_pb2, echo_pb2_grpc
 from tests.support.echo import SECRET, SERVICE, World
 
 Transport = Callable[[Path], AbstractAsyncContextManager[World]]
 
 
-@pytest.fixture(params=[echo.inprocess, echo.unix, echo.tcp], ids=["inprocess", "unix", "tcp"])
+NETWORKED = {"unix": echo.unix, "tcp": echo.tcp, "unix with mtls": echo.mtls, "tcp with mtls": echo.mtls_tcp}
+TRANSPORTS = {"inprocess": echo.inprocess, **NETWORKED}
+
+
+@pytest.fixture(params=[*TRANSPORTS.values()], ids=[*TRANSPORTS])
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     async with request.param(tmp_path) as served:
         yield served
 
 
-@pytest.fixture(params=[echo.unix, echo.tcp], ids=["unix", "tcp"])
+@pytest.fixture(params=[*NETWORKED.values()], ids=[*NETWORKED])
 async def networked(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     async with request.param(tmp_path) as served:
         yield served
@@ -381,9 +385,10 @@ async def test_stream_without_a_deadline_outlives_the_default(
     networked: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deadlines, "DEFAULT_SECONDS", 0.0)
-    stub = networked.open_stub.Repeat(echo_pb2.EchoRequest(text="x", count=2), metadata=networked.token)
+    stub: Any = echo_pb2_grpc.EchoServiceStub(networked.channel)
+    answers = stub.Repeat(echo_pb2.EchoRequest(text="x", count=2), metadata=networked.token)
 
-    assert len([answer async for answer in stub]) == 2
+    assert len([answer async for answer in answers]) == 2
 
 
 async def test_stream_that_is_cancelled_cancels_the_handler(networked: World) -> None:

@@ -13,9 +13,9 @@ from parley_node import people
 from parley_node.demo.crowd import Crowd, Member, Temper, standing_terms, together
 from parley_node.importing.mapping import Row, read_mapping, read_rows
 from parley_node.importing.run import catalogue, import_customers
-from parley_node.node import dsn
 from parley_terms.values import Catalogue
 from tests.support.canaries import LEAST, none_in_clear
+from tests.support.dumps import database_url
 from tests.support.servers import scratch_directory
 from tests.support.waiting import until
 from tests.support.world import MARKETING, World, all_of, between, by_criteria, living_world, one_of, terms
@@ -116,7 +116,7 @@ def _with(member: Member, temper: Temper) -> Member:
 
 async def _is_quiet(world: World, exchange: str) -> bool:
     """Everybody was found and decided: read where the broker keeps it, since nobody is told how many there are."""
-    connection = await asyncpg.connect(dsn(world.node.servers, "broker"))
+    connection = await asyncpg.connect(database_url(world, "broker"))
     try:
         return bool(
             await connection.fetchval(

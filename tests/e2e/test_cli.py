@@ -1,5 +1,6 @@
 """Can people get through with the command line alone? Black box, against `parley up` in a process of its own."""
 
+import shlex
 import signal
 import subprocess
 from collections.abc import AsyncIterator
@@ -12,7 +13,7 @@ from parley_client.receipts import FILES
 from parley_node.embedded import paths, postgres
 from parley_node.provision import key_file
 from tests.support.canaries import none_in_clear, word
-from tests.support.cli import Parley, commands, parley_up, start
+from tests.support.cli import UP, Parley, commands, parley_up, start
 from tests.support.dumps import Apart
 from tests.support.servers import scratch_directory
 
@@ -178,12 +179,12 @@ def test_operator_changes_and_suspends_a_marketer(parley: Parley) -> None:
 def test_environment_is_what_the_sdk_reads(parley: Parley) -> None:
     parley.run("marketer", "register", "Env", "--as", "env")
     lines = parley.run("marketer", "env", "--as", "env").out.splitlines()
-    assert f"export PARLEY_ADDRESS={parley.home.running().address}" in lines
+    assert f"export PARLEY_ADDRESS={shlex.quote(parley.home.running().address)}" in lines
     assert 6 == len([line for line in lines if line.startswith("export PARLEY_")])
 
 
 def test_second_up_says_that_one_runs(parley: Parley) -> None:
-    with start(parley.home.root, "up", "--port", "0", "--http-port", "0") as second:
+    with start(parley.home.root, *UP) as second:
         _out, err = second.communicate(timeout=30)
     assert 1 == second.returncode
     assert f"kill {parley.home.running().pid}" in err
@@ -219,7 +220,7 @@ def test_doctor_finds_an_edited_policy(parley: Parley) -> None:
 
 async def test_doctor_finds_a_role_that_may_enter_anothers_database(parley: Parley) -> None:
     where = paths.layout(parley.home.servers)
-    admin = await asyncpg.connect(postgres.dsn(where, "postgres", postgres.SUPERUSER))
+    admin = await asyncpg.connect(postgres.admin_dsn(where))
     await admin.execute("GRANT CONNECT ON DATABASE parley_vault TO parley_broker")
     assert {"roles": "parley migrate"} == _failures(parley)
     await admin.execute("REVOKE CONNECT ON DATABASE parley_vault FROM parley_broker")
@@ -229,7 +230,7 @@ async def test_doctor_finds_a_role_that_may_enter_anothers_database(parley: Parl
 
 async def test_doctor_finds_a_schema_behind(parley: Parley) -> None:
     where = paths.layout(parley.home.servers)
-    vault = await asyncpg.connect(postgres.dsn(where, "parley_vault", postgres.SUPERUSER))
+    vault = await asyncpg.connect(postgres.admin_dsn(where, "parley_vault"))
     await vault.execute("UPDATE schema_migrations SET version = version + 1000 WHERE set_name = 'parley_vault'")
     assert {"schema vault": "parley migrate vault"} == _failures(parley)
     await vault.execute("UPDATE schema_migrations SET version = version - 1000 WHERE set_name = 'parley_vault'")
@@ -273,10 +274,8 @@ def _stop(up: subprocess.Popen[str], number: signal.Signals) -> None:
 
 
 def test_setting_that_cant_be_read_is_named_without_its_value() -> None:
-    with scratch_directory() as root:
-        arguments = ("up", "--port", "0", "--http-port", "0")
-        with start(root / "home", *arguments, PARLEY_CONSENT_LONGEST_NOTICE_DELAY="secret") as up:
-            _out, err = up.communicate(timeout=60)
+    with scratch_directory() as root, start(root / "home", *UP, PARLEY_CONSENT_LONGEST_NOTICE_DELAY="secret") as up:
+        _out, err = up.communicate(timeout=60)
     assert 1 == up.returncode
     assert "PARLEY_CONSENT_LONGEST_NOTICE_DELAY" in err
     assert "secret" not in err

@@ -22,7 +22,7 @@ from redis.asyncio import Redis
 
 from parley.consent.v1 import consent_pb2 as consentpb
 from parley.vault.v1 import vault_pb2 as vaultpb
-from parley_node.provision import SERVICES
+from parley_node.services import SERVICES
 from tests.support import canaries
 from tests.support.dumps import Piece, database_url
 from tests.support.world import Customer, World, between, by_criteria, request_id, terms, to_known

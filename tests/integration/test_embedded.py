@@ -18,9 +18,13 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from parley_bus.bus import Bus, BusAway
+from parley_bus.users import User, ensure_users
 from parley_node.embedded import ServerPair, ServersUnavailable, ensure_databases, postgres, servers
+from parley_node.embedded.databases import owned_name, settle_grants
 from parley_node.embedded.identity import as_nobody
 from parley_node.embedded.locate import locate
+from parley_node.embedded.passwords import ensure_pgpass
 from parley_node.embedded.paths import create, layout, try_lock
 from tests.support.servers import FreshDatabase, Pair, scratch_directory
 
@@ -40,6 +44,7 @@ asyncio.run(main())
 """
 
 ROOT = Path(__file__).parents[2]
+TABLES = {"items": ("SELECT",), "later": ("SELECT", "INSERT")}
 
 
 @pytest.fixture
@@ -231,24 +236,114 @@ async def test_interrupted_initdb_is_started_over(data_dir: Path) -> None:
         assert await ask(pair.admin_dsn, "SELECT 1") == 1
 
 
-async def test_role_of_one_service_can_not_connect_to_the_database_of_another(pair: Pair) -> None:
-    await ensure_databases(pair.admin_dsn, ["vault", "consent"])
-    assert await ask(pair.postgres_dsn("parley_vault", "parley_vault"), "SELECT current_user") == "parley_vault"
-    with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await asyncpg.connect(pair.postgres_dsn("parley_vault", "parley_consent"))
+def passwords(directory: Path, *services: str) -> dict[str, Path]:
+    """A password for each service's role, in a file."""
+    files = {service: directory / f"{service}.pass" for service in services}
+    for service, path in files.items():
+        ensure_pgpass(path, owned_name(service))
+    return files
 
 
-async def test_ensuring_databases_again_and_at_once_changes_nothing(pair: Pair) -> None:
-    await asyncio.gather(*(ensure_databases(pair.admin_dsn, ["audit", "broker"]) for _ in range(4)))
-    dsn = pair.postgres_dsn("parley_audit", "parley_audit")
-    await ask(dsn, "CREATE TABLE IF NOT EXISTS standing ()")
-    await ensure_databases(pair.admin_dsn, ["audit", "broker"])
-    assert await ask(dsn, "SELECT count(*) FROM standing") == 0
+async def test_role_enters_its_own_database_with_its_own_password_and_no_other(data_dir: Path) -> None:
+    async with servers(data_dir) as pair:
+        files = passwords(data_dir, "vault", "consent")
+        await ensure_databases(pair.admin_dsn, files)
+        for service in files:
+            await settle_grants(pair.database_dsn(owned_name(service)), owned_name(service), {"none": ("SELECT",)})
+        own = pair.postgres_dsn("parley_vault", "parley_vault", files["vault"])
+        assert await ask(own, "SELECT current_user") == "parley_vault"
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await asyncpg.connect(pair.postgres_dsn("parley_vault", "parley_consent", files["consent"]))
+        for role in ("parley_vault", postgres.SUPERUSER):
+            with pytest.raises(asyncpg.InvalidPasswordError):
+                await asyncpg.connect(pair.postgres_dsn("parley_vault", role, files["consent"]))
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await ask(own, "CREATE TABLE mine ()")
 
 
-async def test_service_name_that_is_no_name_is_refused(pair: Pair) -> None:
+async def test_data_of_a_release_that_trusted_the_socket_asks_for_passwords_from_the_next_start_on(
+    data_dir: Path,
+) -> None:
+    async with servers(data_dir) as pair:
+        await write(pair, "kept")
+    (data_dir / "postgres/pg_hba.conf").write_text("local all all trust\n")
+    pair.where.password("postgres").unlink()
+    async with servers(data_dir) as pair:
+        assert await read(pair) == ("kept", b"kept")
+        pair.where.password("postgres").rename(data_dir / "mislaid")
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            await asyncpg.connect(pair.admin_dsn)
+        (data_dir / "mislaid").rename(pair.where.password("postgres"))
+
+
+async def test_database_that_a_role_owned_becomes_the_administrators_and_keeps_what_is_in_it(data_dir: Path) -> None:
+    async with servers(data_dir) as pair:
+        files = passwords(data_dir, "vault")
+        await ensure_databases(pair.admin_dsn, files)
+        await ask(pair.admin_dsn, "ALTER DATABASE parley_vault OWNER TO parley_vault")
+        own = pair.postgres_dsn("parley_vault", "parley_vault", files["vault"])
+        await ask(own, "CREATE TABLE items (word text)")
+        await ask(own, "INSERT INTO items VALUES ('kept')")
+        settled = [await settle_grants(pair.database_dsn("parley_vault"), "parley_vault", TABLES) for _ in range(2)]
+        assert settled == [
+            ["GRANT CONNECT ON DATABASE parley_vault TO parley_vault", "GRANT SELECT ON TABLE items TO parley_vault"],
+            [],
+        ]
+        assert await ask(own, "SELECT word FROM items") == "kept"
+        for statement in (
+            "DELETE FROM items",
+            "DROP TABLE items",
+            "ALTER TABLE items ADD more text",
+            "CREATE TABLE more ()",
+        ):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await ask(own, statement)
+
+
+async def test_what_a_role_holds_beyond_its_list_is_taken_from_it(data_dir: Path) -> None:
+    async with servers(data_dir) as pair:
+        await ensure_databases(pair.admin_dsn, passwords(data_dir, "vault"))
+        owner = pair.database_dsn("parley_vault")
+        await ask(owner, "CREATE TABLE items (word text)")
+        await ask(owner, "CREATE TABLE unlisted ()")
+        await settle_grants(owner, "parley_vault", TABLES)
+        await ask(owner, "GRANT ALL ON items, unlisted TO parley_vault")
+        revoked = await settle_grants(owner, "parley_vault", TABLES)
+        assert {
+            "REVOKE DELETE ON TABLE items FROM parley_vault",
+            "REVOKE SELECT ON TABLE unlisted FROM parley_vault",
+        } < {*revoked}
+        assert await settle_grants(owner, "parley_vault", TABLES) == []
+
+
+async def test_ensuring_databases_again_and_at_once_changes_nothing(pair: Pair, tmp_path: Path) -> None:
+    files = passwords(tmp_path, "audit", "broker")
+    await asyncio.gather(*(ensure_databases(pair.admin_dsn, files) for _ in range(4)))
+    await ask(pair.database_dsn("parley_audit"), "CREATE TABLE IF NOT EXISTS standing ()")
+    await ensure_databases(pair.admin_dsn, files)
+    assert await ask(pair.database_dsn("parley_audit"), "SELECT count(*) FROM standing") == 0
+
+
+async def test_service_name_that_is_no_name_is_refused(pair: Pair, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a service name"):
-        await ensure_databases(pair.admin_dsn, ['x"; DROP DATABASE postgres; --'])
+        await ensure_databases(pair.admin_dsn, {'x"; DROP DATABASE postgres; --': tmp_path / "x"})
+
+
+async def test_users_of_valkey_survive_its_death(data_dir: Path) -> None:
+    async with servers(data_dir) as pair:
+        await ensure_users(pair.valkey_url, [User("vault", "parley_vault", "secret")])
+        await write(pair, "kept")
+        victim = await pids(pair)
+        os.kill(victim["valkey"], signal.SIGKILL)
+        await healed(pair, "valkey", victim)
+        async with Bus.open(pair.valkey_address, user="parley_vault", password="secret") as bus:
+            await bus.rebuild(bus.stream("vault"), ["audit"])
+            with pytest.raises(BusAway):
+                await bus.rebuild(bus.stream("consent"), ["audit"])
+        async with Bus.open(pair.valkey_address) as nobody:
+            await nobody.ping()
+            with pytest.raises(BusAway):
+                await nobody.rebuild(nobody.stream("vault"), ["audit"])
 
 
 async def test_fresh_databases_are_clones_that_share_nothing(fresh_database: FreshDatabase) -> None:

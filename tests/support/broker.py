@@ -136,7 +136,7 @@ async def world_with(root: Path, clock: ShiftedClock, options: Options | None = 
 
 def work(world: World) -> Work:
     """The broker's work in this node."""
-    task: Any = world.node.services["broker"].tasks["release"]
+    task: Any = world.services["broker"].tasks["release"]
     made: Work = task.__self__
     return made
 
@@ -219,5 +219,5 @@ async def crowd(world: World, age: str, people: int) -> None:
         await import_customers(importer, f"age-{age}", people_of_age)
     imported = "INSERT INTO discoverable SELECT DISTINCT subject, attribute, 1 FROM items WHERE provenance = 2"
     await rows(world, "vault", imported + " ON CONFLICT DO NOTHING")
-    index: Any = world.node.services["vault"].tasks["index"]
+    index: Any = world.services["vault"].tasks["index"]
     await index.__self__.rebuild()

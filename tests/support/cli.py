@@ -22,6 +22,9 @@ from parley_node.cli import app
 from parley_node.home import Home, NotRunning
 from tests.support.canaries import said
 
+UP = ("up", "--port", "0", "--http-port", "0", *(("--split",) if os.environ.get("PARLEY_NODE") == "split" else ()))
+"""`parley up` on free ports, as the environment says."""
+
 _ROOT = Path(__file__).parents[2]
 _POLL_S = 0.05
 _PATIENCE_S = 60.0
@@ -97,8 +100,7 @@ def commands(home: Path) -> Iterator[Parley]:
 @contextmanager
 def parley_up(home: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
     """`parley up` on free ports, from when it answers; whatever the block does, it is gone afterwards."""
-    arguments = ("up", "--port", "0", "--http-port", "0", *options)
-    with start(home, *arguments, PARLEY_CONSENT_LONGEST_NOTICE_DELAY="PT0S") as up:
+    with start(home, *UP, *options, PARLEY_CONSENT_LONGEST_NOTICE_DELAY="PT0S") as up:
         try:
             _wait_until_running(Home(home), up)
             yield up

@@ -12,10 +12,10 @@ import asyncpg
 from prometheus_client import CollectorRegistry, generate_latest
 from redis.asyncio import Redis
 
-from parley_node.embedded import ServerPair, paths, valkey
+from parley_node.embedded import ServerPair, paths
 from parley_node.home import Home
-from parley_node.node import Servers
-from parley_node.provision import SERVICES
+from parley_node.services import SERVICES
+from parley_node.stores import Servers
 
 Tables = Mapping[str, Sequence[tuple[Any, ...]]]
 Dump = Mapping[str, Tables]
@@ -59,12 +59,12 @@ class Apart:
     def servers(self) -> Servers:
         """The servers that run there."""
         where = paths.layout(self.home.servers)
-        return ServerPair(valkey.url(where), "embedded", adopted=True, where=where)
+        return ServerPair("embedded", adopted=True, where=where)
 
 
 def database_url(world: Copied, service: str) -> str:
-    """A service's database, as its own role."""
-    return world.servers.postgres_dsn(f"parley_{service}", f"parley_{service}")
+    """A service's database, for the administrator."""
+    return world.servers.database_dsn(f"parley_{service}")
 
 
 async def dump_databases(world: Copied, services: Iterable[str] = SERVICES) -> Dump:

@@ -6,17 +6,20 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import grpc
 from prometheus_client import CollectorRegistry
 
+from parley_crypto.certificates import issue
 from parley_kit.faults import InvalidRequest, Unauthenticated, Unavailable, Violation
 from parley_rpc import logs, server
 from parley_rpc.channels import dial
 from parley_rpc.inproc import InprocessHub
 from parley_rpc.metrics import Metrics
+from parley_rpc.peers import Credentials, by_certificate
 from parley_rpc.principal import Metadata, Principal, caller
 from parley_rpc.zones import Zones
 from tests.support import echo_pb2 as echopb
@@ -28,12 +31,16 @@ outside: ContextVar[str] = ContextVar("outside", default="nothing")
 
 ZONES = Zones.parse(
     f"""
+    tables = {{}}
+    events = []
     [zones.broker]
     knows = "what it is told"
     must_never_know = "the rest"
+    tables = {{}}
     [zones.vault]
     knows = "what it is told"
     must_never_know = "the rest"
+    tables = {{}}
     [[calls]]
     caller = "broker"
     service = "{SERVICE}"
@@ -147,7 +154,7 @@ class EchoServicer(echogrpc.EchoServiceServicer):
 
 @dataclass
 class World:
-    """One served echo. ``call`` calls as the broker: by token over a network, declared in one process."""
+    """One served echo. ``call`` calls as the broker: by token, by certificate, or declared in one process."""
 
     servicer: EchoServicer
     registry: CollectorRegistry
@@ -194,6 +201,35 @@ async def _served(address: str, target: str) -> AsyncIterator[World]:
     async with dial(target.format(port=port)) as channel:
         yield World(servicer, registry, logged, channel, channel)
     await served.stop(None)
+
+
+def mtls_tcp(directory: Path) -> AbstractAsyncContextManager[World]:
+    """The same over TCP."""
+    return mtls(directory, "127.0.0.1:0", "127.0.0.1:{port}")
+
+
+@asynccontextmanager
+async def mtls(directory: Path, address: str = "", target: str = "") -> AsyncIterator[World]:
+    """Both doors of a service that runs apart: ``channel`` comes to the peers' with a certificate, the other to the public."""
+    servicer, guards, registry, logged = _guards()
+    issued = issue(["broker", "echo"], datetime.now(UTC))
+    broker, echo = (Credentials(leaf.certificate, issued.authority, leaf.key) for leaf in issued.leaves.values())
+    registration = server.Registration(echogrpc.add_EchoServiceServicer_to_server, servicer)
+    public = server.build_server([registration], **guards)
+    public.add_insecure_port(f"unix:{directory}/public.sock")
+    inner = server.build_server([registration], declare=by_certificate(ZONES), **guards)
+    port = inner.add_secure_port(address or f"unix:{directory}/peers.sock", echo.server())
+    await public.start()
+    await inner.start()
+    async with (
+        dial(
+            target.format(port=port) or f"unix:{directory}/peers.sock", broker.client(), server_name="echo"
+        ) as channel,
+        dial(f"unix:{directory}/public.sock") as open_channel,
+    ):
+        yield World(servicer, registry, logged, channel, open_channel, ())
+    await public.stop(None)
+    await inner.stop(None)
 
 
 def unix(directory: Path) -> AbstractAsyncContextManager[World]:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from starlette.responses import Response
 
-from parley_node.node import Options, _http
+from parley_rpc import http
 from tests.support.documents import ROOT
 
 PROGRAM = ROOT / "examples" / "verify-log"
@@ -72,7 +72,7 @@ def build_program(to: Path) -> Path:
 @asynccontextmanager
 async def serving(app: Any) -> AsyncIterator[str]:
     """Serve an application as a node serves its log, on any free port of this machine; its address."""
-    async with _http(app, Options(http_port=0)) as address:
+    async with http.serving(app, http.listen("127.0.0.1:0")) as address:
         yield address
 
 

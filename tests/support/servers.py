@@ -19,6 +19,7 @@ import pytest
 
 from parley_node.embedded import ExternalServers, ServersUnavailable, ensure_databases, from_environment, servers
 from parley_node.embedded.databases import owned_name
+from parley_node.embedded.passwords import ensure_pgpass
 
 if TYPE_CHECKING:  # only PARLEY_SERVERS=containers loads it
     from testcontainers.core.container import DockerContainer
@@ -52,8 +53,11 @@ class Pair(Protocol):
     def provider(self) -> str:
         """Where the servers come from, for people."""
 
-    def postgres_dsn(self, database: str, role: str) -> str:
-        """URL of a database for a role."""
+    def postgres_dsn(self, database: str, role: str, passfile: Path) -> str:
+        """URL of a database for a role, with its password in a file."""
+
+    def database_dsn(self, database: str) -> str:
+        """URL of a database for the administrator."""
 
 
 @asynccontextmanager
@@ -96,7 +100,7 @@ def _start_containers(started: list["DockerContainer"]) -> ExternalServers:
     from testcontainers.community.valkey import ValkeyContainer  # noqa: PLC0415 - as above
 
     try:
-        postgres = PostgresContainer(_POSTGRES_IMAGE, driver=None).with_env("POSTGRES_HOST_AUTH_METHOD", "trust")
+        postgres = PostgresContainer(_POSTGRES_IMAGE, driver=None)
         started.append(postgres.start())
         valkey = ValkeyContainer(_VALKEY_IMAGE)
         started.append(valkey.start())
@@ -120,8 +124,9 @@ def scratch_directory() -> Iterator[Path]:
 class Databases:
     """Databases for tests: each a clone of its service's migrated template, which is made once a run."""
 
-    def __init__(self, pair: Pair) -> None:
+    def __init__(self, pair: Pair, passwords: Path) -> None:
         self._pair = pair
+        self._passwords = passwords
         self._run = secrets.token_hex(4)
         self._numbers = itertools.count(1)
         self._templates: dict[tuple[str, Migrate], str] = {}
@@ -144,7 +149,12 @@ class Databases:
 
     def dsn(self, name: str, service: str) -> str:
         """URL of a database for the service's role."""
-        return self._pair.postgres_dsn(name, owned_name(service))
+        return self._pair.postgres_dsn(name, owned_name(service), self._password(service))
+
+    def _password(self, service: str) -> Path:
+        path = self._passwords / f"{service}.pass"
+        ensure_pgpass(path, owned_name(service))
+        return path
 
     async def _template(self, service: str, migrate: Migrate) -> str:
         async with self._making:
@@ -155,7 +165,7 @@ class Databases:
         return self._templates[service, migrate]
 
     async def _clone(self, template: str, service: str) -> str:
-        await ensure_databases(self._pair.admin_dsn, [service])
+        await ensure_databases(self._pair.admin_dsn, {service: self._password(service)})
         owner = owned_name(service)
         name = f"{owner}_{self._run}_{next(self._numbers)}"
         async with self._admin() as admin:

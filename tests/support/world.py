@@ -1,10 +1,15 @@
-"""A whole Parley in the test's own process, and the people in it, on the wire and with real keys."""
+"""
+A whole Parley, and the people in it, on the wire and with real keys.
+
+It runs in the test's own process, or with ``PARLEY_NODE=split`` in one process per service, as `parley up --split` runs it.
+"""
 
 import asyncio
+import os
 import secrets
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from io import StringIO
@@ -28,9 +33,14 @@ from parley_crypto.signing import Sealer, Signer
 from parley_crypto.statements import make_assertion
 from parley_crypto.trust import Trust
 from parley_node.home import Home
-from parley_node.node import Node, Options, Servers, run
+from parley_node.node import Node, Options, run
 from parley_node.provision import staff_key
+from parley_node.split import ApartNode, Doors, run_apart
+from parley_node.stores import Servers
+from parley_rpc.channels import RoutedChannel, connect, dial
 from parley_rpc.logs import logger
+from parley_rpc.peers import Credentials
+from parley_rpc.platform import Service
 from tests.support.waiting import until
 
 MARKETING = "https://w3id.org/dpv#Marketing"
@@ -195,9 +205,29 @@ class World:
     """A running node and how to bring people into it."""
 
     home: Home
-    node: Node
+    node: Node | ApartNode
     stubs: Stubs
     log: StringIO
+    callers: dict[str, grpc.aio.Channel] = field(default_factory=dict)
+
+    @property
+    def apart(self) -> bool:
+        """Whether its services run apart."""
+        return isinstance(self.node, ApartNode)
+
+    @property
+    def services(self) -> Mapping[str, Service]:
+        """The services' insides, for tests that look there: in one process only."""
+        assert isinstance(self.node, Node), "PARLEY_NODE=split: other processes have no insides"
+        return self.node.services
+
+    def calling(self, name: str) -> grpc.aio.Channel:
+        """A channel on which a service calls: declared in one process, by its certificate where services run apart."""
+        if isinstance(self.node, Node):
+            return self.node.hub.channel(name)
+        if name not in self.callers:
+            self.callers[name] = calling(self.home, name)
+        return self.callers[name]
 
     @property
     def trust(self) -> Trust:
@@ -257,14 +287,27 @@ class World:
 
 
 @asynccontextmanager
-async def living_world(root: Path, options: Options | None = None) -> AsyncIterator[World]:
-    """Run a node on a home at ``root``, on any free ports."""
-    log = StringIO()
-    async with (
-        run(Home(root), options or quick(), logger("node", stream=log)) as node,
-        grpc.aio.insecure_channel(node.running.address) as channel,
-    ):
-        yield World(Home(root), node, Stubs(channel), log)
+async def living_world(
+    root: Path, options: Options | None = None, *, apart: bool | None = None
+) -> AsyncIterator[World]:
+    """Run a node on a home at ``root``, on any free ports; ``apart`` or not as the environment says, unless it is given."""
+    log, home, options = StringIO(), Home(root), options or quick()
+    apart = os.environ.get("PARLEY_NODE") == "split" if apart is None else apart
+    running: AbstractAsyncContextManager[Node | ApartNode] = (
+        run_apart(home, options) if apart else run(home, options, logger("node", stream=log))
+    )
+    async with running as node, connect(node.running.address) as channel:
+        world = World(home, node, Stubs(channel), log)
+        yield world
+        for caller in world.callers.values():
+            await caller.close()
+
+
+def calling(home: Home, name: str) -> grpc.aio.Channel:
+    """A channel to the services' doors for each other, on which a service of a home calls with what is in its own keys."""
+    doors, certificate = Doors.of(home), home.tls_certificate(name)
+    credentials = Credentials.load(certificate, home.tls_key(name), home.tls_authority).client()
+    return RoutedChannel(lambda service: dial(doors.peers(service), credentials, server_name=service))
 
 
 def quick(**settings: Mapping[str, Any]) -> Options:

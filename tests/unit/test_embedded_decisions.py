@@ -1,5 +1,7 @@
 """Where the embedded pair's parts go, how it is addressed, and when it is tried again."""
 
+import base64
+import hmac
 import os
 import signal
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 from parley_node.embedded import ExternalServers, ServersUnavailable, from_environment, postgres, valkey
 from parley_node.embedded.databases import owned_name
 from parley_node.embedded.external import dsn_for
+from parley_node.embedded.passwords import scram
 from parley_node.embedded.paths import SOCKET_PATH_MAX, layout
 from parley_node.embedded.supervise import leash_command, pause, server_environment
 
@@ -38,10 +41,10 @@ def test_two_data_directories_never_share_a_socket_directory() -> None:
     assert layout(first).sockets == layout(first).sockets
 
 
-def test_urls_name_the_socket_and_no_password() -> None:
+def test_urls_name_the_socket_and_the_file_of_a_password() -> None:
     where = layout(Path("/data/parley"))
-    wanted = "postgresql://parley_consent@/parley_consent?host=/data/parley/run/postgres&port=5432"
-    assert postgres.dsn(where, "parley_consent", "parley_consent") == wanted
+    wanted = "postgresql://parley_consent@/parley_consent?host=/data/parley/run/postgres&port=5432&passfile=/keys/a%20b"
+    assert postgres.dsn(where, "parley_consent", "parley_consent", Path("/keys/a b")) == wanted
     assert valkey.url(where) == "unix:///data/parley/run/valkey/valkey.sock"
 
 
@@ -82,11 +85,36 @@ def test_one_url_without_the_other_is_refused(only: str) -> None:
         from_environment({only: "redis://x"})
 
 
-def test_password_stays_with_the_role_it_belongs_to() -> None:
-    own = "postgresql://admin:secret@db.internal:5433/parley_vault?sslmode=require"
-    other = "postgresql://parley_vault@db.internal:5433/parley_vault?sslmode=require"
-    assert dsn_for(POSTGRES_URL, "parley_vault", "admin") == own
-    assert dsn_for(POSTGRES_URL, "parley_vault", "parley_vault") == other
+def test_password_of_the_administrator_is_no_roles() -> None:
+    mine = "postgresql://parley_vault@db.internal:5433/parley_vault?sslmode=require&passfile=/keys/vault"
+    assert dsn_for(POSTGRES_URL, "parley_vault", "parley_vault", Path("/keys/vault")) == mine
+    with_file = f"{POSTGRES_URL}&passfile=/root/.pgpass"
+    assert dsn_for(with_file, "parley_vault", "parley_vault", Path("/keys/vault")) == mine
+
+
+def test_administrator_reaches_every_database_and_valkey_is_told_of_nobody() -> None:
+    external = ExternalServers(
+        POSTGRES_URL, "rediss://admin:secret@cache.internal:6380/2?ssl_cert_reqs=required&password=x"
+    )
+    wanted = "postgresql://admin:secret@db.internal:5433/parley_vault?sslmode=require"
+    assert external.database_dsn("parley_vault") == wanted
+    assert external.valkey_address == "rediss://cache.internal:6380/2?ssl_cert_reqs=required"
+    assert "secret" not in repr(external)
+
+
+def test_scram_verifier_is_the_one_of_rfc_7677() -> None:
+    # The exchange of RFC 7677 section 3: user "user", password "pencil"; ServerKey proven by its ServerSignature.
+    salt = base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")
+    stored, server = scram("pencil", salt).rpartition("$")[2].split(":")
+    message = (
+        b"n=user,r=rOprNGfwEbeRWgbNEkqO,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,"
+        b"s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096,c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0"
+    )
+    assert (
+        "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
+        == base64.b64encode(hmac.digest(base64.b64decode(server), message, "sha256")).decode()
+    )
+    assert len(base64.b64decode(stored)) == 32
 
 
 @pytest.mark.parametrize("bad", ["", "Vault", "1vault", "va-ult", "vault ", "vault\n", 'v"', "v" * 50])

@@ -6,12 +6,16 @@ from parley_rpc.principal import ANYONE, Principal, caller
 from parley_rpc.zones import Zone, Zones
 
 GOOD = """
+[tables]
+outbox = ["SELECT", "INSERT"]
 [zones.vault]
 knows = "items"
 must_never_know = "who"
+tables = { items = ["SELECT"] }
 [zones.broker]
 knows = "exchanges"
 must_never_know = "values"
+tables = {}
 
 [[calls]]
 caller = "broker"
@@ -25,6 +29,10 @@ methods = ["PutItem"]
 caller = "anyone"
 service = "parley.audit.v1.AuditService"
 methods = ["GetCheckpoint"]
+
+[[events]]
+writer = "vault"
+readers = ["broker"]
 """
 MATCH = "/parley.vault.v1.VaultService/Match"
 
@@ -59,8 +67,13 @@ def test_everything_is_refused_unless_listed(zones: Zones, principal: Principal,
     assert answer is zones.allows(principal, method)
 
 
-def test_prose_of_a_zone_is_kept_for_the_documentation(zones: Zones) -> None:
-    assert Zone("items", "who") == zones.zones["vault"]
+def test_zone_is_described_and_its_tables_are_listed_with_those_that_all_have(zones: Zones) -> None:
+    assert Zone("items", "who", {"outbox": ("SELECT", "INSERT"), "items": ("SELECT",)}) == zones.zones["vault"]
+
+
+def test_zone_knows_whom_it_calls_and_whose_events_it_reads(zones: Zones) -> None:
+    assert [("vault",), ()] == [zones.callees(name) for name in ("broker", "vault")]
+    assert [("vault",), ()] == [zones.reads(name) for name in ("broker", "vault")]
 
 
 @pytest.mark.parametrize(
@@ -78,6 +91,14 @@ def test_prose_of_a_zone_is_kept_for_the_documentation(zones: Zones) -> None:
         ('["PutItem"]', '["PutItem", "PutItem"]', "listed twice for customer"),
         ("parley.audit.v1.AuditService", "parley.audit.v1.*", "no full service name"),
         ("[[calls]]", "[[calls", "array"),
+        ('items = ["SELECT"]', 'items = ["ALL"]', "may do with items must be a list of"),
+        ('items = ["SELECT"]', "items = []", "may do with items must be a list of"),
+        ('items = ["SELECT"]', 'items = ["SELECT", "SELECT"]', "each once"),
+        ('items = ["SELECT"]', 'outbox = ["SELECT"]', "tables that every zone has are listed for vault"),
+        ('readers = ["broker"]', 'readers = ["brokre"]', "are no zones"),
+        ('readers = ["broker"]', 'readers = ["vault"]', "other zones that read them"),
+        ('readers = ["broker"]', "readers = []", "other zones that read them"),
+        ('readers = ["broker"]', 'readers = ["broker"]\ngroup = 1', "each of"),
     ],
 )
 def test_mistake_in_the_file_stops_the_start(old: str, new: str, complaint: str) -> None:

@@ -17,6 +17,7 @@ import parley_vault.config
 from parley_client.settings import _VARIABLES as VARIABLES
 from parley_node.embedded.external import POSTGRES_URL, VALKEY_URL
 from parley_node.home import HOME
+from parley_rpc.serving import Serving
 from tools.docs import markdown
 
 _CONFIGS: Mapping[str, type[BaseSettings]] = {
@@ -44,6 +45,10 @@ _COMMAND_LINE = (
 )
 
 
+_SERVE = """\
+What a service that runs by itself is told beside its own settings. `parley up --split` fills in all of it."""
+
+
 def page() -> str:
     """The page."""
     header = ("variable", "default", "meaning")
@@ -52,13 +57,15 @@ def page() -> str:
         ("variable", "meaning"), [(f"`{name}`", f"{_upper(what)}.") for name, what in VARIABLES.items()]
     )
     parts = [f"## The command line\n\n{line}", f"## The SDK\n\nAll are required.\n\n{sdk}"]
+    parts.append(f"## parley serve\n\n{_SERVE}\n\n{markdown.table(header, _rows(Serving))}")
     parts += [f"## {name}\n\n{markdown.table(header, _rows(config))}" for name, config in _CONFIGS.items()]
     return markdown.page("Configuration", "the services' Config classes and the SDK's settings", _INTRO, *parts)
 
 
 def names() -> set[str]:
     """Every variable on the page."""
-    services = {_variable(config, name) for config in _CONFIGS.values() for name in config.model_fields}
+    configs: list[type[BaseSettings]] = [Serving, *_CONFIGS.values()]
+    services = {_variable(config, name) for config in configs for name in config.model_fields}
     return services | set(VARIABLES) | {name for name, *_ in _COMMAND_LINE}
 
 
@@ -75,7 +82,7 @@ def _variable(config: type[BaseSettings], name: str) -> str:
 
 
 def _default(info: FieldInfo) -> str:
-    return "required" if info.is_required() else _written(info.default)
+    return "required" if info.is_required() else _written(info.get_default(call_default_factory=True))
 
 
 def _written(value: Any) -> str:
@@ -102,7 +109,7 @@ def _docstrings(config: type[BaseSettings]) -> dict[str, str]:
     (tree,) = ast.parse(inspect.getsource(config)).body
     assert isinstance(tree, ast.ClassDef)
     return {
-        before.target.id: str(after.value.value)
+        before.target.id: " ".join(str(after.value.value).split())
         for before, after in zip(tree.body, tree.body[1:], strict=False)
         if isinstance(before, ast.AnnAssign)
         and isinstance(before.target, ast.Name)

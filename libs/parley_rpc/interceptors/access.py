@@ -13,7 +13,8 @@ class Access(Interceptor):
     """
     Establishes the caller, then asks the zones.
 
-    The caller is whom an in-process channel declared, else whom the one ``authorization`` entry proves, else anyone.
+    The caller is whom the channel declared (in one process, or by a certificate), else whom the one ``authorization`` entry
+    proves, else anyone.
     """
 
     def __init__(self, authenticate: Authenticator, zones: Zones) -> None:

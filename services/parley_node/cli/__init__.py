@@ -17,7 +17,8 @@ from parley_node.cli.stop import Stop
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "demo": ("parley_node.cli.demo", "Watch an exchange, from a population to the receipts."),
-    "up": ("parley_node.cli.up", "Run everything in one process, for trying and testing."),
+    "up": ("parley_node.cli.up", "Run everything: in one process, or with --split in one process per service."),
+    "serve": ("parley_node.cli.serve", "Run one service, as its environment says."),
     "doctor": ("parley_node.cli.checkup", "Check this home, one line a check; each failure ends in what mends it."),
     "import": ("parley_node.cli.importing", "Import customers from a CSV file."),
     "customer": ("parley_node.cli.customer", "Act as a customer: your bank, your rules, your inbox, your history."),
@@ -28,7 +29,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Print the catalogue: what a bank may hold and a marketer may ask for.",
     ),
     "verify": ("parley_node.cli.verify", "Check a receipt offline, from four files."),
-    "migrate": ("parley_node.cli.migrate", "Bring the databases' schemas up to date."),
+    "migrate": ("parley_node.cli.migrate", "Bring the databases' schemas and grants up to date."),
 }
 """Each command: the module with its ``app``, and its line in the help."""
 

@@ -8,14 +8,18 @@ from typing import Annotated
 import asyncpg
 import typer
 
-from parley_db.migrate import MigrationError, migrate, plan
+from parley_bus.bus import BusAway
+from parley_crypto.keyfiles import KeyFileUnusable
+from parley_db.migrate import MigrationError
 from parley_node.cli import show
-from parley_node.cli.options import HomeOption
+from parley_node.cli.options import HomeOption, ServiceName
 from parley_node.cli.stop import Stop
-from parley_node.embedded import ServersUnavailable, ensure_databases
+from parley_node.embedded import ServersUnavailable
 from parley_node.home import Home
-from parley_node.node import Servers, dsn, servers_of
-from parley_node.provision import SERVICES
+from parley_node.provision import provision
+from parley_node.services import SERVICES
+from parley_node.stores import pending, prepare, servers_of
+from parley_rpc.zones import Zones
 
 app = typer.Typer()
 
@@ -25,9 +29,6 @@ class Phase(StrEnum):
 
     PRE = "pre"
     POST = "post"
-
-
-ServiceName = StrEnum("ServiceName", {name.upper(): name for name in SERVICES})  # type: ignore[misc] # names of services
 
 
 @app.command(name="migrate")
@@ -41,12 +42,14 @@ def migrate_command(
     phase: Annotated[Phase | None, typer.Option(help="Only this phase; both if not given.", show_default=False)] = None,
     home: HomeOption = None,
 ) -> None:
-    """Make databases and roles where they are missing, and bring their schemas up to date."""
+    """Make databases and roles where they are missing, bring schemas up to date, and grant what the zones' file lists."""
     names = [str(service)] if service else list(SERVICES)
     try:
         titles = asyncio.run(_migrate(Home.choose(home), names, phase, planned=planned))
-    except (ServersUnavailable, MigrationError) as error:
+    except (ServersUnavailable, MigrationError, KeyFileUnusable) as error:
         raise Stop(str(error)) from error
+    except BusAway as error:
+        raise Stop("Valkey can't be used, or takes no users from this one", "`parley doctor` looks at it.") from error
     except (OSError, asyncpg.PostgresError) as error:
         raise Stop(f"PostgreSQL can't be used: {error}", "`parley doctor` looks at it.") from error
     done = "pending" if planned else "applied"
@@ -54,14 +57,9 @@ def migrate_command(
 
 
 async def _migrate(home: Home, names: Sequence[str], phase: Phase | None, *, planned: bool) -> list[str]:
-    home.make()
+    provision(home)
     async with servers_of(home) as pair:
-        await ensure_databases(pair.admin_dsn, names)
-        return [title for name in names for title in await _one(pair, name, phase, planned=planned)]
-
-
-async def _one(pair: Servers, name: str, phase: Phase | None, *, planned: bool) -> list[str]:
-    package, where = f"parley_{name}", dsn(pair, name)
-    if planned:
-        return [title for title in await plan(where, package) if phase is None or title.endswith(f".{phase}")]
-    return await migrate(where, package, phase=phase.value if phase else None)
+        if planned:
+            titles = await pending(pair, home, names)
+            return [title for title in titles if phase is None or title.endswith(f".{phase}")]
+        return await prepare(pair, home, Zones.load(), names, phase=phase.value if phase else None)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from parley_node.services import SERVICES
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,40}")
 
 
@@ -26,6 +28,9 @@ class LevelName(StrEnum):
 def level_text(number: int) -> str:
     """Write a ``VerificationLevel`` as a word; 0 is nobody's."""
     return str(list(LevelName)[number - 1]) if number else "nobody"
+
+
+ServiceName = StrEnum("ServiceName", {name.upper(): name for name in SERVICES})  # type: ignore[misc] # names of services
 
 
 def _file_name(name: str) -> str:

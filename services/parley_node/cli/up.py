@@ -1,16 +1,18 @@
-"""`parley up`: everything in one process."""
+"""`parley up`: everything, in one process or in one per service."""
 
 import asyncio
 import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from typing import Annotated, TextIO
+from pathlib import Path
+from typing import Annotated, Any, TextIO
 
 import typer
 
+from parley_bus.bus import BusAway
 from parley_crypto.keyfiles import KeyFileUnusable
 from parley_crypto.trust import TrustUnusable
 from parley_db.migrate import MigrationError
@@ -20,11 +22,15 @@ from parley_node.cli import show
 from parley_node.cli.options import HomeOption
 from parley_node.cli.stop import Stop
 from parley_node.embedded import ServersUnavailable
+from parley_node.embedded.postgres import listener_of
 from parley_node.home import HOME, Home, NotRunning, Running
-from parley_node.node import Options, SettingsWrong, configure, run
-from parley_node.provision import SERVICES, provision
-from parley_rpc.channels import is_local
+from parley_node.node import Options, configure, run
+from parley_node.provision import provision
+from parley_node.services import SERVICES
+from parley_node.split import run_apart
+from parley_rpc.channels import at, is_local
 from parley_rpc.logs import adopt_libraries, logger
+from parley_rpc.settings import SettingsWrong
 
 app = typer.Typer()
 
@@ -39,11 +45,16 @@ def up(
         str, typer.Option(help="An address of this machine; nothing is encrypted on the way to it.")
     ] = "127.0.0.1",
     *,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Log to standard error, not to HOME/parley.log.")] = False,
+    split: Annotated[
+        bool, typer.Option("--split", help="One process per service, on unix sockets in the home: --port is not used.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Log to standard error, not to files of the home.")
+    ] = False,
     home: HomeOption = None,
 ) -> None:
     """
-    Run everything in one process, until Ctrl-C: for trying and testing, as one process separates nothing.
+    Run everything, until Ctrl-C: in one process, which separates nothing, or with --split in one per service.
 
     The servers are embedded, or those that PARLEY_POSTGRES_URL and PARLEY_VALKEY_URL name; PARLEY_<SERVICE>_<SETTING> in
     the environment sets what a service can be told.
@@ -57,15 +68,16 @@ def up(
     arm_from(os.environ.get("PARLEY_FAULTS", ""))
     with _failures(chosen), _log(chosen, verbose=verbose) as log:
         _check_settings(chosen)
-        asyncio.run(_until_stopped(chosen, Options(host, port, http_port), log))
+        options = Options(host, port, http_port)
+        asyncio.run(_until_stopped(_apart(chosen, options, log) if split else _run(chosen, options, log)))
 
 
-async def _until_stopped(home: Home, options: Options, log: TextIO) -> None:
+async def _until_stopped(everything: Coroutine[Any, Any, None]) -> None:
     """Run until a signal comes, or something ends that should not, whose error comes out."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    running, stopping = asyncio.create_task(_run(home, options, log)), asyncio.create_task(stop.wait())
+    running, stopping = asyncio.create_task(everything), asyncio.create_task(stop.wait())
     await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     if not running.done():
@@ -78,9 +90,20 @@ async def _until_stopped(home: Home, options: Options, log: TextIO) -> None:
 async def _run(home: Home, options: Options, log: TextIO) -> None:
     say = logger("node", stream=log)
     adopt_libraries(say)
-    async with run(home, options, say, told=lambda step: show.say(f"  {step}")) as node:
+    async with run(home, options, say, told=_step) as node:
         _welcome(home, node.running)
         await node.serve()
+
+
+async def _apart(home: Home, options: Options, log: TextIO) -> None:
+    adopt_libraries(logger("node", stream=log))
+    async with run_apart(home, options, to_stderr=log is sys.stderr, told=_step) as node:
+        _welcome(home, node.running)
+        await node.serve()
+
+
+def _step(step: str) -> None:
+    show.say(f"  {step}")
 
 
 def _check_settings(home: Home) -> None:
@@ -116,8 +139,11 @@ def _refuse_second(home: Home) -> None:
 
 
 def answers(address: str) -> bool:
-    """Whether anyone takes connections there."""
-    host, _, port = address.rpartition(":")
+    """Whether anyone takes connections there; of services that run apart, the first."""
+    first = at(address, SERVICES[0])
+    if first.startswith("unix:"):
+        return listener_of(Path(first.removeprefix("unix:"))) is not None
+    host, _, port = first.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
     except OSError:
@@ -131,7 +157,7 @@ def _log(home: Home, *, verbose: bool) -> Iterator[TextIO]:
         yield sys.stderr
         return
     home.make()
-    handle = os.open(home.root / "parley.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    handle = os.open(home.log("parley"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(handle, "w", buffering=1) as file:
         yield file
 
@@ -143,6 +169,8 @@ def _failures(home: Home) -> Iterator[None]:
         yield
     except (ServersUnavailable, KeyFileUnusable, TrustUnusable, MigrationError) as error:
         raise Stop(str(error)) from error
+    except BusAway as error:
+        raise Stop("Valkey can't be used, or takes no users from this one", "`parley doctor` looks at it.") from error
     except SettingsWrong as error:
         raise Stop(str(error), "Correct it in the environment.") from error
     except Fault as error:
@@ -150,7 +178,7 @@ def _failures(home: Home) -> Iterator[None]:
     except OSError as error:
         raise Stop(_os(error), "Choose other ports with --port and --http-port, or free what is in the way.") from error
     except ExceptionGroup as errors:
-        raise Stop("a part of Parley failed, and took the rest along", f"See {home.root / 'parley.log'}.") from errors
+        raise Stop("a part of Parley failed, and took the rest along", f"See {home.log('parley')}.") from errors
 
 
 def _os(error: OSError) -> str:

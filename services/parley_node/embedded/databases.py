@@ -1,32 +1,70 @@
-"""One database and one role per service; no role can connect to another's database."""
+"""
+One database and one role per service: no role can connect to another's, nor do more in its own than its zone lists.
+
+Databases and tables are the administrator's, who migrates: a service's role can neither make nor change one.
+"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import asyncpg
 
 from parley_db.queries import load
+from parley_node.embedded.passwords import verifier
 
 _QUERIES = load("parley_node.embedded", "databases.sql")
 _SERVICE = re.compile(r"[a-z][a-z0-9_]{0,40}")
 
 
-async def ensure_databases(admin_dsn: str, services: Sequence[str]) -> None:
+async def ensure_databases(admin_dsn: str, services: Mapping[str, Path]) -> None:
     """
     Make the role and the database ``parley_<service>`` for each service, and shut the database to everybody else.
 
-    Changes nothing that is there already; several processes may call it at once. Roles are made without a password: on
-    servers of your own, pg_hba.conf or ALTER ROLE decides how they sign in. Raises ValueError for a service name that
-    isn't ``[a-z][a-z0-9_]*``.
+    Each role gets the password of its file (pgpass). Nothing else that is there already changes; several processes may call
+    it at once. Raises ValueError for a service name that isn't ``[a-z][a-z0-9_]*``, and KeyFileUnusable.
     """
-    names = [owned_name(service) for service in services]
+    verifiers = {owned_name(service): verifier(file) for service, file in services.items()}
     admin = await asyncpg.connect(admin_dsn)
     try:
         await admin.execute(_QUERIES.lock)
-        for name in names:
-            await _ensure(admin, name)
+        for name, checked_by in verifiers.items():
+            await _run(
+                admin,
+                await admin.fetchval(_QUERIES.role_create, name),
+                await admin.fetchval(_QUERIES.role_password, name, checked_by),
+                await admin.fetchval(_QUERIES.database_create, name),
+                await admin.fetchval(_QUERIES.database_close, name),
+            )
     finally:
         await admin.close()
+
+
+async def settle_grants(database_dsn: str, role: str, tables: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """
+    Leave a role what ``tables`` lists in a database, and nothing else; answers the statements that it took.
+
+    What a role owns (databases of earlier releases were their services') becomes the administrator's, as whom
+    ``database_dsn`` signs in. Listed tables that are not there yet are passed over.
+    """
+    admin = await asyncpg.connect(database_dsn)
+    try:
+        async with admin.transaction():
+            await admin.execute(_QUERIES.grants_lock)
+            await _run(admin, await admin.fetchval(_QUERIES.reassign, role))
+            statements = await missing_grants(admin, role, tables)
+            await _run(admin, *statements)
+            return statements
+    finally:
+        await admin.close()
+
+
+async def missing_grants(admin: Any, role: str, tables: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """The statements between what a role may do in the database of a connection, and what ``tables`` lists."""
+    pairs = [(table, verb) for table, verbs in tables.items() for verb in verbs]
+    rows = await admin.fetch(_QUERIES.grants, role, *map(list, zip(*pairs, strict=True)))
+    return [row["statement"] for row in rows]
 
 
 def owned_name(service: str) -> str:
@@ -36,12 +74,8 @@ def owned_name(service: str) -> str:
     return f"parley_{service}"
 
 
-async def _ensure(admin: asyncpg.Connection, name: str) -> None:
-    # The server writes the statements: it alone knows how its identifiers are quoted.
-    for statement in (
-        await admin.fetchval(_QUERIES.role_create, name),
-        await admin.fetchval(_QUERIES.database_create, name, name),
-        await admin.fetchval(_QUERIES.database_close, name),
-    ):
+async def _run(admin: Any, *statements: str | None) -> None:
+    # The server wrote the statements: it alone knows how its identifiers are quoted.
+    for statement in statements:
         if statement is not None:
             await admin.execute(statement)

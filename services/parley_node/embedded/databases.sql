@@ -7,11 +7,56 @@ SELECT pg_advisory_lock(hashtext('parley.ensure_databases'));
 SELECT format('CREATE ROLE %I LOGIN', $1::text)
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = $1::text);
 
+-- name: role_password
+-- The statement that gives a role ($1) a password, by what checks it ($2).
+SELECT format('ALTER ROLE %I PASSWORD %L', $1::text, $2::text);
+
 -- name: database_create
--- The statement that makes a database ($1) owned by the role ($2), or no row where it exists.
-SELECT format('CREATE DATABASE %I OWNER %I', $1::text, $2::text)
+-- The statement that makes a database ($1), the administrator's, or no row where it exists.
+SELECT format('CREATE DATABASE %I', $1::text)
 WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = $1::text);
 
 -- name: database_close
--- The statement that shuts a database ($1) to every role but its owner.
+-- The statement that shuts a database ($1) to every role but its owner, and those who are let in by name.
 SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', $1::text);
+
+-- name: grants_lock
+-- Keep two processes from granting at once; held by the transaction.
+SELECT pg_advisory_xact_lock(hashtext('parley.settle_grants'));
+
+-- name: reassign
+-- The statement that makes the administrator the owner of what a role ($1) owns, this database included; no row where it owns
+-- nothing here.
+SELECT format('REASSIGN OWNED BY %I TO CURRENT_USER', $1::text)
+WHERE EXISTS (
+    SELECT FROM pg_roles AS r
+    WHERE r.rolname = $1::text AND (
+        EXISTS (SELECT FROM pg_class WHERE relowner = r.oid)
+        OR EXISTS (SELECT FROM pg_database WHERE datdba = r.oid AND datname = current_database())));
+
+-- name: grants
+-- The statements between what a role ($1) may do here and what it should: connect, and the privileges ($3) on the tables ($2)
+-- of the same place. None where all is as it should be.
+WITH role AS (
+    SELECT oid FROM pg_roles WHERE rolname = $1::text
+), wanted AS (
+    SELECT format('ON TABLE %I', w.relation) AS object, w.privilege
+    FROM unnest($2::text[], $3::text[]) AS w (relation, privilege)
+    JOIN pg_class AS c ON c.relname = w.relation AND c.relnamespace = 'public'::regnamespace
+    UNION ALL
+    SELECT format('ON DATABASE %I', current_database()), 'CONNECT'
+), held AS (
+    SELECT format('ON TABLE %I', c.relname) AS object, a.privilege_type AS privilege
+    FROM pg_class AS c CROSS JOIN aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) AS a JOIN role ON a.grantee = role.oid
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')
+    UNION ALL
+    SELECT format('ON DATABASE %I', d.datname), a.privilege_type
+    FROM pg_database AS d CROSS JOIN aclexplode(d.datacl) AS a JOIN role ON a.grantee = role.oid
+    WHERE d.datname = current_database()
+)
+SELECT format('REVOKE %s %s FROM %I', privilege, object, $1::text) AS statement
+FROM (SELECT object, privilege FROM held EXCEPT SELECT object, privilege FROM wanted) AS beyond
+UNION ALL
+SELECT format('GRANT %s %s TO %I', privilege, object, $1::text)
+FROM (SELECT object, privilege FROM wanted EXCEPT SELECT object, privilege FROM held) AS missing
+ORDER BY statement;

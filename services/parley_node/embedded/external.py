@@ -1,8 +1,9 @@
 """Servers of the operator's own, named by URL in the environment; they win over embedded ones."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from urllib.parse import quote, urlsplit, urlunsplit
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from parley_node.embedded.errors import ServersUnavailable
 
@@ -12,21 +13,36 @@ VALKEY_URL = "PARLEY_VALKEY_URL"
 
 @dataclass(frozen=True)
 class ExternalServers:
-    """PostgreSQL and Valkey (or Redis) by URL. ``admin_dsn`` signs in as a role that may make databases and roles."""
+    """
+    PostgreSQL and Valkey (or Redis) by URL.
 
-    admin_dsn: str
-    valkey_url: str
+    ``admin_dsn`` signs in as a role that may make databases and roles, ``valkey_url`` as a user that may make users.
+    """
+
+    admin_dsn: str = field(repr=False)
+    valkey_url: str = field(repr=False)
     provider: str = "servers named in the environment"
     adopted: bool = True
 
-    def postgres_dsn(self, database: str, role: str) -> str:
+    def postgres_dsn(self, database: str, role: str, passfile: Path) -> str:
         """
-        URL of a database for a role on the same server.
+        URL of a database on the same server for a role that signs in with the password of a file (pgpass).
 
-        A password belongs to one role: it stays for the URL's own and is dropped for any other (pg_hba.conf, a
-        password file or a certificate then lets that role in).
+        A password in the URL is the administrator's, and is dropped.
         """
-        return dsn_for(self.admin_dsn, database, role)
+        return dsn_for(self.admin_dsn, database, role, passfile)
+
+    def database_dsn(self, database: str) -> str:
+        """URL of a database for the administrator."""
+        return urlunsplit(urlsplit(self.admin_dsn)._replace(path=f"/{quote(database, safe='')}"))
+
+    @property
+    def valkey_address(self) -> str:
+        """URL of Valkey, naming nobody."""
+        url = urlsplit(self.valkey_url)
+        options = [(name, value) for name, value in parse_qsl(url.query) if name not in ("username", "password")]
+        nobody = url._replace(netloc=url.netloc.rpartition("@")[2], query=urlencode(options))
+        return urlunsplit(nobody)
 
 
 def from_environment(environ: Mapping[str, str]) -> ExternalServers | None:
@@ -39,9 +55,12 @@ def from_environment(environ: Mapping[str, str]) -> ExternalServers | None:
     return None
 
 
-def dsn_for(base: str, database: str, role: str) -> str:
+def dsn_for(base: str, database: str, role: str, passfile: Path) -> str:
     """Rewrite a PostgreSQL URL for another database and role, keeping host and options."""
     url = urlsplit(base)
-    credentials, _, host = url.netloc.rpartition("@")
-    user = credentials if credentials.partition(":")[0] == quote(role, safe="") else quote(role, safe="")
-    return urlunsplit((url.scheme, f"{user}@{host}", f"/{quote(database, safe='')}", url.query, url.fragment))
+    host = url.netloc.rpartition("@")[2]
+    kept = [(name, value) for name, value in parse_qsl(url.query) if name not in ("user", "password", "passfile")]
+    query = urlencode([*kept, ("passfile", str(passfile))], safe="/")
+    return urlunsplit(
+        (url.scheme, f"{quote(role, safe='')}@{host}", f"/{quote(database, safe='')}", query, url.fragment)
+    )

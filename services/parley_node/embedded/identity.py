@@ -36,10 +36,16 @@ class Identity:
     pginstall: Path
     owner: tuple[int, int] | None = None
 
-    def run(self, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
-        """Run a program of PostgreSQL (name, then arguments) to its end under this identity; output as text."""
+    def run(
+        self, arguments: Sequence[str], *, stdin: str = "", options: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        """
+        Run a program of PostgreSQL (name, then arguments) to its end under this identity; output as text.
+
+        ``options`` are the leash's, beside those of the identity.
+        """
         program = str(self.pginstall / "bin" / arguments[0])
-        return _run(self.options, (program, *arguments[1:]))
+        return _run((*options, *self.options), (program, *arguments[1:]), stdin)
 
     def give(self, directory: Path) -> None:
         """Hand a directory of PostgreSQL's own to whoever it runs as; another start may have run it as somebody else."""
@@ -110,11 +116,12 @@ def _open_to_all(tree: Path) -> None:
         path.chmod(mode | 0o444 | (0o111 if mode & 0o100 else 0))
 
 
-def _run(options: Sequence[str], command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def _run(options: Sequence[str], command: Sequence[str], stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # noqa: S603 - our own binaries
         leash_command(options, signal.SIGKILL, command),
         env=server_environment(),
         cwd="/",
+        input=stdin,
         capture_output=True,
         text=True,
         check=False,

@@ -26,19 +26,32 @@ class ServerPair:
     ``provider`` names where they come from, for people. ``adopted``: another process owns them, and they end with it.
     """
 
-    valkey_url: str
     provider: str
     adopted: bool
     where: Layout
 
-    def postgres_dsn(self, database: str, role: str) -> str:
-        """URL of a database for a role. No password: who reaches the socket, in its 0700 directory, is trusted."""
-        return postgres.dsn(self.where, database, role)
+    def postgres_dsn(self, database: str, role: str, passfile: Path) -> str:
+        """URL of a database for a role that signs in with the password of a file (pgpass)."""
+        return postgres.dsn(self.where, database, role, passfile)
+
+    def database_dsn(self, database: str) -> str:
+        """URL of a database for the superuser."""
+        return postgres.admin_dsn(self.where, database)
 
     @property
     def admin_dsn(self) -> str:
         """URL of the superuser, for making databases and roles."""
-        return self.postgres_dsn("postgres", postgres.SUPERUSER)
+        return postgres.admin_dsn(self.where)
+
+    @property
+    def valkey_url(self) -> str:
+        """URL of Valkey for its administrator, password and all."""
+        return valkey.admin_url(self.where)
+
+    @property
+    def valkey_address(self) -> str:
+        """URL of Valkey, naming nobody."""
+        return valkey.url(self.where)
 
 
 @asynccontextmanager
@@ -105,4 +118,4 @@ async def _stop(supervisors: Sequence[Supervisor]) -> None:
 
 
 def _pair(where: Layout, binaries: Binaries, *, adopted: bool) -> ServerPair:
-    return ServerPair(valkey_url=valkey.url(where), provider=binaries.provider, adopted=adopted, where=where)
+    return ServerPair(provider=binaries.provider, adopted=adopted, where=where)

@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from parley_node.embedded.errors import ServersUnavailable
 
 SOCKET_PATH_MAX = 107  # bytes; sun_path is 108 with its final NUL (unix(7))
 _PLAIN = re.compile(r"[\w/.+-]+", re.ASCII)  # a comma or a quote means something in settings and URLs
-_LONGEST_NAME = "postgres/.s.PGSQL.5432.lock"
+_LONGEST_NAME = "postgres/.s.PGSQL.5432.lock"  # the longest of a service's, audit/public.sock and its kin, is shorter
 # Not tempfile.gettempdir(): TMPDIR may differ between the process that starts the servers and one that adopts them.
 _SHORT_ROOT = Path("/tmp")  # noqa: S108 - created 0700, and refused when somebody else made it
 
@@ -53,6 +54,10 @@ class Layout:
         """The socket Valkey listens on."""
         return self.sockets / "valkey" / "valkey.sock"
 
+    def password(self, server: str) -> Path:
+        """The administrator's password on ``postgres`` or ``valkey``."""
+        return self.root / f"{server}.pass"
+
     def log(self, server: str) -> Path:
         """The log file of ``postgres`` or ``valkey``."""
         return self.root / f"{server}.log"
@@ -65,10 +70,11 @@ class Layout:
 def layout(data_dir: Path) -> Layout:
     """Decide where the parts of a pair go; touches nothing."""
     root = data_dir.absolute()
-    return Layout(root=root, sockets=_sockets(root))
+    return Layout(root=root, sockets=sockets_of(root))
 
 
-def _sockets(root: Path) -> Path:
+def sockets_of(root: Path) -> Path:
+    """Where the socket directories of a directory go: under it, unless that path can't name a socket; touches nothing."""
     inside = root / "run"
     if len(os.fsencode(inside / _LONGEST_NAME)) <= SOCKET_PATH_MAX and _PLAIN.fullmatch(str(inside)):
         return inside
@@ -86,13 +92,22 @@ def create(where: Layout) -> None:
     passable = 0o711 if os.geteuid() == 0 else 0o700
     where.root.parent.mkdir(parents=True, exist_ok=True)
     for path in (where.root, where.sockets):
-        _make(path, passable)
+        make(path, passable)
     _refuse_foreign(where.sockets)
     for path in (where.postgres_sockets, where.valkey_socket.parent, where.valkey_data):
-        _make(path, 0o700)
+        make(path, 0o700)
 
 
-def _make(path: Path, mode: int) -> None:
+def create_sockets(root: Path, names: Iterable[str]) -> None:
+    """Create a private directory for each name in ``root``. Raises ServersUnavailable when somebody else owns that."""
+    make(root, 0o700)
+    _refuse_foreign(root)
+    for name in names:
+        make(root / name, 0o700)
+
+
+def make(path: Path, mode: int) -> None:
+    """Make a directory with a mode, unless it is there."""
     try:
         path.mkdir(mode)
     except FileExistsError:

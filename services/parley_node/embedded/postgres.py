@@ -1,5 +1,10 @@
-"""PostgreSQL on a Unix socket: made once, refused when it is another major's, ready when it says so."""
+"""
+PostgreSQL on a Unix socket: made once, refused when it is another major's, ready when it says so.
 
+Whoever reaches the socket still has to show a password (SCRAM): zones share this user, and nothing else.
+"""
+
+import os
 import re
 import shutil
 import signal
@@ -9,10 +14,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
+from parley_crypto.keyfiles import ensure_secret
 from parley_node.embedded.errors import ServersUnavailable
 from parley_node.embedded.identity import Identity
+from parley_node.embedded.passwords import new, pgpass, scram
 from parley_node.embedded.paths import Layout
-from parley_node.embedded.supervise import Launch
+from parley_node.embedded.supervise import Launch, lock_options
 
 PORT = 5432  # only names the socket file: there is no TCP
 SUPERUSER = "parley"
@@ -22,10 +29,22 @@ _STATUS_LINE = 7  # PostgreSQL, src/include/utils/pidfile.h: LOCK_FILE_LINE_PM_S
 _PEERCRED = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 
 
-def dsn(where: Layout, database: str, role: str) -> str:
-    """URL of a database for a role, over the socket."""
-    socket_directory = quote(str(where.postgres_sockets), safe="/")
-    return f"postgresql://{quote(role, safe='')}@/{quote(database, safe='')}?host={socket_directory}&port={PORT}"
+_HBA = """\
+# Written by Parley at each start.
+local all all scram-sha-256
+"""
+
+
+def dsn(where: Layout, database: str, role: str, passfile: Path) -> str:
+    """URL of a database for a role, over the socket; it signs in with the password of a file."""
+    socket_directory, file = quote(str(where.postgres_sockets), safe="/"), quote(str(passfile), safe="/")
+    url = f"postgresql://{quote(role, safe='')}@/{quote(database, safe='')}"
+    return f"{url}?host={socket_directory}&port={PORT}&passfile={file}"
+
+
+def admin_dsn(where: Layout, database: str = "postgres") -> str:
+    """URL of a database for the superuser."""
+    return dsn(where, database, SUPERUSER, where.password("postgres"))
 
 
 def prepare(where: Layout, identity: Identity) -> Launch:
@@ -40,6 +59,7 @@ def prepare(where: Layout, identity: Identity) -> Launch:
         refuse_other_major(where.postgres_data, _major(identity))
     else:
         _initialise(where, identity)
+    _ask_for_passwords(where, identity)
     return Launch(
         command=[str(identity.pginstall / "bin" / "postgres"), "-D", str(where.postgres_data), *_options(where)],
         stop=signal.SIGINT,  # fast shutdown: ends sessions, writes a checkpoint
@@ -143,7 +163,7 @@ def _initialise(where: Layout, identity: Identity) -> None:
             str(unfinished),
             "-U",
             SUPERUSER,
-            "--auth=trust",
+            "--auth=trust",  # until a moment later: no server runs on it before passwords are asked for
             "--encoding=UTF8",
             "--locale=C",
             "--no-instructions",
@@ -152,6 +172,29 @@ def _initialise(where: Layout, identity: Identity) -> None:
     if made.returncode != 0:
         raise ServersUnavailable(f"initdb failed as {identity.label}: {made.stderr.strip()}")
     unfinished.rename(where.postgres_data)
+
+
+def _ask_for_passwords(where: Layout, identity: Identity) -> None:
+    """
+    Give the superuser a password, and let nobody in without one; also on data of a release that trusted the socket.
+
+    The order makes it whole again after an end at any point: what is written last says that all is done.
+    """
+    hba, passfile = where.postgres_data / "pg_hba.conf", where.password("postgres")
+    if passfile.exists() and hba.read_text() == _HBA:
+        return
+    remove_stale_locks(where)
+    password = new()
+    told = identity.run(
+        ["postgres", "--single", "-D", str(where.postgres_data), "postgres"],
+        stdin=f"ALTER ROLE {SUPERUSER} PASSWORD '{scram(password, os.urandom(16))}'\n",
+        options=lock_options(where.lock("postgres")),
+    )
+    if told.returncode != 0:
+        raise ServersUnavailable(f"{where.postgres_data} can't be given a password: {told.stderr.strip()}")
+    passfile.unlink(missing_ok=True)
+    ensure_secret(passfile, lambda: pgpass(SUPERUSER, password))
+    hba.write_text(_HBA)
 
 
 def _major(identity: Identity) -> str:

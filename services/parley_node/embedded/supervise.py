@@ -10,10 +10,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,6 +31,11 @@ _LONGEST_PAUSE_S = 2.0
 _log = structlog.get_logger(__name__)
 
 
+def server_environment() -> dict[str, str]:
+    """Environment of a database server: nothing inherited, neither secrets nor PGPORT and its kin."""
+    return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+
+
 @dataclass(frozen=True)
 class Launch:
     """
@@ -38,6 +43,7 @@ class Launch:
 
     ``leash`` are options of :mod:`leash` that give up root; ``stop`` is the signal that asks the server to end, also
     when its parent dies; ``tidy`` runs before each start; ``ready`` says whether the process with this id answers.
+    ``environment`` and ``descriptors`` are all that it inherits.
     """
 
     command: Sequence[str]
@@ -45,6 +51,8 @@ class Launch:
     ready: Callable[[int], bool]
     leash: Sequence[str] = ()
     tidy: Callable[[], None] = lambda: None
+    environment: Mapping[str, str] = field(default_factory=server_environment)
+    descriptors: Sequence[int] = ()
 
 
 def leash_command(options: Sequence[str], stop: signal.Signals, command: Sequence[str]) -> list[str]:
@@ -53,9 +61,9 @@ def leash_command(options: Sequence[str], stop: signal.Signals, command: Sequenc
     return [sys.executable, "-I", "-S", leash.__file__, *tied, "--", *command]
 
 
-def server_environment() -> dict[str, str]:
-    """Environment of every server: nothing inherited, neither secrets nor PGPORT and its kin."""
-    return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+def lock_options(path: Path) -> tuple[str, ...]:
+    """Options of the leash for a server, or whatever works on its data, that waits for its predecessor to be gone."""
+    return ("--lock", str(path), "--lock-wait", str(_LOCK_WAIT_S))
 
 
 class Supervisor(threading.Thread):
@@ -63,10 +71,11 @@ class Supervisor(threading.Thread):
     One server, started again whenever it dies until :meth:`stop`.
 
     ``prepare`` runs first, in the thread, and answers how to launch. ``up`` resolves when the server first answers, or
-    fails with ServersUnavailable after a few failed starts; later deaths are healed for as long as it takes.
+    fails with ServersUnavailable after a few failed starts; later deaths are healed for as long as it takes. Without a
+    ``log`` file the server writes to this process's standard error.
     """
 
-    def __init__(self, name: str, *, prepare: Callable[[], Launch], lock: Path, log: Path) -> None:
+    def __init__(self, name: str, *, prepare: Callable[[], Launch], lock: Path, log: Path | None) -> None:
         super().__init__(name=f"parley-{name}", daemon=True)
         self.up: Future[None] = Future()
         self._server = name
@@ -119,14 +128,15 @@ class Supervisor(threading.Thread):
             return self._process
 
     def _popen(self, launch: Launch) -> subprocess.Popen[bytes]:
-        locked = ("--lock", str(self._lock), "--lock-wait", str(_LOCK_WAIT_S))
-        with private_append(self._log_file) as log:
+        locked = lock_options(self._lock)
+        with private_append(self._log_file) if self._log_file else nullcontext(sys.stderr) as log:
             return subprocess.Popen(  # noqa: S603 - our own binaries
                 leash_command((*locked, *launch.leash), launch.stop, launch.command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=server_environment(),
+                env=launch.environment,
+                pass_fds=launch.descriptors,
                 cwd="/",
                 start_new_session=True,  # a terminal's Ctrl-C is the owner's to answer, not the servers'
             )
@@ -152,6 +162,8 @@ class Supervisor(threading.Thread):
             self._process.send_signal(number)
 
     def _last_words(self) -> str:
+        if self._log_file is None:
+            return "see above"
         lines = self._log_file.read_text(errors="replace").splitlines()[-4:]
         return " / ".join([*lines, f"see {self._log_file}"])
 

@@ -1,21 +1,37 @@
-"""Valkey on a Unix socket: append-only, no snapshots, no TCP."""
+"""
+Valkey on a Unix socket: append-only, no snapshots, no TCP.
 
+Whoever doesn't sign in may ask for a sign of life and nothing else. Users are kept in a file, over restarts.
+"""
+
+import hashlib
 import signal
 import socket
 from pathlib import Path
 
+from parley_crypto.keyfiles import ensure_secret, read_secret
+from parley_node.embedded.passwords import ensure_password
 from parley_node.embedded.paths import Layout
 from parley_node.embedded.postgres import listener_of
 from parley_node.embedded.supervise import Launch
 
+ADMINISTRATOR = "parley"
+
 
 def url(where: Layout) -> str:
-    """URL of the server, as redis-py reads it."""
+    """URL of the server, as redis-py reads it, naming nobody."""
     return f"unix://{where.valkey_socket}"
 
 
+def admin_url(where: Layout) -> str:
+    """URL of the server for its administrator, password and all. Raises KeyFileUnusable."""
+    return f"unix://{ADMINISTRATOR}:{read_secret(where.password('valkey'))}@{where.valkey_socket}"
+
+
 def prepare(where: Layout, valkey_server: Path) -> Launch:
-    """Say how to start Valkey; its directories exist already."""
+    """Make the administrator, and say how to start Valkey; its directories exist already."""
+    ensure_password(where.password("valkey"))
+    ensure_secret(_users(where), lambda: _first_users(read_secret(where.password("valkey"))))
     return Launch(
         command=[str(valkey_server), *_options(where)],
         stop=signal.SIGTERM,
@@ -27,6 +43,17 @@ def ready(where: Layout, pid: int | None = None) -> bool:
     """Whether Valkey answers, its append-only file read, and is process ``pid`` where one is given."""
     listener = listener_of(where.valkey_socket)
     return listener is not None and pid in (None, listener) and _pong(where.valkey_socket)
+
+
+def _users(where: Layout) -> Path:
+    return where.valkey_data / "users.acl"
+
+
+def _first_users(password: str) -> str:
+    digest = hashlib.sha256(password.encode()).hexdigest()
+    return (
+        f"user default on nopass resetkeys resetchannels -@all +ping\nuser {ADMINISTRATOR} on #{digest} ~* &* +@all\n"
+    )
 
 
 def _pong(path: Path) -> bool:
@@ -55,6 +82,7 @@ def _options(where: Layout) -> list[str]:
         "appendonly": "yes",
         "appendfsync": "everysec",
         "save": "",
+        "aclfile": str(_users(where)),
         "daemonize": "no",
         "loglevel": "warning",
         "hide-user-data-from-log": "yes",

@@ -1,0 +1,60 @@
+"""
+One user of Redis or Valkey per service: it writes its own stream, and only reads those it is a reader of.
+
+What can't be told apart is a reader's group: a user that may read a stream may read it as any of its groups.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis.exceptions import RedisError, ResponseError
+
+from parley_bus.bus import COMMAND_TIMEOUT, BusAway, client, stream_key
+
+_EVERYWHERE = ("ping", "multi", "exec", "client|setinfo")
+_WRITING = ("xadd", "xtrim", "xrange", "xinfo|stream", "xinfo|groups", "xpending", "xgroup|create", "del")
+_READING = ("xreadgroup", "xautoclaim", "xack")
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A service: the name and password it signs in with, and the services whose streams it reads beside writing its own."""
+
+    service: str
+    name: str
+    password: str = field(repr=False)
+    reads: Sequence[str] = ()
+
+
+async def ensure_users(url: str, users: Iterable[User], prefix: str = "") -> None:
+    """
+    Make users, or make them anew; ``url`` signs in as an administrator. ``prefix`` goes before every stream's name.
+
+    They outlive a restart where the server keeps its users in a file (``aclfile``). Raises BusAway.
+    """
+    redis: Any = client(url, COMMAND_TIMEOUT)
+    try:
+        for user in users:
+            await redis.execute_command("ACL", "SETUSER", user.name, *rules(user, prefix))
+        await redis.execute_command("ACL", "SAVE")
+    except ResponseError as error:
+        if "ACL file" not in str(error):  # it keeps none: then its users are made at each start
+            raise BusAway from error
+    except (RedisError, OSError) as error:
+        raise BusAway from error
+    finally:
+        await redis.aclose()
+
+
+def rules(user: User, prefix: str = "") -> list[str]:
+    """What a user may do, as ``ACL SETUSER`` reads it (Redis 7.0). The server learns the password's hash alone."""
+    digest = hashlib.sha256(user.password.encode()).hexdigest()
+    own = f"(~{stream_key(user.service, prefix)} {_commands(_WRITING)})"
+    others = [f"(~{stream_key(service, prefix)} {_commands(_READING)})" for service in user.reads]
+    return ["reset", "on", f"#{digest}", *(f"+{command}" for command in _EVERYWHERE), own, *others]
+
+
+def _commands(names: Sequence[str]) -> str:
+    return " ".join(f"+{name}" for name in names)

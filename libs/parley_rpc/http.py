@@ -1,0 +1,48 @@
+"""A service's HTTP, for what is public by nature: served beside gRPC, by the same process."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import uvicorn
+
+_INHERITED = "fd:"
+
+
+def listen(address: str) -> socket.socket:
+    """
+    Listen on ``host:port``, or take over the listening socket ``fd:N`` of whoever started this process.
+
+    Such a socket outlives the process: who comes while it is started again waits instead of being refused.
+    """
+    if address.startswith(_INHERITED):
+        return socket.socket(fileno=int(address.removeprefix(_INHERITED)))
+    host, _, port = address.rpartition(":")
+    listener = socket.create_server((host, int(port)))
+    # Connections inherit it. Without it an answer's body waits for the acknowledgement of its headers, some 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+@asynccontextmanager
+async def serving(app: Any, listener: socket.socket) -> AsyncIterator[str]:
+    """Serve an ASGI application on a socket for the length of a block; answers its URL."""
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+    server = _Server(config)
+    serving_ = asyncio.create_task(server.serve(sockets=[listener]), name="http")
+    host, port = listener.getsockname()[:2]
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        server.should_exit = True
+        await serving_
+        listener.close()
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to whoever runs the process."""
+        yield

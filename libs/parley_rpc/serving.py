@@ -1,0 +1,289 @@
+"""
+One service in a process of its own: what `parley serve` runs, and Kubernetes.
+
+It has two doors. Customers, marketers and staff come to the public one and show tokens. Services come to the peers' one and show
+certificates; a token there says nothing. All it is told comes from the environment; secrets are files.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from prometheus_client import CollectorRegistry, start_http_server
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from structlog.typing import FilteringBoundLogger
+
+from parley_bus.bus import Bus
+from parley_crypto.keyfiles import KeyFileUnusable, read_secret
+from parley_crypto.trust import Trust, TrustUnusable
+from parley_db.migrate import MigrationError
+from parley_kit.clock import SystemClock
+from parley_kit.faultpoints import arm_from
+from parley_rpc import http
+from parley_rpc.channels import is_local
+from parley_rpc.confine import ConfinementFailed, confine, named_in
+from parley_rpc.logs import adopt_libraries, logger
+from parley_rpc.metrics import Metrics
+from parley_rpc.peers import Credentials, Peers, by_certificate
+from parley_rpc.platform import Platform, Service, Task
+from parley_rpc.principal import Authenticator
+from parley_rpc.server import Server, build_server
+from parley_rpc.settings import SettingsWrong, read_settings
+from parley_rpc.tokens import bearer
+from parley_rpc.zones import Zones
+
+PEER_REQUEST_BYTES = 4 * 1024 * 1024
+"""Services send batches."""
+
+_LAST_WORDS = timedelta(seconds=5)
+"""For what is left to close once all calls are over."""
+
+
+class Serving(BaseSettings):
+    """Read from ``PARLEY_SERVE_*`` in the environment; secrets are file paths."""
+
+    model_config = SettingsConfigDict(env_prefix="PARLEY_SERVE_", frozen=True)
+
+    public: str
+    """Where customers, marketers and staff call: `unix:/path`, or `host:port`, with TLS unless it is on this machine."""
+
+    peers: str | None = None
+    """Where other services call, with certificates: `unix:/path` or `host:port`. Without it none can."""
+
+    peer_addresses: dict[str, str] = Field(default_factory=dict)
+    """Where the services are that this one calls, as a JSON object: `{"vault": "dns:///vault:9090"}`."""
+
+    secrets: Path
+    """The directory of this service's secrets: of everybody's, the only one that its process can read from."""
+
+    tls_certificate: Path | None = None
+    """Says who this service is: a certificate (PEM) with the names `spiffe://parley/SERVICE` and, for DNS, `SERVICE`."""
+
+    tls_key: Path | None = None
+    """The key of that certificate (PEM)."""
+
+    tls_authority: Path | None = None
+    """Who signs services' certificates (PEM)."""
+
+    valkey_url: str
+    """Where Valkey or Redis is; it names no user."""
+
+    valkey_user: str
+    """This service's user there."""
+
+    valkey_password: Path
+    """Holds that user's password."""
+
+    stream_prefix: str = ""
+    """Goes before the name of every stream."""
+
+    http: str | None = None
+    """Where audit serves its log: `host:port`, or `fd:N` for a socket that whoever starts it listens on already."""
+
+    metrics: str | None = None
+    """Where metrics are served (Prometheus): `host:port`."""
+
+    announce: timedelta = timedelta(seconds=5)
+    """How long it goes on after saying that it stops, so that balancers notice."""
+
+    grace: timedelta = timedelta(seconds=20)
+    """How long calls that are under way then have to end."""
+
+    def credentials(self) -> Credentials | None:
+        """What services are known by; None where it isn't set. Raises KeyFileUnusable and OSError."""
+        if self.tls_certificate is None or self.tls_key is None or self.tls_authority is None:
+            return None
+        return Credentials.load(self.tls_certificate, self.tls_key, self.tls_authority)
+
+
+class Config(Protocol):
+    """What is asked of every service's settings."""
+
+    @property
+    def trust(self) -> Path:
+        """The key set that tokens are checked with."""
+
+
+C = TypeVar("C", bound=BaseSettings)
+Build = Callable[[Any, Platform], AbstractAsyncContextManager[Service]]
+
+
+def main(name: str, config: type[C], build: Build) -> None:
+    """Serve until SIGTERM or SIGINT; ends the process. What stops a start is said in a sentence, a defect by its types."""
+    log = logger(name)
+    adopt_libraries(log)
+    try:
+        settings, own, zones = read_settings(Serving), read_settings(config), Zones.load()
+        arm_from(os.environ.get("PARLEY_FAULTS", ""))
+        if confine(named_in([settings, own])):  # before any thread, and before any key is read
+            log.info("confined")
+        else:
+            log.warning("not_confined")
+        asyncio.run(serve(name, own, build, settings=settings, zones=zones, log=log))  # type: ignore[arg-type] # every Config has a trust
+    except (SettingsWrong, ConfinementFailed, KeyFileUnusable, TrustUnusable, MigrationError) as error:
+        sys.exit(f"{name}: {error}")
+    except Exception:
+        log.exception("ended")
+        sys.exit(1)
+
+
+async def serve(
+    name: str, config: Config, build: Build, *, settings: Serving, zones: Zones, log: FilteringBoundLogger
+) -> None:
+    """Serve one service until the process is told to stop. Raises what a task of it raises, and none should."""
+    told = _signals()
+    async with AsyncExitStack() as stack:
+        clock, registry = SystemClock(), CollectorRegistry()
+        guards = Guards(bearer(Trust.load(config.trust), clock), zones, Metrics(registry), log)
+        credentials = settings.credentials()
+        bus = await stack.enter_async_context(_bus(settings))
+        peers = await stack.enter_async_context(_peers(settings, credentials))
+        service = await stack.enter_async_context(build(config, Platform(clock, bus, peers.channel, log)))
+        tasks = await stack.enter_async_context(running({name: service}))
+        await stack.enter_async_context(_http(service, settings, registry))
+        await stack.enter_async_context(_doors(service, settings, guards, credentials))
+        log.info("serving")
+        await _either(told.wait(), tasks)
+        log.info("stopping")
+        _watch(settings.announce + settings.grace + _LAST_WORDS)
+
+
+@dataclass(frozen=True)
+class Guards:
+    """What stands before a service's handlers at each of its doors."""
+
+    authenticate: Authenticator
+    zones: Zones
+    metrics: Metrics
+    log: FilteringBoundLogger
+
+    def server(self, service: Service, **more: Any) -> Server:
+        """A door."""
+        return build_server(
+            service.registrations,
+            authenticate=self.authenticate,
+            zones=self.zones,
+            metrics=self.metrics,
+            log=self.log,
+            **more,
+        )
+
+
+@asynccontextmanager
+async def running(services: Mapping[str, Service]) -> AsyncIterator[asyncio.Task[None]]:
+    """Run services' tasks for the length of a block; the first that fails ends the others, and its error comes out here."""
+
+    async def together() -> None:
+        async with asyncio.TaskGroup() as group:
+            for name, service in services.items():
+                for task, body in service.tasks.items():
+                    group.create_task(_forever(body), name=f"{name}.{task}")
+
+    tasks = asyncio.create_task(together(), name="services")
+    try:
+        yield tasks
+    finally:
+        tasks.cancel()
+        await asyncio.gather(tasks, return_exceptions=True)
+
+
+async def _forever(body: Task) -> None:
+    await body()
+
+
+def _bus(settings: Serving) -> AbstractAsyncContextManager[Bus]:
+    password = read_secret(settings.valkey_password)
+    return Bus.open(settings.valkey_url, settings.stream_prefix, user=settings.valkey_user, password=password)
+
+
+@asynccontextmanager
+async def _peers(settings: Serving, credentials: Credentials | None) -> AsyncIterator[Peers]:
+    peers = Peers(settings.peer_addresses, credentials.client() if credentials else None)
+    try:
+        yield peers
+    finally:
+        await peers.close()
+
+
+@asynccontextmanager
+async def _http(service: Service, settings: Serving, registry: CollectorRegistry) -> AsyncIterator[None]:
+    """What is served beside gRPC, where settings say so."""
+    if settings.metrics:
+        host, _, port = settings.metrics.rpartition(":")
+        start_http_server(int(port), host, registry)
+    if service.http is None or settings.http is None:
+        yield
+        return
+    async with http.serving(service.http, http.listen(settings.http)):
+        yield
+
+
+@asynccontextmanager
+async def _doors(
+    service: Service, settings: Serving, guards: Guards, credentials: Credentials | None
+) -> AsyncIterator[None]:
+    """Both doors, open for the length of a block, and drained at its end."""
+    doors = [_public(service, settings, guards, credentials)]
+    if settings.peers:
+        doors.append(_inner(service, settings.peers, guards, credentials))
+    for door in doors:
+        await door.start()
+    try:
+        yield
+    finally:
+        announce, grace = settings.announce.total_seconds(), settings.grace.total_seconds()
+        await asyncio.gather(*(door.drain(announce=announce, grace=grace) for door in doors))
+
+
+def _public(service: Service, settings: Serving, guards: Guards, credentials: Credentials | None) -> Server:
+    door = guards.server(service)
+    if is_local(settings.public):
+        door.add_insecure_port(settings.public)
+    else:
+        door.add_secure_port(settings.public, _required(credentials, "PARLEY_SERVE_PUBLIC").server(callers=False))
+    return door
+
+
+def _inner(service: Service, address: str, guards: Guards, credentials: Credentials | None) -> Server:
+    door = guards.server(service, max_request_bytes=PEER_REQUEST_BYTES, declare=by_certificate(guards.zones))
+    door.add_secure_port(address, _required(credentials, "PARLEY_SERVE_PEERS").server())
+    return door
+
+
+def _required(credentials: Credentials | None, setting: str) -> Credentials:
+    if credentials is None:
+        raise SettingsWrong(f"{setting}: needs PARLEY_SERVE_TLS_CERTIFICATE, _KEY and _AUTHORITY")
+    return credentials
+
+
+def _signals() -> asyncio.Event:
+    """Hears SIGTERM and SIGINT: gRPC's own way with Ctrl-C waits for ever while a call is under way."""
+    told = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    return told
+
+
+async def _either(told: Coroutine[Any, Any, Any], tasks: asyncio.Task[None]) -> None:
+    """Wait for the one, or for the other to end, whose error comes out."""
+    stopping = asyncio.create_task(told)
+    await asyncio.wait({stopping, tasks}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if tasks.done():
+        tasks.result()
+
+
+def _watch(patience: timedelta) -> None:
+    """End the process by force if it isn't gone by then."""
+    timer = threading.Timer(patience.total_seconds(), os._exit, (1,))
+    timer.daemon = True
+    timer.start()

@@ -1,0 +1,203 @@
+"""
+Every service in a process of its own, on embedded or given servers.
+
+This process owns the servers, makes keys, certificates and databases, and keeps the services' processes running. Each of them is
+told its own settings and inherits nothing else; it reads its own secrets, and calls others over unix sockets with certificates.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from signal import SIGTERM
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from pydantic_settings import BaseSettings
+
+from parley_node.embedded.errors import ServersUnavailable
+from parley_node.embedded.paths import create_sockets, sockets_of
+from parley_node.embedded.postgres import listener_of
+from parley_node.embedded.supervise import Launch, Supervisor
+from parley_node.home import Home, Running
+from parley_node.node import Options, configure
+from parley_node.provision import certify, provision
+from parley_node.services import SERVICES
+from parley_node.stores import Servers, dsn, prepare, servers_of
+from parley_rpc import http
+from parley_rpc.channels import at, connect
+from parley_rpc.serving import Serving
+from parley_rpc.settings import read_settings
+from parley_rpc.zones import Zones
+
+_INHERITED = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ")
+_QUIET = {"GRPC_VERBOSITY": "NONE"}  # gRPC's own lines would stand between those of the log
+_PATIENCE_S = 30.0
+_POLL_S = 0.02
+
+
+@dataclass(frozen=True)
+class ApartNode:
+    """A running node whose services run apart: where it answers, and what it stands on."""
+
+    running: Running
+    servers: Servers
+    doors: "Doors"
+
+    async def serve(self) -> None:
+        """Stay: a service that dies is started again for as long as it takes."""
+        await asyncio.Event().wait()
+
+
+@dataclass(frozen=True)
+class Doors:
+    """Where services answer: each in a directory of its own, which only this user of the machine may enter."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, home: Home) -> "Doors":
+        """Where those of a home do."""
+        return cls(sockets_of(home.root))
+
+    @property
+    def address(self) -> str:
+        """The public doors of all."""
+        return f"unix:{self.root}/{{service}}/public.sock"
+
+    def socket(self, service: str) -> Path:
+        """The socket of a service's public door."""
+        return self.root / service / "public.sock"
+
+    def peers(self, service: str) -> str:
+        """A service's door for other services."""
+        return f"unix:{self.root}/{service}/peers.sock"
+
+
+@asynccontextmanager
+async def run_apart(
+    home: Home, options: Options, *, to_stderr: bool = False, told: Callable[[str], None] = lambda _step: None
+) -> AsyncIterator[ApartNode]:
+    """
+    Run everything, each service in a process, for the length of a block. ``told`` hears each step of starting.
+
+    Services log to files of the home, or to this process's standard error. Raises ServersUnavailable when one doesn't start.
+    """
+    async with AsyncExitStack() as stack:
+        told("keys and certificates")
+        provision(home)
+        certify(home, datetime.now(UTC))
+        told("PostgreSQL and Valkey")
+        pair = await stack.enter_async_context(servers_of(home))
+        told("databases")
+        zones, doors = Zones.load(), Doors.of(home)
+        await prepare(pair, home, zones, SERVICES, prefix=options.stream_prefix)
+        create_sockets(doors.root, SERVICES)
+        log_listener = stack.enter_context(http.listen(f"{options.host}:{options.http_port}"))
+        told(", ".join(SERVICES))
+        children = Children(home, pair, options, zones, doors, log_listener.fileno(), to_stderr=to_stderr)
+        await stack.enter_async_context(_supervised([children.supervisor(name) for name in SERVICES]))
+        await asyncio.gather(*(_serving(doors.address, name) for name in SERVICES))
+        host, port = log_listener.getsockname()[:2]
+        now = Running(doors.address, f"http://{host}:{port}", os.getpid())
+        home.started(now)
+        stack.callback(home.stopped)
+        yield ApartNode(now, pair, doors)
+
+
+@dataclass(frozen=True)
+class Children:
+    """The services' processes: what each is told, and how it is started."""
+
+    home: Home
+    pair: Servers
+    options: Options
+    zones: Zones
+    doors: Doors
+    log_descriptor: int
+    to_stderr: bool
+
+    def supervisor(self, name: str) -> Supervisor:
+        """Keeps one running."""
+        launch, log = self.launch(name), None if self.to_stderr else self.home.log(name)
+        return Supervisor(name, prepare=lambda: launch, lock=self.doors.root / name / "lock", log=log)
+
+    def launch(self, name: str) -> Launch:
+        """How one is started."""
+        return Launch(
+            command=[sys.executable, "-P", "-m", f"parley_{name}"],
+            stop=SIGTERM,
+            ready=partial(_listens, self.doors.socket(name)),
+            environment=self.environment(name),
+            descriptors=(self.log_descriptor,) if name == "audit" else (),
+        )
+
+    def environment(self, name: str) -> dict[str, str]:
+        """All that one is told. Raises SettingsWrong."""
+        config = configure(name, self.home, dsn(self.pair, self.home, name), self.options.settings.get(name, {}))
+        serving = read_settings(Serving, self._serving(name))
+        inherited = {key: os.environ[key] for key in _INHERITED if key in os.environ}
+        return {**inherited, **_QUIET, **variables(config), **variables(serving)}
+
+    def _serving(self, name: str) -> Mapping[str, Any]:
+        called = any(name in self.zones.callees(caller) for caller in SERVICES)
+        return {
+            "public": at(self.doors.address, name),
+            "peers": self.doors.peers(name) if called else None,
+            "peer_addresses": {peer: self.doors.peers(peer) for peer in self.zones.callees(name)},
+            "secrets": self.home.keys(name),
+            "tls_certificate": self.home.tls_certificate(name),
+            "tls_key": self.home.tls_key(name),
+            "tls_authority": self.home.tls_authority,
+            "valkey_url": self.pair.valkey_address,
+            "valkey_user": f"parley_{name}",
+            "valkey_password": self.home.valkey_password(name),
+            "stream_prefix": self.options.stream_prefix,
+            "http": f"fd:{self.log_descriptor}" if name == "audit" else None,
+            "announce": 0,
+            "grace": 2,
+        }
+
+
+def variables(settings: BaseSettings) -> dict[str, str]:
+    """Settings as the environment variables that they are read from."""
+    prefix, values = str(settings.model_config["env_prefix"]), settings.model_dump(mode="json", exclude_none=True)
+    return {
+        (prefix + name).upper(): json.dumps(value) if isinstance(value, dict) else str(value)
+        for name, value in values.items()
+    }
+
+
+@asynccontextmanager
+async def _supervised(supervisors: Sequence[Supervisor]) -> AsyncIterator[None]:
+    for supervisor in supervisors:
+        supervisor.start()
+    try:
+        await asyncio.gather(*(asyncio.wrap_future(supervisor.up) for supervisor in supervisors))
+        yield
+    finally:
+        await asyncio.shield(asyncio.gather(*(asyncio.to_thread(supervisor.stop) for supervisor in supervisors)))
+
+
+def _listens(socket: Path, pid: int) -> bool:
+    return listener_of(socket) == pid
+
+
+async def _serving(address: str, name: str) -> None:
+    """Wait until a service says that it serves. Raises ServersUnavailable if it doesn't in time."""
+    request = health_pb2.HealthCheckRequest(service=f"parley.{name}.v1.{name.title()}Service")
+    async with connect(at(address, name)) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                while (await stub.Check(request)).status != health_pb2.HealthCheckResponse.SERVING:  # noqa: ASYNC110 - not ours
+                    await asyncio.sleep(_POLL_S)
+        except (TimeoutError, grpc.RpcError) as error:
+            raise ServersUnavailable(f"{name} started but doesn't serve: see its log") from error

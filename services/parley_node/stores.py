@@ -1,0 +1,70 @@
+"""What zones keep their things in: their databases and their users of Valkey, made and granted as the zones' file says."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from parley_bus.users import User, ensure_users
+from parley_crypto.keyfiles import read_secret
+from parley_db.migrate import Phase, migrate, plan
+from parley_node.embedded import ExternalServers, ServerPair, ensure_databases, from_environment, servers
+from parley_node.embedded.databases import settle_grants
+from parley_node.home import Home
+from parley_rpc.zones import Zones
+
+Servers = ServerPair | ExternalServers
+
+
+@asynccontextmanager
+async def servers_of(home: Home) -> AsyncIterator[Servers]:
+    """The operator's own servers, where the environment names them; else embedded ones."""
+    if given := from_environment(os.environ):
+        yield given
+        return
+    async with servers(home.servers) as pair:
+        yield pair
+
+
+async def prepare(
+    pair: Servers, home: Home, zones: Zones, names: Sequence[str], *, phase: Phase | None = None, prefix: str = ""
+) -> list[str]:
+    """
+    Bring zones up to date: databases, roles, schemas, grants, and which streams they may use; answers migrations applied.
+
+    Raises BusAway, MigrationError, KeyFileUnusable, and asyncpg's errors.
+    """
+    await ensure_users(pair.valkey_url, [_user(home, zones, name) for name in names], prefix)
+    await make_databases(pair, home, names)
+    applied = await asyncio.gather(*(_prepare_one(pair, zones, name, phase) for name in names))
+    return [title for titles in applied for title in titles]
+
+
+async def pending(pair: Servers, home: Home, names: Sequence[str]) -> list[str]:
+    """Titles of the migrations that :func:`prepare` would apply; makes databases that are missing. Raises as it does."""
+    await make_databases(pair, home, names)
+    return [title for name in names for title in await plan(pair.database_dsn(f"parley_{name}"), f"parley_{name}")]
+
+
+async def make_databases(pair: Servers, home: Home, names: Sequence[str]) -> None:
+    """Make databases and roles where they are missing."""
+    await ensure_databases(pair.admin_dsn, {name: home.postgres_password(name) for name in names})
+
+
+async def _prepare_one(pair: Servers, zones: Zones, name: str, phase: Phase | None) -> list[str]:
+    owner, tables = pair.database_dsn(f"parley_{name}"), zones.zones[name].tables
+    await settle_grants(
+        owner, f"parley_{name}", tables
+    )  # before, too: an earlier release's code may be running on them
+    titles = await migrate(owner, f"parley_{name}", phase=phase)
+    await settle_grants(owner, f"parley_{name}", tables)
+    return titles
+
+
+def dsn(pair: Servers, home: Home, name: str) -> str:
+    """Where a zone's database is, as its own role."""
+    return pair.postgres_dsn(f"parley_{name}", f"parley_{name}", home.postgres_password(name))
+
+
+def _user(home: Home, zones: Zones, name: str) -> User:
+    return User(name, f"parley_{name}", read_secret(home.valkey_password(name)), zones.reads(name))
