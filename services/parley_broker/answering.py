@@ -70,7 +70,7 @@ class Answering:
         return None
 
     async def _newcomer(self, exchange: ExchangeRecord, pseudonym: str) -> ParticipantRecord | None:
-        known = await self.store.introduction(exchange.marketer, pseudonym)
+        known = (await self.store.introduced(exchange.marketer, [pseudonym])).get(pseudonym)
         if known is None:
             return None
         return ParticipantRecord(

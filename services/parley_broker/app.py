@@ -62,6 +62,7 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
                 "relay": relay.run,
                 "match": work.match,
                 "release": work.release,
+                "release_too": work.release,  # while one waits for consent's commit, the other opens the next
                 "place": lambda: work.loop(answering.turn),
                 "lapse": work.lapse,
                 "upkeep": Upkeep(db, platform.log).run,

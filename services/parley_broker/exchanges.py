@@ -18,6 +18,7 @@ from parley_db.mutations import Mutations
 from parley_kit.clock import Clock
 from parley_kit.faults import Fault, InvalidRequest, NotSupportedYet, Violation
 from parley_kit.ids import new_id
+from parley_kit.offload import work
 from parley_terms.faults import AttributeUnknown, InvalidConsentPurpose, InvalidDateRange, InvalidValue
 from parley_terms.terms import Criteria, Level
 from parley_terms.wire import criteria_from, field_to, terms_from
@@ -112,18 +113,18 @@ class Exchanges:
             async with self.store.db.tx("broker.AcknowledgeDeliveries") as tx:
                 if await self.store.acknowledge_notices(tx, marketer, notices):
                     raise DeliveryNotFound
-        kept = [await self._acknowledged(key) for key in keys.values() if key]
-        await self.store.acknowledge([one for one in kept if one])
-        return [one.key for one in kept if one]
+        releases = [key for key in keys.values() if key]
+        known = await self.store.introduced(marketer, [pseudonym for _, _, pseudonym in releases])
+        # A customer who was forgotten since is told of nothing.
+        told = [(key, known[key[2]].audit_ref) for key in releases if key[2] in known]
+        await self.store.acknowledge(await work(len(told), lambda: [self._acknowledged(*each) for each in told]))
+        return releases
 
-    async def _acknowledged(self, key: Key) -> Acknowledged | None:
-        """A release that was sent, with the event that tells of it; nothing where its customer was forgotten since."""
+    def _acknowledged(self, key: Key, audit_ref: bytes) -> Acknowledged:
+        """A release that was sent, with the event that tells of it."""
         marketer, exchange_id, pseudonym = key
-        known = await self.store.introduction(marketer, pseudonym)
-        if known is None:
-            return None
         detail = {"marketer": marketer, "pseudonym": pseudonym, "exchange": f"{marketer}/exchanges/{exchange_id}"}
-        note, _ = self.notary.note("broker:release:acknowledged", detail, known.audit_ref)
+        note, _ = self.notary.note("broker:release:acknowledged", detail, audit_ref)
         return Acknowledged(key, envelope(eventspb.DeliveryAcknowledged(note=note), self.clock.now()))
 
 

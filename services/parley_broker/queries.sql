@@ -26,9 +26,9 @@ WITH asked AS (
 )
 SELECT marketer, exchange_id FROM made;
 
--- name: introduction_find
--- The references for a customer whom the marketer knows.
-SELECT consent_ref, vault_ref, audit_ref FROM introductions WHERE marketer = $1 AND pseudonym = $2;
+-- name: introductions_find
+-- The references for customers whom the marketer knows.
+SELECT pseudonym, consent_ref, vault_ref, audit_ref FROM introductions WHERE marketer = $1 AND pseudonym = ANY($2);
 
 -- name: exchange_find
 -- One exchange of the marketer's.

@@ -149,17 +149,13 @@ class Store:
         made = {(row["marketer"], row["exchange_id"]) for row in rows}
         return [(record.marketer, record.exchange_id) in made for record in records]
 
-    async def introduction(self, marketer: str, pseudonym: str) -> Introduction | None:
-        """What is carried for a customer of the marketer's; it never changes, so it is remembered."""
-        key = (marketer, pseudonym)
-        if found := self._introduced.get(key):
-            self._introduced.move_to_end(key)
-            return found
-        row = await self.db.fetchrow(_SQL.introduction_find, marketer, pseudonym)
-        if row is None:
-            return None
-        self._introduced[key] = found = Introduction(*row)
-        if len(self._introduced) > _MOST_REMEMBERED:
+    async def introduced(self, marketer: str, pseudonyms: Sequence[str]) -> dict[str, Introduction]:
+        """What is carried for customers of the marketer's, by pseudonym; it never changes, so it is remembered."""
+        found = {name: known for name in pseudonyms if (known := self._introduced.get((marketer, name)))}
+        if missing := [name for name in pseudonyms if name not in found]:
+            for name, *refs in await self.db.fetch(_SQL.introductions_find, marketer, missing):
+                found[name] = self._introduced[marketer, name] = Introduction(*refs)
+        while len(self._introduced) > _MOST_REMEMBERED:
             self._introduced.popitem(last=False)
         return found
 

@@ -1,6 +1,5 @@
 """What the broker asks: decisions, with permits for what is allowed; and settlements, whose commit is the release."""
 
-import asyncio
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -29,11 +28,11 @@ from parley_db.outbox import append
 from parley_kit.clock import Clock
 from parley_kit.faultpoints import reach
 from parley_kit.ids import new_id
+from parley_kit.offload import work
 from parley_terms.terms import Level, Terms, Use
 from parley_terms.wire import field_to, terms_from, timestamp
 
 PERMIT_LIFE = timedelta(seconds=30)
-_INLINE = 8  # so many items are signed on the event loop; more go to a thread
 _Refusal = consentpb.SettleRefusal
 
 
@@ -187,7 +186,7 @@ class Releases:
 
     async def settle(self, entries: Sequence[consentpb.SettleEntry]) -> consentpb.SettleResponse:
         """Commit releases, or refuse them, in the order asked."""
-        items = await asyncio.to_thread(self._items, entries) if len(entries) > _INLINE else self._items(entries)
+        items = await work(len(entries), lambda: [self._item(entry) for entry in entries])
         await reach("consent.before_settle")
         wanted = [item for item in items if item]
         settled = iter(await self.store.settle(wanted) if wanted else [])
@@ -200,9 +199,6 @@ class Releases:
                 for item in items
             ]
         )
-
-    def _items(self, entries: Sequence[consentpb.SettleEntry]) -> list[SettleItem | None]:
-        return [self._item(entry) for entry in entries]
 
     def _item(self, entry: consentpb.SettleEntry) -> SettleItem | None:
         try:

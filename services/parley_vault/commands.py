@@ -9,11 +9,11 @@ from parley_db.database import Tx
 from parley_db.outbox import append
 from parley_kit.clock import Clock
 from parley_kit.faults import InvalidRequest, Violation
+from parley_kit.offload import work
 from parley_terms.terms import Level
 from parley_vault.domain.items import Item, Value
 from parley_vault.events import Customer, items_changed
 from parley_vault.faults import ItemNotFound
-from parley_vault.offload import work
 from parley_vault.safe import Kept, Place, Safe
 from parley_vault.store import Pair, Store
 

@@ -23,11 +23,11 @@ from parley_crypto.statements import Card, verify_card
 from parley_crypto.subject_ref import CandidateRef, seal_candidate
 from parley_kit.clock import Clock
 from parley_kit.faults import InvalidRequest, Unauthenticated, Violation
+from parley_kit.offload import work
 from parley_terms.terms import Criteria, Level
 from parley_terms.values import Catalogue
 from parley_vault.domain.items import check
 from parley_vault.domain.matching import Fact, Index, order_of
-from parley_vault.offload import work
 from parley_vault.safe import Kept, Safe
 from parley_vault.store import Store
 

@@ -16,10 +16,10 @@ from parley_crypto.release import seal_release
 from parley_crypto.signing import KeyInvalid, Signer, check_sealing_key
 from parley_crypto.subject_ref import RefInvalid, open_ref
 from parley_kit.clock import Clock
+from parley_kit.offload import work
 from parley_terms.values import Catalogue
 from parley_terms.wire import field_from
 from parley_vault.domain.releasing import Permit, Refusal, refusal, release
-from parley_vault.offload import work
 from parley_vault.safe import Kept, Safe
 from parley_vault.store import Pair, Store
 

@@ -15,6 +15,7 @@ from parley_crypto.subject_ref import RefInvalid, open_ref
 from parley_db.database import Database, Tx
 from parley_db.mutations import Mutations
 from parley_kit.faults import InvalidRequest, Violation
+from parley_kit.offload import work
 from parley_rpc.principal import caller
 from parley_terms.terms import Criteria, Level
 from parley_terms.values import Attribute, Catalogue
@@ -24,7 +25,6 @@ from parley_vault.domain.items import Entry, Item, Provenance, canonical
 from parley_vault.domain.releasing import Refusal
 from parley_vault.events import Customer
 from parley_vault.finding import Finder, Matcher, Search
-from parley_vault.offload import work
 from parley_vault.releases import READER, Asked, Releases
 from parley_vault.safe import Place
 

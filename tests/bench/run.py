@@ -26,7 +26,8 @@ from parley_crypto.keyfiles import ensure_key, read_key
 from parley_crypto.signing import Sealer, Signer
 from parley_node import people
 from parley_node.home import Home
-from parley_node.provision import SERVICES, provision
+from parley_node.provision import provision
+from parley_node.services import SERVICES
 from parley_node.stores import dsn, prepare, servers_of
 from parley_rpc.zones import Zones
 from tests.bench.client import Job

@@ -1,9 +1,7 @@
 """Introducing customers to marketers: candidates in, pseudonyms and sealed refs out."""
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from parley_identity.domain.accounts import Account
 from parley_identity.domain.marketers import Marketer
@@ -11,11 +9,7 @@ from parley_identity.faults import MarketerNotFound
 from parley_identity.keys import Naming, Refs, Seeds
 from parley_identity.store import Store
 from parley_kit.clock import Clock
-
-T = TypeVar("T")
-
-_INLINE = 64
-"""So many candidates are worked on where we stand, in a few milliseconds; more go to a thread, and nobody waits."""
+from parley_kit.offload import work
 
 
 @dataclass(frozen=True)
@@ -38,7 +32,7 @@ class Introductions:
             raise MarketerNotFound
         if to.suspended:
             return [None] * len(candidates)
-        subjects = await _work(len(candidates), lambda: self._open(to, exchange, candidates))
+        subjects = await work(len(candidates), lambda: self._open(to, exchange, candidates))
         introduced = await self._introduce(to, {subject for subject in subjects if subject})
         return [introduced.get(subject) if subject else None for subject in subjects]
 
@@ -47,7 +41,7 @@ class Introductions:
 
     async def _introduce(self, to: Marketer, subjects: set[str]) -> Mapping[str, Refs]:
         found = await self.store.found(list(subjects), to.sector)
-        refs = await _work(len(found), lambda: self._name(to, found))
+        refs = await work(len(found), lambda: self._name(to, found))
         pairs = [(found[subject][0].customer, named.pseudonym) for subject, named in refs.items()]
         await self.store.introduce(pairs, to.marketer, self.clock.now())
         return refs
@@ -58,7 +52,3 @@ class Introductions:
             subject: self.naming.introduction(account, self.seeds.pseudonym(account, sectors[epoch]), to.name)
             for subject, (account, epoch) in found.items()
         }
-
-
-async def _work(size: int, job: Callable[[], T]) -> T:
-    return job() if size <= _INLINE else await asyncio.to_thread(job)
