@@ -20,8 +20,8 @@ class Config(BaseSettings):
     trust: Path
     """The key set: what marketer cards are checked with, and what details for audit are sealed to."""
 
-    batch: int = 200
-    """So many participants go through decide, release and settle together: what fits a 1 MiB request."""
+    batch: int = 100
+    """So many participants go through decide, release and settle together: what is sent within a second, and fits a request."""
 
     heartbeat: timedelta = timedelta(seconds=15)
     """How often a quiet feed shows a sign of life."""

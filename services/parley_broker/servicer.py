@@ -100,8 +100,9 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
     async def Deliveries(self, request: brokerpb.DeliveriesRequest, context: Any) -> AsyncIterator[brokerpb.Delivery]:
         marketer = caller().id
         seq = self.feed.names.read_place(marketer, request.resume_token)
-        async for delivery in self.feed.follow(marketer, seq):
-            yield delivery
+        with self.feed.settling.following(marketer):
+            async for delivery in self.feed.follow(marketer, seq):
+                yield delivery
 
     async def AcknowledgeDeliveries(
         self, request: brokerpb.AcknowledgeDeliveriesRequest, context: Any

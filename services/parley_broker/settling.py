@@ -5,7 +5,9 @@ What was settled is held here, in memory, from the moment of asking (on the mono
 send. There is no other way to a marketer: whatever is sent later is decided, opened and settled anew.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from parley.broker.v1 import broker_pb2 as brokerpb
@@ -18,6 +20,7 @@ from parley_kit.faultpoints import reach
 
 WINDOW_S = 1.0
 _MOST_HELD = 10_000
+_MOST_AHEAD = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class Settling:
     consent: Consent
     clock: Clock
     _held: dict[Key, Settled] = field(default_factory=dict)
+    _followed: Counter[str] = field(default_factory=Counter)
 
     async def settle(
         self, exchange: ExchangeRecord, prepared: Sequence[Prepared]
@@ -73,6 +77,26 @@ class Settling:
         """Whether there is something to take."""
         settled = self._held.get(key)
         return settled is not None and self.is_fresh(settled)
+
+    @contextmanager
+    def following(self, marketer: str) -> Iterator[None]:
+        """Know, for the length of a block, that somebody follows a marketer's feed here."""
+        self._followed[marketer] += 1
+        try:
+            yield
+        finally:
+            self._followed[marketer] -= 1
+
+    def is_ahead(self, marketer: str) -> bool:
+        """
+        Whether so much is settled for a marketer's feed that more would grow too old before it is sent.
+
+        Only where somebody follows it here: what nobody waits for is settled to be decided, and sent when it is.
+        """
+        return bool(self._followed[marketer]) and self._waiting(marketer) >= _MOST_AHEAD
+
+    def _waiting(self, marketer: str) -> int:
+        return sum(key[0] == marketer and self.is_fresh(one) for key, one in self._held.items())
 
     def is_fresh(self, settled: Settled) -> bool:
         """Whether it may still be sent."""

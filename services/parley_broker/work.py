@@ -28,6 +28,7 @@ from parley_kit.faults import Code, Fault
 from parley_rpc.platform import Platform
 
 _IDLE_S = 0.1
+_AHEAD_S = 0.02
 _LAPSE_EVERY_S = 1.0
 _PERMIT_INVALID = "PERMIT_INVALID"
 _LATER = timedelta(seconds=30)
@@ -121,6 +122,7 @@ class Releasing:
         if not leased:
             return False
         first = leased[0]
+        await self._let_feed_catch_up(first.marketer)
         exchange = await self.store.exchange(self.store.db, first.marketer, first.exchange_id)
         assert exchange is not None
         try:
@@ -128,6 +130,11 @@ class Releasing:
         except Fault as fault:
             self.log.warning("exchange_waiting", reason=fault.reason, count=len(leased))
         return True
+
+    async def _let_feed_catch_up(self, marketer: str) -> None:
+        """Wait while more would be settled than is sent within its second, which would have to be done again."""
+        while self.settling.is_ahead(marketer):  # noqa: ASYNC110 - time itself ends it: what is held grows too old
+            await asyncio.sleep(_AHEAD_S)
 
     async def carry(self, exchange: ExchangeRecord, participants: Sequence[ParticipantRecord]) -> None:
         """
