@@ -120,7 +120,7 @@ def issue_card(signer: Signer, card: Card, now: datetime) -> str:
 
 
 def verify_card(statement: str, keys: Keys, now: datetime) -> Card:
-    """Check a marketer card offline: its times each time, its signature once, as it comes with every call. Raises StatementInvalid."""
+    """Check a marketer card offline: its signature once, its times each time it comes. Raises StatementInvalid."""
     claims, card = _signed_card(statement, tuple(keys.items()))
     check_current(claims, now)
     return card
