@@ -7,6 +7,7 @@ from parley_rpc.interceptors.access import Access
 from parley_rpc.interceptors.arrival import Arrival
 from parley_rpc.interceptors.deadline import Deadline
 from parley_rpc.interceptors.faults import Faults
+from parley_rpc.interceptors.limits import Limits
 from parley_rpc.interceptors.measure import Measure
 from parley_rpc.interceptors.validation import Validation
 from parley_rpc.metrics import Metrics
@@ -25,7 +26,8 @@ def standard(
     """
     The chain of every Parley server, outermost first.
 
-    Permission comes before parsing and before existence, so a refusal reveals neither.
+    Permission comes before parsing and before existence, so a refusal reveals neither. What a caller may have under way is
+    counted once it is known who calls, and a call that is refused for it costs no more than that.
     """
     return Chain(
         [
@@ -33,6 +35,7 @@ def standard(
             Measure(metrics),
             Faults(log),
             Access(authenticate, zones),
+            Limits(),
             Deadline(),
             Validation(max_request_bytes),
         ]
