@@ -62,6 +62,8 @@ ZONES = Zones.parse(
 
 OPEN = Zones.parse(
     f"""
+    tables = {{}}
+    events = []
     [zones]
     [[calls]]
     caller = "anyone"
