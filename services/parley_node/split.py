@@ -9,7 +9,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from pydantic_settings import BaseSettings
 from parley_node.embedded.errors import ServersUnavailable
 from parley_node.embedded.paths import create_sockets, sockets_of
 from parley_node.embedded.postgres import listener_of
-from parley_node.embedded.supervise import Launch, Supervisor
+from parley_node.embedded.supervise import Launch, Supervisor, kept_running
 from parley_node.home import Home, Running
 from parley_node.node import Options, configure
 from parley_node.provision import certify, provision
@@ -103,7 +103,7 @@ async def run_apart(
         log_listener = stack.enter_context(http.listen(f"{options.host}:{options.http_port}"))
         told(", ".join(SERVICES))
         children = Children(home, pair, options, zones, doors, log_listener.fileno(), to_stderr=to_stderr)
-        await stack.enter_async_context(_supervised([children.supervisor(name) for name in SERVICES]))
+        await stack.enter_async_context(kept_running([children.supervisor(name) for name in SERVICES]))
         await asyncio.gather(*(_serving(doors.address, name) for name in SERVICES))
         host, port = log_listener.getsockname()[:2]
         now = Running(doors.address, f"http://{host}:{port}", os.getpid())
@@ -173,17 +173,6 @@ def variables(settings: BaseSettings) -> dict[str, str]:
         (prefix + name).upper(): json.dumps(value) if isinstance(value, dict) else str(value)
         for name, value in values.items()
     }
-
-
-@asynccontextmanager
-async def _supervised(supervisors: Sequence[Supervisor]) -> AsyncIterator[None]:
-    for supervisor in supervisors:
-        supervisor.start()
-    try:
-        await asyncio.gather(*(asyncio.wrap_future(supervisor.up) for supervisor in supervisors))
-        yield
-    finally:
-        await asyncio.shield(asyncio.gather(*(asyncio.to_thread(supervisor.stop) for supervisor in supervisors)))
 
 
 def _listens(socket: Path, pid: int) -> bool:
