@@ -14,7 +14,7 @@ UPKEEP = 0.5
 """Seconds, at most, between two looks at the stream while nothing is written."""
 
 PACE = 0.1
-"""Seconds between two turns while there is work: what is written meanwhile shares the next turn's statements."""
+"""Seconds between two turns while there is less than a batch: what is written meanwhile shares the next turn's statements."""
 
 _SQL = load("parley_bus")
 
@@ -62,10 +62,11 @@ class Relay:
         """Relay until cancelled. What fails is tried again, after 50 ms at first and every 2 s at last."""
         while True:
             try:
-                if await self.turn():
-                    await asyncio.sleep(PACE)
-                else:
+                waiting = await self.turn()
+                if not waiting:
                     await self._rest()
+                elif waiting < self._batch:
+                    await asyncio.sleep(PACE)
             except Exception as error:  # noqa: BLE001 - whatever it is, events must flow again once it is over
                 await asyncio.sleep(self._state.bad("failing", error))
 
@@ -77,9 +78,9 @@ class Relay:
         """Seconds that the oldest event has waited for being published and acknowledged by all; 0.0 if none waits."""
         return float(await self._db.fetchval(_SQL.relay_oldest_age) or 0.0)
 
-    async def turn(self) -> bool:
+    async def turn(self) -> int:
         """
-        Publish what has places, forget what is acknowledged, give places to what has none; answer if there is more.
+        Publish what has places, forget what is acknowledged, give places to what has none; answer how many wait now.
 
         Places are committed before they are published: a row that lost its place again after a crash could get another
         one. A stream found broken is emptied, and published again from the next turn on. Raises BusAway, Unavailable
@@ -87,7 +88,7 @@ class Relay:
         """
         return await self._db.run(self._name, self._turn)
 
-    async def _turn(self, tx: Tx) -> bool:
+    async def _turn(self, tx: Tx) -> int:
         rows = await tx.fetch(_SQL.relay_step, self._batch)
         head, numbered = Head(*rows[0][:3]), rows[0]["numbered"]
         entries = [Entry(*row[4:]) for row in rows if row["stream_seq"] is not None]
@@ -95,13 +96,13 @@ class Relay:
         view = await self._publish(entries, head)
         if view is None or not is_whole(view, head.acked, published):
             await self._rebuild(tx)
-            return False
+            return 0
         await self._create_groups(view)
         acked = acknowledged(view, self._groups, head.acked, published)
         if (published, acked) != (head.published, head.acked):
             await tx.execute(_SQL.relay_advance, published, acked)
         self._state.good("flowing")
-        return numbered > 0 or len(entries) == self._batch
+        return self._batch if len(entries) == self._batch else int(numbered)
 
     async def _publish(self, entries: Sequence[Entry], head: Head) -> View | None:
         try:

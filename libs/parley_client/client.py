@@ -17,7 +17,7 @@ from parley_client.backoff import Backoff
 from parley_client.conditions import Condition
 from parley_client.connection import Connection, Credential
 from parley_client.deliveries import Delivery, Opener
-from parley_client.errors import ParleyError, ProofNotFound, SettingsInvalid
+from parley_client.errors import DeliveryNotFound, ParleyError, ProofNotFound, SettingsInvalid
 from parley_client.exchanges import Asked, Exchange, Wanted, audience_of, exchange_from
 from parley_client.feed import Feed
 from parley_client.receipts import Receipt, Verifier
@@ -190,7 +190,7 @@ class Client:
         if len(names) > _MOST_AT_ONCE:
             return [await self._acknowledge_all(call) for call in calls]
         failed = await self._acknowledge_all(names)
-        if failed is None or len(calls) == 1:
+        if not isinstance(failed, DeliveryNotFound) or len(calls) == 1:
             return [failed] * len(calls)
         return [await self._acknowledge_all(call) for call in calls]  # one of them named what isn't there
 

@@ -38,6 +38,7 @@ _AWAY = (
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,  # starting up or recovering
     asyncpg.ReadOnlySQLTransactionError,  # a replica: the primary has moved
+    asyncpg.LockNotAvailableError,  # within the lock_timeout
     ConnectionError,
     TimeoutError,
 )
@@ -212,6 +213,11 @@ class Database:
             if self._pool.is_closing():
                 raise Unavailable(retry_after=_RETRY_AFTER) from error
             raise
+
+
+def is_locked(fault: Unavailable) -> bool:
+    """Whether it is no more than a lock that wasn't got within the statement's ``lock_timeout``."""
+    return isinstance(fault.__cause__, asyncpg.LockNotAvailableError)
 
 
 async def _keep_session(_connection: Any) -> None:

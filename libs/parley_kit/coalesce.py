@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 from typing import Generic, TypeVar
 
 Q = TypeVar("Q")
@@ -15,7 +16,7 @@ class Coalescer(Generic[Q, A]):
 
     ``work`` answers each request of a batch, in order; whatever it raises, all of the batch get. Nobody waits for company: a
     request that finds fewer than ``at_once`` batches under way is begun at once, and those that come meanwhile are the next
-    batch, ``most`` of them at most. A caller that is cancelled leaves its request in: what was begun is finished.
+    batch, ``most`` of them at most. Where a caller is cancelled, what was begun is finished, and what wasn't is left out.
     """
 
     def __init__(
@@ -24,16 +25,19 @@ class Coalescer(Generic[Q, A]):
         self._work = work
         self._most = most
         self._at_once = at_once
-        self._waiting: list[tuple[Q, asyncio.Future[A]]] = []
+        self._waiting: dict[asyncio.Future[A], Q] = {}
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def submit(self, request: Q) -> A:
         """Have a request done, with whatever else waits. Raises what the work raises."""
         answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
-        self._waiting.append((request, answer))
+        self._waiting[answer] = request
         if len(self._under_way) < self._at_once:
             self._begin()
-        return await answer
+        try:
+            return await answer
+        finally:
+            self._waiting.pop(answer, None)
 
     def _begin(self) -> None:
         # A context of its own: the work is nobody's call, and has nobody's deadline.
@@ -47,19 +51,19 @@ class Coalescer(Generic[Q, A]):
             self._begin()
 
     async def _next(self) -> None:
-        batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+        batch = {answer: self._waiting.pop(answer) for answer in list(islice(self._waiting, self._most))}
         if not batch:  # another batch, begun in the same moment, took them along
             return
         try:
-            answers = await self._work([request for request, _ in batch])
+            answers = list(zip(batch, await self._work(list(batch.values())), strict=True))
         except BaseException as error:
-            for _, answer in batch:
+            for answer in batch:
                 if not answer.done():
                     answer.set_exception(_of(error))
             if not isinstance(error, Exception):
                 raise
             return
-        for (_, answer), found in zip(batch, answers, strict=True):
+        for answer, found in answers:
             if not answer.done():
                 answer.set_result(found)
 

@@ -22,6 +22,7 @@ from parley_kit.faultpoints import reach
 from parley_kit.faults import Fault
 
 _PLACE_AFTER_S = 0.5
+_PLACE_EVERY_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Answering:
     names: Names
     bell: Bell
     clock: Clock
-    _unplaced: dict[Key, None] = field(default_factory=dict)
+    _unplaced: dict[Key, float] = field(default_factory=dict)
 
     async def first(
         self, exchange: ExchangeRecord, pseudonym: str, recording: Awaitable[bool]
@@ -90,7 +91,7 @@ class Answering:
         if settled is None:
             return None
         key = (exchange.marketer, exchange.exchange_id, prepared.participant.pseudonym)
-        self._unplaced[key] = None
+        self._unplaced[key] = self.clock.monotonic()
         await reach("broker.before_send")
         if not self.releasing.settling.is_fresh(settled):
             return None
@@ -101,8 +102,9 @@ class Answering:
         self._unplaced.pop(key, None)
 
     async def place(self) -> bool:
-        """Give what was sent in answers and isn't acknowledged its place on the feed; whether there was anything."""
-        waiting = list(self._unplaced)
+        """Give what was sent a while ago, and isn't acknowledged, its place on the feed; whether there was anything."""
+        sent_before = self.clock.monotonic() - _PLACE_AFTER_S
+        waiting = [key for key, sent in self._unplaced.items() if sent <= sent_before]
         if not waiting:
             return False
         await self.store.finish(waiting, self.clock.now())
@@ -112,6 +114,6 @@ class Answering:
         return True
 
     async def turn(self) -> bool:
-        """Wait a while, then place."""
-        await asyncio.sleep(_PLACE_AFTER_S)
+        """Wait a little, then place."""
+        await asyncio.sleep(_PLACE_EVERY_S)
         return await self.place()

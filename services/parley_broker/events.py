@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from google.protobuf.message import Message
+
 from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.consent.v1 import consent_events_pb2 as consentpb
-from parley_broker.store import Store
+from parley_broker.store import Key, Store
 from parley_bus.consumer import Received
 from parley_db.database import Tx
 from parley_kit.clock import Clock
@@ -19,16 +21,23 @@ class Hearing:
     clock: Clock
 
     async def consent(self, tx: Tx, events: Sequence[Received]) -> None:
-        """Wake participants whose customer accepted; put notices on the feed."""
-        for event in events:
-            match event.envelope.type:
-                case consentpb.ConsentGiven.DESCRIPTOR.full_name:
-                    given = consentpb.ConsentGiven.FromString(event.envelope.payload)
-                    marketer, _, exchange_id = given.exchange.rpartition("/exchanges/")
-                    await self.store.accepted(tx, marketer, exchange_id, given.pseudonym)
-                case consentpb.ConsentNotified.DESCRIPTOR.full_name:
-                    notified = consentpb.ConsentNotified.FromString(event.envelope.payload)
-                    await self.store.notify(tx, notified.marketer, _notice(notified), self.clock.now())
+        """Wake participants whose customer accepted; put notices on the feed. In the order in which finishing locks them."""
+        given = [_given(payload) for payload in _payloads(events, consentpb.ConsentGiven)]
+        notified = map(consentpb.ConsentNotified.FromString, _payloads(events, consentpb.ConsentNotified))
+        for accepted in sorted(given):
+            await self.store.accepted(tx, *accepted)
+        for told in sorted(notified, key=lambda one: one.marketer):
+            await self.store.notify(tx, told.marketer, _notice(told), self.clock.now())
+
+
+def _payloads(events: Sequence[Received], kind: type[Message]) -> list[bytes]:
+    return [each.envelope.payload for each in events if each.envelope.type == kind.DESCRIPTOR.full_name]
+
+
+def _given(payload: bytes) -> Key:
+    given = consentpb.ConsentGiven.FromString(payload)
+    marketer, _, exchange_id = given.exchange.rpartition("/exchanges/")
+    return marketer, exchange_id, given.pseudonym
 
 
 def _notice(notified: consentpb.ConsentNotified) -> bytes:

@@ -101,8 +101,8 @@ class Exchanges:
     async def cancel(self, marketer: str, exchange_id: str) -> ExchangeRecord:
         """End an exchange. Raises ExchangeNotFound."""
         await self.find(marketer, exchange_id)
-        async with self.store.db.tx("broker.CancelExchange") as tx:
-            await self.store.cancel(tx, marketer, exchange_id, self.clock.now())
+        now = self.clock.now()
+        await self.store.db.run("broker.CancelExchange", lambda tx: self.store.cancel(tx, marketer, exchange_id, now))
         return await self.find(marketer, exchange_id)
 
     async def acknowledge(self, marketer: str, names: Sequence[str]) -> list[Key]:

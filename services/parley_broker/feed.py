@@ -55,7 +55,9 @@ class Feed:
                 if message := await self._message(reading, page[index:]):
                     yield self._named(reading, record, message)
                     sent, quiet_since = True, self.clock.monotonic()
-            if not sent:
+            if sent:
+                self.bell.ring()  # there may be room for more to be settled
+            else:
                 await self.bell.wait(_LOOK_EVERY_S)
             if self.clock.monotonic() - quiet_since >= self.heartbeat.total_seconds():
                 token = self.names.place(marketer, reading.seq)

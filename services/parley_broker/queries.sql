@@ -91,10 +91,10 @@ FOR NO KEY UPDATE OF e
 ON CONFLICT DO NOTHING;
 
 -- name: participants_lease
--- Take participants of one exchange that have something to be done.
+-- Take participants of one exchange that have something to be done, but for some marketers.
 WITH one AS (
     SELECT marketer, exchange_id FROM participants
-    WHERE state IN (1, 3) AND leased_until < clock_timestamp() ORDER BY leased_until LIMIT 1
+    WHERE state IN (1, 3) AND leased_until < clock_timestamp() AND marketer <> ALL($3::text[]) ORDER BY leased_until LIMIT 1
 ), taken AS (
     SELECT p.marketer, p.exchange_id, p.pseudonym FROM participants AS p JOIN one USING (marketer, exchange_id)
     WHERE p.state IN (1, 3) AND p.leased_until < clock_timestamp()
@@ -129,15 +129,16 @@ WHERE p.marketer = $1 AND p.exchange_id = $2 AND p.pseudonym = d.pseudonym AND p
 RETURNING p.pseudonym;
 
 -- name: participants_postpone
--- Leave participants as they are for a while: their customer has said neither yes nor no.
+-- Leave participants as they are for a while: their customer has said neither yes nor no; answers who was left.
 UPDATE participants SET leased_until = clock_timestamp() + $4
-WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = ANY($3) AND state IN (1, 3);
+WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = ANY($3) AND state IN (1, 3)
+RETURNING pseudonym;
 
 -- name: participants_reopen
 -- Take releases that are still on the feed through every step anew; workers leave them alone meanwhile.
 UPDATE participants AS p SET state = 1, leased_until = clock_timestamp() + $4
 FROM unnest($2::text[], $3::text[]) AS d (exchange_id, pseudonym)
-WHERE p.marketer = $1 AND p.exchange_id = d.exchange_id AND p.pseudonym = d.pseudonym AND p.state = 5
+WHERE p.marketer = $1 AND p.exchange_id = d.exchange_id AND p.pseudonym = d.pseudonym AND p.state = 5 AND NOT p.acknowledged
     AND EXISTS (
         SELECT 1 FROM deliveries AS there
         WHERE there.marketer = p.marketer AND there.exchange_id = p.exchange_id AND there.pseudonym = p.pseudonym);
@@ -152,8 +153,11 @@ WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = ANY($3) AND state IN (1
 -- unless it has one or was acknowledged before; answers whom it finished.
 WITH asked AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS a (marketer, exchange_id, pseudonym, nth)
+), locked AS MATERIALIZED (  -- in one order, so that no two writers wait for each other
+    SELECT a.* FROM participants JOIN asked AS a USING (marketer, exchange_id, pseudonym)
+    ORDER BY marketer, exchange_id, pseudonym FOR UPDATE OF participants
 ), done AS (
-    UPDATE participants AS p SET state = 5, settled = true, leased_until = '-infinity' FROM asked AS a
+    UPDATE participants AS p SET state = 5, settled = true, leased_until = '-infinity' FROM locked AS a
     WHERE p.marketer = a.marketer AND p.exchange_id = a.exchange_id AND p.pseudonym = a.pseudonym AND NOT p.acknowledged
         AND (p.state IN (1, 3) OR (p.state = 6 AND NOT p.settled))
     RETURNING p.marketer, p.exchange_id, p.pseudonym, a.nth
@@ -207,19 +211,7 @@ DELETE FROM deliveries WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = 
 
 -- name: releases_acknowledge
 -- Take releases off their feeds that were sent and are kept, and tell of each, the first time.
-WITH asked AS (
-    SELECT DISTINCT ON (marketer, exchange_id, pseudonym) * FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::bytea[])
-        AS a (marketer, exchange_id, pseudonym, event_id, envelope)
-), gone AS (
-    DELETE FROM deliveries AS d USING asked AS a
-    WHERE d.marketer = a.marketer AND d.exchange_id = a.exchange_id AND d.pseudonym = a.pseudonym AND d.exchange_id <> ''
-), done AS (
-    UPDATE participants AS p SET state = 5, settled = true, acknowledged = true, leased_until = '-infinity' FROM asked AS a
-    WHERE p.marketer = a.marketer AND p.exchange_id = a.exchange_id AND p.pseudonym = a.pseudonym AND NOT p.acknowledged
-        AND NOT (p.state = 6 AND p.settled)
-    RETURNING a.event_id, a.envelope
-)
-INSERT INTO outbox (event_id, type, envelope) SELECT event_id, $6, envelope FROM done;
+SELECT acknowledge($1, $2, $3, $4, $5, $6);
 
 -- name: notices_acknowledge
 -- Take notices off the feed and remember their names; answers those that were there.

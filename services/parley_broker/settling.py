@@ -19,7 +19,6 @@ from parley_kit.clock import Clock
 from parley_kit.faultpoints import reach
 
 WINDOW_S = 1.0
-_MOST_HELD = 10_000
 _MOST_AHEAD = 50
 
 
@@ -64,9 +63,13 @@ class Settling:
 
     def hold(self, key: Key, settled: Settled) -> None:
         """Hold a release for its second."""
-        if len(self._held) >= _MOST_HELD:
-            self._held = {each: one for each, one in self._held.items() if self.is_fresh(one)}
+        self._held.pop(key, None)
         self._held[key] = settled
+
+    def forget(self) -> None:
+        """Let go of what was held for its second and not sent: the oldest come first."""
+        while self._held and not self.is_fresh(self._held[oldest := next(iter(self._held))]):
+            del self._held[oldest]
 
     def take(self, key: Key) -> brokerpb.ReleaseDelivery | None:
         """Take a release to be sent at once; None if nothing was settled for it within the last second, or it was sent."""
@@ -87,16 +90,15 @@ class Settling:
         finally:
             self._followed[marketer] -= 1
 
-    def is_ahead(self, marketer: str) -> bool:
+    def ahead(self) -> set[str]:
         """
-        Whether so much is settled for a marketer's feed that more would grow too old before it is sent.
+        The marketers for whose feeds so much is settled that more would grow too old before it is sent.
 
-        Only where somebody follows it here: what nobody waits for is settled to be decided, and sent when it is.
+        Only where somebody follows a feed here: what nobody waits for is settled to be decided, and sent when it is.
         """
-        return bool(self._followed[marketer]) and self._waiting(marketer) >= _MOST_AHEAD
-
-    def _waiting(self, marketer: str) -> int:
-        return sum(key[0] == marketer and self.is_fresh(one) for key, one in self._held.items())
+        self.forget()
+        waiting = Counter(marketer for marketer, _, _ in self._held)
+        return {marketer for marketer, many in waiting.items() if self._followed[marketer] and many >= _MOST_AHEAD}
 
     def is_fresh(self, settled: Settled) -> bool:
         """Whether it may still be sent."""

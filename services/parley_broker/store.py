@@ -213,9 +213,13 @@ class Store:
         """Add customers who were introduced; others are nobody."""
         await tx.execute(_SQL.participants_insert, exchange.marketer, exchange.exchange_id, list(pseudonyms))
 
-    async def lease_participants(self, limit: int) -> list[ParticipantRecord]:
-        """Take participants of one exchange that have something to be done; no two workers get the same."""
-        rows = await self.db.fetch(_SQL.participants_lease, limit, LEASE)
+    async def lease_participants(self, limit: int, but: Sequence[str]) -> list[ParticipantRecord]:
+        """
+        Take participants of one exchange that have something to be done, ``but`` for some marketers.
+
+        No two workers get the same.
+        """
+        rows = await self.db.fetch(_SQL.participants_lease, limit, LEASE, list(but))
         return [_participant(row) for row in rows]
 
     async def participant(self, marketer: str, exchange_id: str, pseudonym: str) -> ParticipantRecord | None:
@@ -255,10 +259,13 @@ class Store:
         """Leave participants for a while whose customer has said neither yes nor no; nothing of them is on the feed."""
         if not pseudonyms:
             return
-        where = (exchange.marketer, exchange.exchange_id, list(pseudonyms))
-        async with self.db.tx("broker.postpone") as tx:
-            await tx.execute(_SQL.participants_postpone, *where, span)
-            await tx.execute(_SQL.deliveries_void, *where)
+        where = (exchange.marketer, exchange.exchange_id)
+
+        async def body(tx: Tx) -> None:
+            rows = await tx.fetch(_SQL.participants_postpone, *where, list(pseudonyms), span)
+            await tx.execute(_SQL.deliveries_void, *where, [row["pseudonym"] for row in rows])
+
+        await self.db.run("broker.postpone", body)
 
     async def reopen(self, marketer: str, releases: Sequence[tuple[str, str]]) -> None:
         """Take releases (exchange id, pseudonym) that are to be sent again through every step anew, in the places they have."""

@@ -28,7 +28,6 @@ from parley_kit.faults import Code, Fault
 from parley_rpc.platform import Platform
 
 _IDLE_S = 0.1
-_AHEAD_S = 0.02
 _LAPSE_EVERY_S = 1.0
 _PERMIT_INVALID = "PERMIT_INVALID"
 _LATER = timedelta(seconds=30)
@@ -116,13 +115,13 @@ class Releasing:
         """
         Take some participants of one exchange on; whether there were any.
 
-        What fails for now comes again with its lease: it must not slow the others down.
+        Nobody's whose feed can't keep up: it must not slow the others down. Nor must what fails for now, which comes again
+        with its lease.
         """
-        leased = await self.store.lease_participants(self.batch)
+        leased = await self.store.lease_participants(self.batch, sorted(self.settling.ahead()))
         if not leased:
             return False
         first = leased[0]
-        await self._let_feed_catch_up(first.marketer)
         exchange = await self.store.exchange(self.store.db, first.marketer, first.exchange_id)
         assert exchange is not None
         try:
@@ -130,11 +129,6 @@ class Releasing:
         except Fault as fault:
             self.log.warning("exchange_waiting", reason=fault.reason, count=len(leased))
         return True
-
-    async def _let_feed_catch_up(self, marketer: str) -> None:
-        """Wait while more would be settled than is sent within its second, which would have to be done again."""
-        while self.settling.is_ahead(marketer):  # noqa: ASYNC110 - time itself ends it: what is held grows too old
-            await asyncio.sleep(_AHEAD_S)
 
     async def carry(self, exchange: ExchangeRecord, participants: Sequence[ParticipantRecord]) -> None:
         """

@@ -1,5 +1,6 @@
 """Consent's one store, on Postgres."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,9 +13,10 @@ from parley.common.v1 import terms_pb2 as termspb
 from parley_consent.domain.deciding import Effect, LiveConsent, Rule, Scope, Standing
 from parley_consent.domain.records import ConsentRecord, MarketerRecord, Page, RuleRecord, SettlementRecord
 from parley_consent.domain.states import State
-from parley_db.database import Database, Tx
+from parley_db.database import Database, Tx, is_locked
 from parley_db.queries import load
 from parley_kit.coalesce import Coalescer
+from parley_kit.faults import Unavailable
 from parley_terms.terms import Level, Terms
 from parley_terms.wire import terms_from
 
@@ -294,11 +296,33 @@ class Store:
         return [SettlementRecord(row["release_id"], row["exchange"], row["settled_at"]) for row in rows]
 
     async def settle(self, items: Sequence[SettleItem]) -> list[Settled]:
-        """Commit releases or refuse them, in the order given, each as it stands when its customer's row is locked."""
-        return await self._settling.submit(items)
+        """
+        Commit releases or refuse them, in the order given, each as it stands when its customer's row is locked.
 
-    async def _settle(self, requests: Sequence[Sequence[SettleItem]]) -> list[list[Settled]]:
-        """Settle for all who wait: one autocommitted call of one function."""
+        Raises Unavailable where a customer's row stays locked: none of these is settled.
+        """
+        settled = await self._settling.submit(items)
+        if isinstance(settled, Unavailable):
+            raise settled
+        return settled
+
+    async def _settle(self, requests: Sequence[Sequence[SettleItem]]) -> Sequence[list[Settled] | Unavailable]:
+        """Settle for all who wait; where a customer among them stays locked, for each by itself."""
+        try:
+            return await self._settle_together(requests)
+        except Unavailable as fault:
+            if not is_locked(fault) or len(requests) == 1:
+                raise
+        return await asyncio.gather(*(self._settle_alone(request) for request in requests))
+
+    async def _settle_alone(self, request: Sequence[SettleItem]) -> list[Settled] | Unavailable:
+        try:
+            return (await self._settle_together([request]))[0]
+        except Unavailable as fault:
+            return fault
+
+    async def _settle_together(self, requests: Sequence[Sequence[SettleItem]]) -> list[list[Settled]]:
+        """One autocommitted call of one function."""
         items = [item.row() for request in requests for item in request]
         settled = iter([Settled(*row) for row in await self.db.fetch(_SQL.settle, items, self._audit_limit)])
         return [list(islice(settled, len(request))) for request in requests]

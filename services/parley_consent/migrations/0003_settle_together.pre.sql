@@ -11,7 +11,10 @@ CREATE INDEX settlements_in ON settlements (customer, exchange);
 -- and joins reads the old snapshot and lets withdrawn consents through.
 CREATE OR REPLACE FUNCTION settle(items settle_item[], audit_limit interval)
 RETURNS TABLE (ordinal bigint, refusal smallint, salt bytea, detail bytea, artefact text, born_salt bytea, born_detail bytea)
-LANGUAGE plpgsql VOLATILE AS $$
+LANGUAGE plpgsql VOLATILE
+-- Whoever settles together waits for one another's customers: not for long.
+SET lock_timeout = '500ms'
+AS $$
 #variable_conflict use_column
 DECLARE
     behind boolean;

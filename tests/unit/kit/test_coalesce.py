@@ -77,6 +77,27 @@ async def test_caller_who_goes_away_takes_nobody_along() -> None:
     assert [1, 2] == [number for batch in work.batches for number in batch]
 
 
+async def test_what_nobody_waits_for_any_more_is_not_begun() -> None:
+    work = Work()
+    coalescer = Coalescer(work, at_once=1)
+    (busy,) = await _begun(coalescer, 1)
+    gone, waits = await _begun(coalescer, 2, 3)
+    gone.cancel()
+    await asyncio.sleep(0)
+    work.go.set()
+    assert [2, 6] == await asyncio.gather(busy, waits)
+    assert [[1], [3]] == work.batches
+
+
+async def test_work_that_answers_too_few_leaves_nobody_waiting() -> None:
+    async def one(_numbers: Sequence[int]) -> list[int]:
+        return [1]
+
+    tasks = await _begun(Coalescer(one), 1, 2)
+    found = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 1)
+    assert [ValueError, ValueError] == [type(each) for each in found]
+
+
 async def test_work_goes_on_after_it_failed() -> None:
     work = Work()
     work.go.set()
