@@ -85,7 +85,7 @@ async def test_what_nobody_waits_for_any_more_is_not_begun() -> None:
     gone.cancel()
     await asyncio.sleep(0)
     work.go.set()
-    assert [2, 6] == await asyncio.gather(busy, waits)
+    assert (2, 6) == (await busy, await waits)
     assert [[1], [3]] == work.batches
 
 
