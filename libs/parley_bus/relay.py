@@ -9,6 +9,7 @@ from parley_bus.bus import Bus, Entry, StreamForeign, View
 from parley_bus.log import Log, NullLog, State
 from parley_db.database import Database, Tx
 from parley_db.queries import load
+from parley_kit.telemetry import SILENT, Telemetry
 
 UPKEEP = 0.5
 """Seconds, at most, between two looks at the stream while nothing is written."""
@@ -47,6 +48,7 @@ class Relay:
         poll: float = 0.1,
         batch: int = 1000,
         log: Log | None = None,
+        telemetry: Telemetry = SILENT,
     ) -> None:
         self._db = db
         self._bus = bus
@@ -56,7 +58,8 @@ class Relay:
         self._batch = batch
         self._name = f"{service}.relay"
         self._poked = asyncio.Event()
-        self._state = State(log or NullLog(), "relay", service=service)
+        self._meter, self._tracer = telemetry.meter, telemetry.tracer
+        self._state = State(log or NullLog(), "relay", told=self._meter.relay, service=service)
 
     async def run(self) -> None:
         """Relay until cancelled. What fails is tried again, after 50 ms at first and every 2 s at last."""
@@ -100,6 +103,8 @@ class Relay:
         acked = acknowledged(view, self._groups, head.acked, published)
         if (published, acked) != (head.published, head.acked):
             await tx.execute(_SQL.relay_advance, published, acked)
+        for group in self._groups:
+            self._meter.lag(group, head.last - view.acked.get(group, acked))
         self._state.good("flowing")
         return numbered > 0 or len(entries) == self._batch
 
