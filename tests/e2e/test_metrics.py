@@ -1,5 +1,6 @@
 """Do the numbers say what happened, and nothing about anybody? Over the wire, as Prometheus reads them."""
 
+from collections import Counter
 from collections.abc import Mapping
 
 from parley_node.doctor.metrics import Sample, Told, ask
@@ -109,10 +110,10 @@ async def _all(world: World) -> list[Sample]:
 
 
 async def _totals(world: World) -> Mapping[str, float]:
-    """Counters, by name and values of their labels."""
-    return {
-        " ".join([each.name, *(value for _, value in sorted(each.labels.items()))])
-        + ("" if each.labels else " "): each.value
-        for each in await _all(world)
-        if each.name.endswith("_total")
-    }
+    """Counters over all processes, by name and values of their labels."""
+    totals: Counter[str] = Counter()
+    for each in await _all(world):
+        if each.name.endswith("_total"):
+            labels = [value for _, value in sorted(each.labels.items())]
+            totals[f"{each.name} {' '.join(labels)}"] += int(each.value)
+    return totals
