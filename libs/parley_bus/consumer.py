@@ -9,6 +9,7 @@ from functools import partial
 
 from parley.common.v1.event_envelope_pb2 import EventEnvelope
 from parley_bus.bus import Batch, Bus, BusAway, Entry, GroupMissing
+from parley_bus.envelopes import cause
 from parley_bus.log import Log, NullLog, State, backoff
 from parley_db import inbox
 from parley_db.database import Database, Tx
@@ -178,7 +179,9 @@ class Consumer:
             if received:
                 await self._handler(tx, received)
 
-        await self._db.run(f"{self._group}.apply", body)
+        causes = [entry.envelope for entry in entries] if self._tracer.on else []
+        with self._tracer.linked(f"{self._group}.read", map(cause, causes), events=len(entries)):
+            await self._db.run(f"{self._group}.apply", body)
         self._on_applied(entries[-1].seq)
 
     async def _bury(self, entry: Entry, error: Exception) -> None:

@@ -13,18 +13,29 @@ from parley_crypto.commitment import Opening, commit, seal_opening
 from parley_db.outbox import OutboxEvent
 from parley_kit.clock import Clock
 from parley_kit.ids import uuid7
+from parley_kit.telemetry import traceparent
 
 
-def envelope(payload: Message, at: datetime) -> OutboxEvent:
-    """Put an event message into an envelope, ready for the outbox."""
+def envelope(payload: Message, at: datetime, *, traced: bool = True) -> OutboxEvent:
+    """
+    Put an event message into an envelope, ready for the outbox; it points to the span that is being worked in, if ``traced``.
+
+    What must not be joined to what led to it isn't traced.
+    """
     event_id = uuid7()
     message = envelopepb.EventEnvelope(
         event_id=str(event_id),
         type=payload.DESCRIPTOR.full_name,
         payload=payload.SerializeToString(),
+        traceparent=traceparent.get() if traced else "",
     )
     message.occurred_at.FromDatetime(at)
     return OutboxEvent(event_id, message.type, message.SerializeToString())
+
+
+def cause(serialised: bytes) -> str:
+    """What was being worked in when an event was written (W3C's traceparent); empty where nothing was traced."""
+    return envelopepb.EventEnvelope.FromString(serialised).traceparent
 
 
 @dataclass(frozen=True)

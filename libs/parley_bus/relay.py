@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from parley_bus.bus import Bus, Entry, StreamForeign, View
+from parley_bus.envelopes import cause
 from parley_bus.log import Log, NullLog, State
 from parley_db.database import Database, Tx
 from parley_db.queries import load
@@ -56,6 +57,7 @@ class Relay:
         self._groups = tuple(groups)
         self._poll = poll
         self._batch = batch
+        self._service = service
         self._name = f"{service}.relay"
         self._poked = asyncio.Event()
         self._meter, self._tracer = telemetry.meter, telemetry.tracer
@@ -109,8 +111,10 @@ class Relay:
         return numbered > 0 or len(entries) == self._batch
 
     async def _publish(self, entries: Sequence[Entry], head: Head) -> View | None:
+        causes = [entry.envelope for entry in entries] if self._tracer.on else []
         try:
-            return await self._bus.publish(self._stream, entries, self._groups, head.acked)
+            with self._tracer.linked(f"{self._service}.publish", map(cause, causes), events=len(entries)):
+                return await self._bus.publish(self._stream, entries, self._groups, head.acked)
         except StreamForeign:
             return None
 

@@ -5,11 +5,13 @@ The libraries below the wire tell a :class:`Meter` and a :class:`Tracer`, which 
 name, label or attribute ever holds anything of a customer or a marketer.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
 traceparent: ContextVar[str] = ContextVar("parley_traceparent", default="")
@@ -50,19 +52,48 @@ class Meter:
         """Customers ended so many consents."""
 
 
+Ended = Callable[[str], None]
+"""Told the gRPC status (its name) that a call ended with."""
+
+
 class Tracer:
     """Makes no spans; ``parley_rpc.tracing`` has the one that does."""
 
     on = False
     """Whether spans are made: what they alone need isn't prepared otherwise."""
 
+    def span(self, _name: str, /) -> AbstractContextManager[None]:
+        """A span for the block: within the one that is being worked in, else the first of a trace."""
+        return _NOTHING
+
     def inside(self, _name: str, /) -> AbstractContextManager[None]:
-        """A span for what is done in the block, if that is part of something that is traced already."""
+        """A span for the block, if that is part of something that is traced already."""
         return _NOTHING
 
     def linked(self, _name: str, _causes: Iterable[str], /, **_numbers: int) -> AbstractContextManager[None]:
-        """A span, in a trace of its own, for work that others (``traceparent``, empty for none) were the cause of."""
+        """
+        A span, the first of a trace, for work that others were the cause of: it points to them, and isn't part of them.
+
+        ``causes`` are what :data:`traceparent` was there, empty where nothing was traced; without any there is no span.
+        """
         return _NOTHING
+
+    def served(self, _method: str, _parent: str, /) -> AbstractContextManager[Ended]:
+        """A span for a call that is answered, within what its caller works in (``parent``, empty for unknown)."""
+        return nullcontext(_ignore)
+
+    def called(self, _method: str, /) -> AbstractContextManager[Ended]:
+        """A span for a call that is made."""
+        return nullcontext(_ignore)
+
+
+def is_traceparent(text: object) -> bool:
+    """Whether something is written as W3C asks (Trace Context 1, version 00)."""
+    return isinstance(text, str) and _TRACEPARENT.fullmatch(text) is not None
+
+
+def _ignore(_status: str) -> None:
+    """Nobody listens."""
 
 
 @dataclass(frozen=True)

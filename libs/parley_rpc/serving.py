@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -28,7 +29,7 @@ from parley_crypto.trust import Trust, TrustUnusable
 from parley_db.migrate import MigrationError
 from parley_kit.clock import SystemClock
 from parley_kit.faultpoints import ahead, arm_from
-from parley_kit.telemetry import Telemetry
+from parley_kit.telemetry import SILENT, Telemetry, Tracer
 from parley_rpc import http
 from parley_rpc.channels import is_local
 from parley_rpc.confine import ConfinementFailed, confine, named_in
@@ -40,6 +41,7 @@ from parley_rpc.principal import Authenticator
 from parley_rpc.server import Server, build_server
 from parley_rpc.settings import SettingsWrong, read_settings
 from parley_rpc.tokens import bearer
+from parley_rpc.traced import traced
 from parley_rpc.zones import Zones
 
 PEER_REQUEST_BYTES = 4 * 1024 * 1024
@@ -93,6 +95,9 @@ class Serving(BaseSettings):
     metrics: str | None = None
     """Where metrics are served (Prometheus), to whoever gets there: `host:port`, or `fd:N` as above. Without it nowhere."""
 
+    traces: str | None = None
+    """Where spans are sent (OpenTelemetry, OTLP over HTTP): `http://host:4318/v1/traces`. Without it none are made."""
+
     announce: timedelta = timedelta(seconds=5)
     """How long it goes on after saying that it stops, so that balancers notice."""
 
@@ -144,12 +149,14 @@ async def serve(
     told = _signals()
     async with AsyncExitStack() as stack:
         clock, metrics = SystemClock(timedelta(seconds=ahead(f"{name}.clock"))), Metrics(CollectorRegistry())
-        guards = Guards(bearer(Trust.load(config.trust), clock), zones, metrics, log)
-        telemetry = Telemetry(metrics.of(name, clock))
+        tracer = await stack.enter_async_context(tracing(settings.traces, f"parley-{name}"))
+        guards = Guards(bearer(Trust.load(config.trust), clock), zones, metrics, log, tracer)
+        telemetry = Telemetry(metrics.of(name, clock), tracer)
         credentials = settings.credentials()
         bus = await stack.enter_async_context(_bus(settings))
         peers = await stack.enter_async_context(_peers(settings, credentials))
-        service = await stack.enter_async_context(build(config, Platform(clock, bus, peers.channel, log, telemetry)))
+        platform = Platform(clock, bus, traced(peers.channel, tracer), log, telemetry)
+        service = await stack.enter_async_context(build(config, platform))
         tasks = await stack.enter_async_context(running({name: service}, metrics.watch_loop))
         await stack.enter_async_context(_http(service.http, settings.http))
         await stack.enter_async_context(_http(metrics.app(), settings.metrics))
@@ -168,6 +175,7 @@ class Guards:
     zones: Zones
     metrics: Metrics
     log: FilteringBoundLogger
+    tracer: Tracer
 
     def server(self, service: Service, **more: Any) -> Server:
         """A door."""
@@ -177,6 +185,7 @@ class Guards:
             zones=self.zones,
             metrics=self.metrics,
             log=self.log,
+            tracer=self.tracer,
             **more,
         )
 
@@ -207,6 +216,23 @@ async def running(services: Mapping[str, Service], *more: Task) -> AsyncIterator
 
 async def _forever(body: Task) -> None:
     await body()
+
+
+@asynccontextmanager
+async def tracing(endpoint: str | None, name: str) -> AsyncIterator[Tracer]:
+    """What makes spans for a process of a name, if somebody takes them. Raises SettingsWrong where that isn't installed."""
+    if endpoint is None:
+        yield SILENT.tracer
+        return
+    try:
+        otlp = import_module("parley_rpc.tracing")  # nobody else pays for loading it
+        spans = otlp.sending(endpoint, name)
+    except ImportError as error:
+        raise SettingsWrong("to send traces needs `pip install 'parley[otel]'`") from error
+    try:
+        yield spans
+    finally:
+        await asyncio.to_thread(spans.close)
 
 
 def _bus(settings: Serving) -> AbstractAsyncContextManager[Bus]:

@@ -40,11 +40,11 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
         store, bell = Store(db), Bell(asyncio.Event())
         peers = Peers(Identity(platform, trust), Vault(platform), Consent(platform), clock)
         settling = Settling(peers.consent, clock)
-        releasing = Releasing(store, peers, settling, bell, platform.log, config.batch)
+        releasing = Releasing(store, peers, settling, bell, platform.log, config.batch, telemetry.tracer)
         names = Names(request_key)
         feed = Feed(store, settling, releasing, names, bell, clock, config.heartbeat)
         answering = Answering(store, releasing, names, bell, clock)
-        work = Work(store, Matching(store, peers, bell, platform.log), releasing, bell, platform)
+        work = Work(store, Matching(store, peers, bell, platform.log, telemetry.tracer), releasing, bell, platform)
         notary = Notary(trust.sealing["audit"], clock)
         exchanges = Exchanges(store, peers, Mutations(db, request_key), names, notary, clock)
         consumer = Consumer(

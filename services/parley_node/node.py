@@ -34,7 +34,7 @@ from parley_crypto.keyfiles import read_secret
 from parley_crypto.trust import Trust
 from parley_kit.clock import Clock, SystemClock
 from parley_kit.faultpoints import ahead
-from parley_kit.telemetry import Telemetry
+from parley_kit.telemetry import Telemetry, Tracer
 from parley_node.home import Home, Running
 from parley_node.provision import ORIGIN, provision, zone_keys
 from parley_node.services import SERVICES
@@ -44,9 +44,10 @@ from parley_rpc.inproc import InprocessHub
 from parley_rpc.metrics import Metrics
 from parley_rpc.platform import Platform, Service
 from parley_rpc.server import Server, build_server
-from parley_rpc.serving import PEER_REQUEST_BYTES, running
+from parley_rpc.serving import PEER_REQUEST_BYTES, running, tracing
 from parley_rpc.settings import read_settings
 from parley_rpc.tokens import bearer
+from parley_rpc.traced import traced
 from parley_rpc.zones import Zones
 
 
@@ -56,13 +57,14 @@ class Options:
     How a node is run.
 
     Port 0 is any free one. Services that run apart serve their metrics from ``metrics_port`` on, one after the other.
-    ``settings`` overrides services' settings by service and name.
+    ``traces`` is where spans are sent. ``settings`` overrides services' settings by service and name.
     """
 
     host: str = "127.0.0.1"
     port: int = 7400
     http_port: int = 7401
     metrics_port: int = 0
+    traces: str | None = None
     stream_prefix: str = ""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -89,9 +91,14 @@ async def run(
     log: FilteringBoundLogger,
     *,
     clock: Clock | None = None,
+    tracer: Tracer | None = None,
     told: Callable[[str], None] = lambda _step: None,
 ) -> AsyncIterator[Node]:
-    """Run everything for the length of a block. ``told`` hears each step of starting, for whoever watches."""
+    """
+    Run everything for the length of a block. ``told`` hears each step of starting, for whoever watches.
+
+    Given a ``clock``, all services go by it; given a ``tracer``, it has their spans.
+    """
     async with AsyncExitStack() as stack:
         told("keys")
         provision(home)
@@ -101,6 +108,8 @@ async def run(
         zones = Zones.load()
         await prepare(pair, home, zones, SERVICES, prefix=options.stream_prefix)
         hub, metrics = InprocessHub(), Metrics(CollectorRegistry())
+        if tracer is None:
+            tracer = await stack.enter_async_context(tracing(options.traces, "parley"))
         authenticate = bearer(Trust.load(home.trust), clock or SystemClock())
         stack.push_async_callback(hub.close)
         services: dict[str, Service] = {}
@@ -108,8 +117,8 @@ async def run(
             told(name)
             bus = await stack.enter_async_context(_bus(pair, home, name, options))
             own_clock = clock or SystemClock(timedelta(seconds=ahead(f"{name}.clock")))
-            telemetry = Telemetry(metrics.of(name, own_clock))
-            platform = Platform(own_clock, bus, _calling(hub, name), log.bind(service=name), telemetry)
+            telemetry = Telemetry(metrics.of(name, own_clock), tracer)
+            platform = Platform(own_clock, bus, traced(_calling(hub, name), tracer), log.bind(service=name), telemetry)
             service = await stack.enter_async_context(_build(name, home, pair, platform, options))
             services[name] = service
             hub.register(
@@ -119,6 +128,7 @@ async def run(
                 metrics=metrics,
                 log=platform.log,
                 max_request_bytes=PEER_REQUEST_BYTES,
+                tracer=tracer,
             )
         server = build_server(
             [registration for service in services.values() for registration in service.registrations],
@@ -126,6 +136,7 @@ async def run(
             zones=zones,
             metrics=metrics,
             log=log,
+            tracer=tracer,
         )
         tasks = await stack.enter_async_context(running(services, metrics.watch_loop))
         told("the log and metrics over HTTP")

@@ -185,6 +185,7 @@ class Children:
             "valkey_password": self.home.valkey_password(name),
             "stream_prefix": self.options.stream_prefix,
             "http": f"fd:{self.listeners.log}" if name == "audit" else None,
+            "traces": self.options.traces,
             "metrics": f"fd:{self.listeners.metrics[name]}",
             "announce": 0,
             "grace": 2,

@@ -47,6 +47,12 @@ def up(
             min=0, max=65531, help="Where Prometheus finds metrics, with --split from there on; 0 is any free port."
         ),
     ] = 0,
+    traces: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Where spans are sent (OTLP over HTTP), such as http://127.0.0.1:4318/v1/traces."
+        ),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="An address of this machine; nothing is encrypted on the way to it.")
     ] = "127.0.0.1",
@@ -74,7 +80,7 @@ def up(
     arm_from(os.environ.get("PARLEY_FAULTS", ""))
     with _failures(chosen), _log(chosen, verbose=verbose) as log:
         _check_settings(chosen)
-        options = Options(host, port, http_port, metrics_port)
+        options = Options(host, port, http_port, metrics_port, traces)
         asyncio.run(_until_stopped(_apart(chosen, options, log) if split else _run(chosen, options, log)))
 
 
