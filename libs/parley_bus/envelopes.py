@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from parley.common.v1 import event_envelope_pb2 as envelopepb
 from parley.common.v1 import receipt_pb2 as receiptpb
@@ -34,8 +34,11 @@ def envelope(payload: Message, at: datetime, *, traced: bool = True) -> OutboxEv
 
 
 def cause(serialised: bytes) -> str:
-    """What was being worked in when an event was written (W3C's traceparent); empty where nothing was traced."""
-    return envelopepb.EventEnvelope.FromString(serialised).traceparent
+    """What was being worked in when an event was written (W3C's traceparent); empty where nothing was traced, or it is broken."""
+    try:
+        return envelopepb.EventEnvelope.FromString(serialised).traceparent
+    except DecodeError:
+        return ""
 
 
 @dataclass(frozen=True)

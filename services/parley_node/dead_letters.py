@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 import asyncpg
+from google.protobuf.message import DecodeError
 
 from parley.common.v1.event_envelope_pb2 import EventEnvelope
 from parley_db.queries import load
@@ -65,9 +66,17 @@ async def _of(pair: Servers, name: str) -> list[Letter]:
 
 
 def _letter(row: Any) -> Letter:
-    envelope = EventEnvelope.FromString(row["envelope"])
+    envelope = _envelope(row["envelope"])
     place = (row["reader"], row["stream"], row["seq"])
     return Letter(*place, envelope.event_id, envelope.type, row["error_type"], row["died_at"])
+
+
+def _envelope(serialised: bytes) -> EventEnvelope:
+    """An envelope, or an empty one: that it can't be read may be why it is here."""
+    try:
+        return EventEnvelope.FromString(serialised)
+    except DecodeError:
+        return EventEnvelope()
 
 
 async def _replay(pair: Servers, name: str) -> tuple[int, int, int]:
