@@ -76,6 +76,10 @@ unit: $(VENV)/.dev ## The quick loop: decisions only, no server
 test-all: $(VENV)/.dev ## The slow tests too
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
+.PHONY: bench
+bench: $(VENV)/.dev ## What an exchange costs, beside a bare echo: a table, and build/bench.json
+	@$(BIN)/python -m tests.bench.run
+
 ##@ Working on it
 .PHONY: fmt
 fmt: $(VENV)/.dev ## Format Python and protos

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +17,7 @@ from parley_client.backoff import Backoff
 from parley_client.conditions import Condition
 from parley_client.connection import Connection, Credential
 from parley_client.deliveries import Delivery, Opener
-from parley_client.errors import ProofNotFound, SettingsInvalid
+from parley_client.errors import ParleyError, ProofNotFound, SettingsInvalid
 from parley_client.exchanges import Asked, Exchange, Wanted, audience_of, exchange_from
 from parley_client.feed import Feed
 from parley_client.receipts import Receipt, Verifier
@@ -27,6 +27,7 @@ from parley_crypto.signing import Sealer, Signer
 from parley_crypto.tlog.errors import PolicyInvalid
 from parley_crypto.trust import Trust, TrustUnusable
 from parley_kit.clock import Clock, SystemClock
+from parley_kit.coalesce import Coalescer
 
 _MOST_AT_ONCE = 1000
 _LOGGED_WITHIN = timedelta(seconds=30)
@@ -55,6 +56,7 @@ class Client:
         self._clock = clock or SystemClock()
         credential = Credential(settings.marketer, signer)
         self.connection = Connection(settings.address, credential, deadline=settings.deadline, clock=self._clock)
+        self._acknowledging = Coalescer(self._acknowledge)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
@@ -158,11 +160,15 @@ class Client:
                 yield self._delivery(message)
 
     async def acknowledge(self, *deliveries: Delivery) -> None:
-        """Say that deliveries are safely kept: they don't come again. Raises DeliveryNotFound."""
+        """
+        Say that deliveries are safely kept: they don't come again. Raises DeliveryNotFound.
+
+        Calls that wait at the same time share a request: acknowledge each delivery as soon as it is kept.
+        """
         names = [delivery.name for delivery in deliveries]
         for start in range(0, len(names), _MOST_AT_ONCE):
-            request = brokerpb.AcknowledgeDeliveriesRequest(names=names[start : start + _MOST_AT_ONCE])
-            await self.connection.call(self._broker.AcknowledgeDeliveries, request, service="broker")
+            if failed := await self._acknowledging.submit(names[start : start + _MOST_AT_ONCE]):
+                raise failed
 
     async def verify_receipt(self, delivery: Delivery, *, wait: timedelta = _LOGGED_WITHIN) -> Receipt:
         """
@@ -177,6 +183,24 @@ class Client:
         """Verify a delivery's receipt and keep it as four files, for `parley verify`. Raises as verify_receipt does."""
         receipt = await self.verify_receipt(delivery)
         return await asyncio.to_thread(receipt.save, directory)
+
+    async def _acknowledge(self, calls: Sequence[Sequence[str]]) -> list[ParleyError | None]:
+        """Acknowledge for all calls that wait, as far as one request holds them; answers what each failed with."""
+        names = [name for call in calls for name in call]
+        if len(names) > _MOST_AT_ONCE:
+            return [await self._acknowledge_all(call) for call in calls]
+        failed = await self._acknowledge_all(names)
+        if failed is None or len(calls) == 1:
+            return [failed] * len(calls)
+        return [await self._acknowledge_all(call) for call in calls]  # one of them named what isn't there
+
+    async def _acknowledge_all(self, names: Sequence[str]) -> ParleyError | None:
+        request = brokerpb.AcknowledgeDeliveriesRequest(names=names)
+        try:
+            await self.connection.call(self._broker.AcknowledgeDeliveries, request, service="broker")
+        except ParleyError as failed:
+            return failed
+        return None
 
     async def _create(self, request: brokerpb.CreateExchangeRequest) -> brokerpb.CreateExchangeResponse:
         return await self.connection.call(self._broker.CreateExchange, request, service="broker")

@@ -30,6 +30,17 @@ from parley_rpc.channels import client_options, connect, is_local
 
 TRIES = 5
 
+AT_ONCE = 64
+"""
+How many calls a connection has under way; the others wait their turn here, within their deadlines.
+
+A server takes a hundred on one connection, and refuses some to a client that always has a hundred: it counts each a while
+longer than the client does.
+"""
+
+# Interrupted is also what a server that stops says to the calls that it had not begun yet.
+_PASSING = (errors.Unavailable, errors.Conflict, errors.TooManyCalls, errors.Interrupted)
+
 _T = TypeVar("_T")
 _Request = TypeVar("_Request", bound=Message)
 _Response = TypeVar("_Response", bound=Message)
@@ -70,6 +81,7 @@ class Connection:
         self._clock = clock or SystemClock()
         self._backoff = backoff or Backoff()
         self._tls = credentials
+        self._turns = asyncio.Semaphore(AT_ONCE)
         self._tokens = Tokens(self._sign_in, self._clock)
 
     async def __aenter__(self) -> Self:
@@ -118,19 +130,28 @@ class Connection:
         # A new one for each try: an assertion that arrived is used up, even if its answer was lost.
         assertion = make_assertion(signer, subject, new_id(), self._clock.now())
         request = identitypb.SignInRequest(assertion=assertion)
-        return await _send(IdentityServiceStub(self.channel).SignIn, request, until, "")
+        return await self._send(IdentityServiceStub(self.channel).SignIn, request, until, "")
 
     async def _authorised(
         self, method: UnaryUnaryMultiCallable[_Request, _Response], request: _Request, service: str, until: float
     ) -> _Response:
         if not service:
-            return await _send(method, request, until, "")
+            return await self._send(method, request, until, "")
         token = await self._tokens.of(service)
         try:
-            return await _send(method, request, until, token)
+            return await self._send(method, request, until, token)
         except errors.Unauthenticated:
             self._tokens.drop(token)
-        return await _send(method, request, until, await self._tokens.of(service))
+        return await self._send(method, request, until, await self._tokens.of(service))
+
+    async def _send(
+        self, method: UnaryUnaryMultiCallable[_Request, _Response], request: _Request, until: float, token: str
+    ) -> _Response:
+        async with self._turns:
+            try:
+                return await method(request, timeout=_left(until), metadata=_bearer(token) if token else ())
+            except grpc.RpcError as failed:
+                raise errors.error_from(failed) from None
 
     async def _persist(self, attempt: Callable[[float], Awaitable[_T]], within: timedelta) -> _T:
         """Try until it works, the tries are used up, or the next would come too late. ``attempt`` gets the loop's time limit."""
@@ -139,7 +160,7 @@ class Connection:
             for failures in range(1, TRIES):
                 try:
                     return await attempt(until)
-                except (errors.Unavailable, errors.Conflict) as error:
+                except _PASSING as error:
                     delay = self._backoff.delay(failures, error.retry_after)
                     if delay >= _left(until):
                         raise
@@ -186,15 +207,6 @@ def _with_request_id(request: _Request) -> _Request:
     copy.CopyFrom(request)
     setattr(copy, "request_id", str(uuid4()))  # noqa: B010 - by name
     return copy
-
-
-async def _send(
-    method: UnaryUnaryMultiCallable[_Request, _Response], request: _Request, until: float, token: str
-) -> _Response:
-    try:
-        return await method(request, timeout=_left(until), metadata=_bearer(token) if token else ())
-    except grpc.RpcError as failed:
-        raise errors.error_from(failed) from None
 
 
 @asynccontextmanager

@@ -80,6 +80,10 @@ class TooLarge(ParleyError):
     """The request is larger than allowed: send less at a time."""
 
 
+class TooManyCalls(ParleyError):
+    """Too much of this caller's is under way already; it was tried again as often as the deadline allowed."""
+
+
 class Internal(ParleyError):
     """A defect of the server: quote ``metadata["error_id"]``."""
 
@@ -201,7 +205,11 @@ class DeadlineExceeded(ParleyError):
 
 
 class Interrupted(ParleyError):
-    """The connection broke in the middle, or something between here and Parley did."""
+    """
+    The connection broke in the middle, or something between here and Parley did.
+
+    A call was tried again as often as the deadline allowed.
+    """
 
 
 class SettingsInvalid(ValueError):

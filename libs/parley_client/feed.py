@@ -36,6 +36,7 @@ _PASSING = (
     errors.DeadlineExceeded,
     errors.DeadlineTooShort,
     errors.Interrupted,
+    errors.TooManyCalls,
 )
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from nacl.bindings import crypto_core_ed25519_is_valid_point, crypto_scalarmult
 from nacl.exceptions import BadSignatureError, CryptoError
 from nacl.public import PrivateKey, PublicKey, SealedBox
@@ -43,11 +42,6 @@ class Signer:
     @cached_property
     def _key(self) -> SigningKey:
         return SigningKey(self.seed)
-
-    @cached_property
-    def jws_key(self) -> Ed25519PrivateKey:
-        """The same key, as the JWS library takes it."""
-        return Ed25519PrivateKey.from_private_bytes(self.seed)
 
     @cached_property
     def public_key(self) -> bytes:
@@ -129,8 +123,3 @@ def check_sealing_key(public_key: bytes) -> None:
         crypto_scalarmult(b"\x42" * 32, public_key)  # libsodium refuses the all-zero result of a small-order point
     except (CryptoError, RuntimeError) as error:
         raise KeyInvalid("a public key of small order") from error
-
-
-def jws_public_key(public_key: bytes) -> Ed25519PublicKey:
-    """A public key as the JWS library takes it."""
-    return Ed25519PublicKey.from_public_bytes(public_key)

@@ -4,6 +4,7 @@ import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from parley_crypto.jws import (
@@ -119,10 +120,17 @@ def issue_card(signer: Signer, card: Card, now: datetime) -> str:
 
 
 def verify_card(statement: str, keys: Keys, now: datetime) -> Card:
-    """Check a marketer card offline. Raises StatementInvalid."""
-    claims = verify_statement("card", statement, keys)
+    """Check a marketer card offline: its signature once, its times each time it comes. Raises StatementInvalid."""
+    claims, card = _signed_card(statement, tuple(keys.items()))
     check_current(claims, now)
-    return _card(claims)
+    return card
+
+
+@lru_cache(1024)
+def _signed_card(statement: str, keys: tuple[tuple[str, bytes], ...]) -> tuple[Mapping[str, Any], Card]:
+    """A card that one of the keys signed; only success is remembered."""
+    claims = verify_statement("card", statement, dict(keys))
+    return claims, _card(claims)
 
 
 def _card(claims: Mapping[str, Any]) -> Card:

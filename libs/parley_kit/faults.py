@@ -119,6 +119,12 @@ class TooLarge(Fault):
     code, reason = Code.RESOURCE_EXHAUSTED, "TOO_LARGE"
 
 
+class TooManyCalls(Fault):
+    """Too much of yours is under way here already: let some of it end, then retry after the given delay."""
+
+    code, reason = Code.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS"
+
+
 class Internal(Fault):
     """Internal error: quote the error id when you ask for help."""
 

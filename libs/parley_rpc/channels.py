@@ -3,7 +3,8 @@ What every Parley client dials with: addresses, keepalive, retries, sizes. Impor
 
 Where services run apart, an address names each of them by ``{service}``: ``unix:/run/parley/{service}/public.sock``.
 
-Retries follow gRFC A6: UNAVAILABLE only, which is safe because every mutation carries a ``request_id``.
+Retries follow gRFC A6: only of what a server that is away or goes away answers, which is safe because every mutation carries a
+``request_id``.
 """
 
 import ipaddress
@@ -32,11 +33,15 @@ _SERVICE_CONFIG = {
                 "initialBackoff": "0.1s",
                 "maxBackoff": "1s",
                 "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                # A server that stops sends CANCELLED to the calls that it had not begun yet: gRPC throws them away.
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
         },
     ],
-    "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
+    # gRPC retries while more than half of the tokens are there, and each failure takes one. A connection that breaks takes up to
+    # a hundred calls with it, all of which must survive it, and once more before they are earned back. With fewer tokens (10 is
+    # usual) a killed server cost its callers all but a few of the calls that were under way.
+    "retryThrottling": {"maxTokens": 500, "tokenRatio": 0.1},
 }
 
 
@@ -49,6 +54,8 @@ class PlaintextRefused(ValueError):
 
 def client_options(max_response_bytes: int = MAX_RESPONSE_BYTES) -> list[tuple[str, str | int]]:
     """Channel arguments for ``grpc.aio.insecure_channel`` and ``secure_channel``."""
+    # A call may be quiet for long: without "pings_without_data" gRPC would send two pings and then one a minute. And of the time
+    # that a ping's answer may take, gRPC 1.85 heeds only what stands under ping_timeout (a minute, unless set).
     return [
         ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
         ("grpc.enable_retries", 1),
@@ -57,6 +64,8 @@ def client_options(max_response_bytes: int = MAX_RESPONSE_BYTES) -> list[tuple[s
         ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.ping_timeout_ms", 10_000),
+        ("grpc.http2.max_pings_without_data", 0),
         ("grpc.max_receive_message_length", max_response_bytes),
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
     ]

@@ -5,9 +5,13 @@ gRPC's Python does not hand a call's deadline on to the calls that it makes; thi
 in (after letsencrypt/boulder, ``grpc/interceptors.go``).
 """
 
+import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import grpc
 
@@ -18,10 +22,20 @@ DEFAULT_SECONDS = 30.0
 SHORTEST_SECONDS = 0.1
 HOP_SECONDS = 0.02
 
+AT_ONCE = 32
+"""
+How many calls of one method a process has under way; the others wait their turn here, within their deadlines.
+
+A server takes a hundred calls on a connection and refuses more, and to a caller that always has a hundred it refuses even
+some of those: it counts each a while longer. Three busy methods of one service fit.
+"""
+
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
 _ends: ContextVar[float | None] = ContextVar("parley_deadline", default=None)
+# By method, since that is all that a call knows of the channel it goes over.
+_turns: WeakKeyDictionary[object, asyncio.Semaphore] = WeakKeyDictionary()
 
 
 def remaining() -> float | None:
@@ -49,10 +63,31 @@ async def call(
     """
     left = remaining()
     budget = timeout if left is None else min(timeout, left - HOP_SECONDS)
-    if budget <= 0:
-        raise DeadlineTooShort
+    until = time.monotonic() + budget
+    async with _turn(method, budget):
+        try:
+            return await method(request, timeout=_ahead(until))
+        except grpc.aio.AioRpcError as error:
+            fault = fault_from(error)
+        raise fault  # outside the handler: the gRPC error would stay in the chain, and with it what the peer said
+
+
+@asynccontextmanager
+async def _turn(method: Any, seconds: float) -> AsyncIterator[None]:
+    turns = _turns.setdefault(method, asyncio.Semaphore(AT_ONCE))
     try:
-        return await method(request, timeout=budget)
-    except grpc.aio.AioRpcError as error:
-        fault = fault_from(error)
-    raise fault  # outside the handler: the gRPC error would stay in the chain, and with it what the peer said
+        async with asyncio.timeout(seconds):
+            await turns.acquire()
+    except TimeoutError:
+        raise DeadlineTooShort from None
+    try:
+        yield
+    finally:
+        turns.release()
+
+
+def _ahead(until: float) -> float:
+    seconds = until - time.monotonic()
+    if seconds <= 0:
+        raise DeadlineTooShort
+    return seconds

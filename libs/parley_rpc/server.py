@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import grpc
@@ -28,9 +29,13 @@ behind permission, refuses that as TOO_LARGE; beyond this a caller learns the ba
 """
 
 # Why each: a default server kept half-open connections for ever, took anonymous clients' unlimited streams, and sent
-# GOAWAY to clients that keep their connection alive. The age makes clients find new replicas.
-_OPTIONS: Mapping[str, int] = {
+# GOAWAY to clients that keep their connection alive. The age makes clients find new replicas. Of the time that an unanswered
+# ping may take, gRPC 1.85 heeds only what stands under ping_timeout (a minute, unless set), so both names are set. What is
+# called overload protection counts a stream that was reset until it is forgotten: without it, opening and resetting streams
+# without end fills the queue in which everybody's calls wait.
+OPTIONS: Mapping[str, int] = {
     "grpc.max_concurrent_streams": 100,
+    "grpc.http.overload_protection": 1,
     "grpc.server_handshake_timeout_ms": 5_000,
     "grpc.http2.settings_timeout": 5_000,
     "grpc.max_connection_idle_ms": 300_000,
@@ -38,8 +43,10 @@ _OPTIONS: Mapping[str, int] = {
     "grpc.max_connection_age_grace_ms": 30_000,
     "grpc.keepalive_time_ms": 60_000,
     "grpc.keepalive_timeout_ms": 10_000,
+    "grpc.http2.ping_timeout_ms": 10_000,
     "grpc.http2.min_ping_interval_without_data_ms": 10_000,
     "grpc.max_metadata_size": MAX_METADATA_BYTES,
+    "grpc.max_receive_message_length": _MAX_ARRIVING_BYTES,
     "grpc.so_reuseport": 0,
 }
 
@@ -116,18 +123,18 @@ def build_server(
     log: FilteringBoundLogger,
     max_request_bytes: int = MAX_REQUEST_BYTES,
     declare: Declare = lambda _context: None,
+    options: Mapping[str, int] = MappingProxyType({}),
     tracer: Tracer = SILENT.tracer,
 ) -> Server:
     """
     Make a server with its services behind the standard chain. It still needs a port and :meth:`Server.start`.
 
-    Where ``declare`` says who calls, tokens are not looked at.
+    Where ``declare`` says who calls, tokens are not looked at. ``options`` are channel arguments of gRPC's that stand in place
+    of :data:`OPTIONS`, as where a test can't wait so long.
 
     Raises ValueError for a service registered twice, TypeError for a method that takes a stream of requests.
     """
-    inner = grpc.aio.server(
-        options=[*_OPTIONS.items(), ("grpc.max_receive_message_length", _MAX_ARRIVING_BYTES)],
-    )
+    inner = grpc.aio.server(options=[*{**OPTIONS, **options}.items()])
     health_servicer = health.aio.HealthServicer()
     checks = Registration(health_pb2_grpc.add_HealthServicer_to_server, health_servicer)
     chain = standard(

@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ from pydantic_settings import BaseSettings
 from parley_node.embedded.errors import ServersUnavailable
 from parley_node.embedded.paths import create_sockets, sockets_of
 from parley_node.embedded.postgres import listener_of
-from parley_node.embedded.supervise import Launch, Supervisor
+from parley_node.embedded.supervise import Launch, Supervisor, kept_running
 from parley_node.home import Home, Running
 from parley_node.node import Options, configure
 from parley_node.provision import certify, provision
@@ -106,7 +106,7 @@ async def run_apart(
         told(", ".join(SERVICES))
         listeners = Listeners(log_listener.fileno(), {name: each.fileno() for name, each in metrics.items()})
         children = Children(home, pair, options, zones, doors, listeners, to_stderr=to_stderr)
-        await stack.enter_async_context(_supervised([children.supervisor(name) for name in SERVICES]))
+        await stack.enter_async_context(kept_running([children.supervisor(name) for name in SERVICES]))
         await asyncio.gather(*(_serving(doors.address, name) for name in SERVICES))
         where = {name: f"{_url(each)}/metrics" for name, each in metrics.items()}
         now = Running(doors.address, _url(log_listener), os.getpid(), where)
@@ -199,17 +199,6 @@ def variables(settings: BaseSettings) -> dict[str, str]:
         (prefix + name).upper(): json.dumps(value) if isinstance(value, dict) else str(value)
         for name, value in values.items()
     }
-
-
-@asynccontextmanager
-async def _supervised(supervisors: Sequence[Supervisor]) -> AsyncIterator[None]:
-    for supervisor in supervisors:
-        supervisor.start()
-    try:
-        await asyncio.gather(*(asyncio.wrap_future(supervisor.up) for supervisor in supervisors))
-        yield
-    finally:
-        await asyncio.shield(asyncio.gather(*(asyncio.to_thread(supervisor.stop) for supervisor in supervisors)))
 
 
 def _listens(socket: Path, pid: int) -> bool:

@@ -5,6 +5,8 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,15 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
 
-from parley_rpc import logs
+from parley_client.connection import Connection
+from parley_rpc import deadlines, logs
 from parley_rpc.channels import PlaintextRefused, dial
 from parley_rpc.inproc import InprocessHub
 from parley_rpc.metrics import Metrics
 from parley_rpc.server import Registration, Server, build_server
-from tests.support import echo
+from tests.support import echo, echo_pb2
 from tests.support import echo_pb2_grpc as echogrpc
+from tests.support.waiting import until
 
 ECHO = Registration(echogrpc.add_EchoServiceServicer_to_server, echo.EchoServicer())
 
@@ -93,6 +97,87 @@ async def test_draining_server_says_so_before_it_stops(tmp_path: Path) -> None:
         ] == [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING]
         await drained
         assert not await served.wait_for_termination(1)
+
+
+async def test_calls_under_way_finish_while_a_server_drains_and_new_connections_are_refused() -> None:
+    async with echo.tcp() as world:
+        held = asyncio.ensure_future(world.call("hold", timeout=30))
+        await asyncio.wait_for(world.servicer.waiting.wait(), 5)
+        draining = asyncio.create_task(world.server.drain(announce=0.0, grace=30.0))
+        await until(lambda: is_refused(world.port))
+        assert not held.done()
+        world.servicer.held.set()
+
+        assert "held" == (await held).text
+        await asyncio.wait_for(draining, 5)  # and no longer than the calls need
+
+
+async def is_refused(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except ConnectionRefusedError:
+        return True
+    writer.close()
+    return False
+
+
+async def test_what_outlives_the_grace_of_a_drain_is_cut() -> None:
+    async with echo.tcp() as world, echo.connection(world.target, ("grpc.enable_retries", 0)) as channel:
+        stub: Any = echogrpc.EchoServiceStub(channel)
+        call = stub.Echo(echo_pb2.EchoRequest(text="wait"), timeout=60, metadata=world.token)
+        await asyncio.wait_for(world.servicer.waiting.wait(), 5)
+        await asyncio.wait_for(world.server.drain(announce=0.0, grace=0.1), 5)
+
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert grpc.StatusCode.UNAVAILABLE is caught.value.code()
+        assert world.servicer.cancelled.is_set()
+
+
+Work = Callable[[str], AbstractAsyncContextManager[Callable[[], Awaitable[object]]]]
+SLOW = echo_pb2.EchoRequest(text="slow")
+
+
+@asynccontextmanager
+async def a_service(target: str) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    async with echo.connection(target) as channel:
+        method: Any = echogrpc.EchoServiceStub(channel).Echo
+        yield lambda: deadlines.call(method, SLOW, timeout=30)
+
+
+@asynccontextmanager
+async def a_marketer(target: str) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    async with echo.connection(target, ("grpc.enable_retries", 0)) as channel, Connection("", channel=channel) as sdk:
+        method: Any = echogrpc.EchoServiceStub(channel).Echo
+        yield lambda: sdk.call(method, SLOW)
+
+
+@pytest.mark.parametrize("caller", [a_service, a_marketer])
+async def test_a_server_that_drains_under_load_costs_no_call_while_there_is_another(caller: Work) -> None:
+    async with (
+        echo.tcp(zones=echo.OPEN) as leaving,
+        echo.tcp(zones=echo.OPEN) as staying,
+        caller(echo.both(leaving, staying)) as call,
+    ):
+        going = True
+
+        async def work() -> None:
+            while going:
+                await call()
+
+        workers = [asyncio.create_task(work()) for _ in range(64)]
+        await until(lambda: have_reached(leaving, 200))
+        await asyncio.wait_for(leaving.server.drain(announce=0.1, grace=5.0), 10)
+        left, goal = len(leaving.servicer.reached), len(staying.servicer.reached) + 200
+        await until(lambda: have_reached(staying, goal))
+        going = False
+
+        await asyncio.gather(*workers)  # would raise what a call raised
+        assert left == len(leaving.servicer.reached)
+
+
+async def have_reached(world: echo.World, count: int) -> bool:
+    return len(world.servicer.reached) >= count
 
 
 def test_what_the_sdk_imports_needs_no_server_dependency() -> None:

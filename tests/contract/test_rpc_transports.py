@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -317,12 +318,14 @@ async def test_many_calls_at_once_each_get_their_own_answer(world: World) -> Non
 
 
 class Tokened:
-    """A stub's method that shows the broker's token, as ``call`` finds it in a service."""
+    """A stub's method that shows the broker's token, as ``call`` finds it in a service, and keeps the deadline it got."""
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self.seconds = math.inf
 
     def __call__(self, request: echo_pb2.EchoRequest, *, timeout: float) -> Any:
+        self.seconds = timeout
         return self._world.call(request.text, timeout=timeout)
 
 
@@ -340,10 +343,10 @@ async def test_helper_hands_on_what_is_left_of_the_deadline(world: World) -> Non
         deadlines.remember(0.3)
         with pytest.raises(Fault) as caught:
             await deadlines.call(method, echo_pb2.EchoRequest(text="wait"))
-        assert (deadlines.remaining() or 0) > 0
         return caught.value
 
     assert Code.DEADLINE_EXCEEDED is (await asyncio.create_task(handle())).code
+    assert 0.3 - deadlines.HOP_SECONDS >= method.seconds > 0
 
 
 async def test_helper_asks_nobody_when_nothing_is_left(world: World) -> None:

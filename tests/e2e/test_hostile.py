@@ -8,29 +8,22 @@ these tests without being added. "Changes nothing" is said of full dumps of all 
 import asyncio
 import base64
 import secrets
-import tomllib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.descriptor import Descriptor, MethodDescriptor
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo  # type: ignore[import-untyped] # ships no types
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from grpc_status import rpc_status
 
-from parley.audit.v1 import audit_pb2
 from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.common.v1 import permit_pb2 as permitpb
 from parley.common.v1 import terms_pb2 as termspb
-from parley.common.v1.error_reason_pb2 import ErrorReason
 from parley.consent.v1 import consent_pb2 as consentpb
 from parley.consent.v1.consent_pb2_grpc import ConsentServiceStub
 from parley.identity.v1 import identity_pb2 as identitypb
@@ -44,12 +37,24 @@ from parley_kit.ids import new_id
 from parley_node.provision import key_file
 from parley_node.services import SERVICES
 from parley_rpc.channels import at, connect
-from tests.support.chaos import rows, willing
+from tests.support.api import (
+    BACKGROUND,
+    KINDS,
+    RPCS,
+    ZONES,
+    Deal,
+    Rpc,
+    deal_of,
+    fields,
+    nothing_changes,
+    reason_of,
+    refusal,
+)
+from tests.support.chaos import rows
 from tests.support.dumps import changes, quiet, without
 from tests.support.world import (
     Caller,
     Customer,
-    Marketer,
     Metadata,
     World,
     between,
@@ -59,55 +64,7 @@ from tests.support.world import (
     to_known,
 )
 
-ZONES = tomllib.loads((Path(__file__).parents[2] / "deploy/trust-zones.toml").read_text("utf-8"))
-KINDS = ("customer", "marketer", "importer", "operator")
-USED_ASSERTIONS = {"identity.used_assertions"}
-BACKGROUND = {"outbox", "stream_head", "consent.inbox", "stream_progress", "log_tiles", *USED_ASSERTIONS}
-"""Tables that count rounds of background work, not effects."""
-
-
 # --- What there is to call, and who may ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Rpc:
-    """One method of the API."""
-
-    service: str
-    method: MethodDescriptor
-
-    @property
-    def path(self) -> str:
-        return f"/{self.method.containing_service.full_name}/{self.method.name}"
-
-    def __str__(self) -> str:
-        return f"{self.service}.{self.method.name}"
-
-    def listed(self, caller: str) -> bool:
-        """Whether the list allows a caller."""
-        return any(
-            edge["caller"] in (caller, "anyone")
-            and edge["service"] == self.method.containing_service.full_name
-            and self.method.name in edge["methods"]
-            for edge in ZONES["calls"]
-        )
-
-    def callers(self) -> list[str]:
-        """Who may call it."""
-        return [caller for caller in (*KINDS, *SERVICES, "anyone") if self.listed(caller)]
-
-
-def _rpcs() -> Iterator[Rpc]:
-    for name, file in zip(
-        ("audit", "broker", "consent", "identity", "vault"),
-        (audit_pb2, brokerpb, consentpb, identitypb, vaultpb),
-        strict=True,
-    ):
-        for service in file.DESCRIPTOR.services_by_name.values():
-            yield from (Rpc(name, method) for method in service.methods)
-
-
-RPCS = list(_rpcs())
 
 
 @dataclass(frozen=True)
@@ -159,44 +116,6 @@ def _token(
 
 
 # --- What is said --------------------------------------------------------------------------------------------------------
-
-
-def reason_of(error: grpc.aio.AioRpcError) -> str:
-    """The reason of an error, which is one that is documented."""
-    status = rpc_status.from_call(error)
-    assert status is not None, f"{error.code()} {error.details()} carries no status"
-    info = ErrorInfo()
-    assert status.details[0].Unpack(info)
-    assert info.domain == "parley"
-    assert f"ERROR_REASON_{info.reason}" in ErrorReason.keys()  # noqa: SIM118 - an enum, no dict
-    return str(info.reason)
-
-
-async def refusal(call: Awaitable[Any]) -> str:
-    """The reason with which a call is refused."""
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await call
-    return reason_of(refused.value)
-
-
-async def fields(call: Awaitable[Any]) -> tuple[str, list[str]]:
-    """The reason with which a call is refused, and the fields it names."""
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await call
-    bad, status = BadRequest(), rpc_status.from_call(refused.value)
-    assert status is not None
-    assert any(detail.Unpack(bad) for detail in status.details if detail.Is(BadRequest.DESCRIPTOR))
-    return reason_of(refused.value), [violation.field for violation in bad.field_violations]
-
-
-@asynccontextmanager
-async def nothing_changes(world: World) -> AsyncIterator[None]:
-    """Expect every database to be after the block as it was before."""
-    before = without(await quiet(world), USED_ASSERTIONS)
-    yield
-    after = without(await quiet(world), USED_ASSERTIONS)
-    assert {} == changes(before, after)
-    assert before == after
 
 
 # --- Finding the way -----------------------------------------------------------------------------------------------------
@@ -475,33 +394,10 @@ async def test_terms_that_can_not_be_are_refused_with_their_reason(world: World)
 # --- What is somebody else's -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Deal:
-    """A customer and a marketer who agreed, and one release."""
-
-    customer: Customer
-    marketer: Marketer
-    consent: str
-    delivery: brokerpb.Delivery
-
-    @property
-    def pseudonym(self) -> str:
-        return self.delivery.release.pseudonym
-
-
-async def _deal(world: World, age: str) -> Deal:
-    customer = await willing(world, {"profile.city": "Lisbon", "profile.age": age}, "profile.age")
-    marketer = await world.marketer()
-    await marketer.ask(by_criteria(terms("profile.city"), between("profile.age", age, age)))
-    (delivery,) = await marketer.collect(1)
-    answer = await customer.call("consent", "ListConsents", consentpb.ListConsentsRequest())
-    return Deal(customer, marketer, answer.consents[0].name, delivery)
-
-
 @pytest.fixture(scope="module")
 async def deal(world: World) -> Deal:
     """One deal for tests that change nothing."""
-    return await _deal(world, "121")
+    return await deal_of(world, "121")
 
 
 async def test_what_is_another_marketers_is_not_there(world: World, deal: Deal) -> None:
@@ -624,7 +520,7 @@ def _forgeries(permitted: Permitted, other: Permitted) -> dict[str, tuple[permit
 
 
 async def test_forged_permit_opens_nothing_and_settles_nothing(world: World, deal: Deal) -> None:
-    other = await _deal(world, "122")
+    other = await deal_of(world, "122")
     hub = world.calling("broker")
     async with nothing_changes(world):
         permitted, others = await _permitted(world, deal), await _permitted(world, other)
@@ -681,7 +577,7 @@ async def _answers(world: World) -> AsyncIterator[Act]:
 
 async def _consents(world: World) -> AsyncIterator[Act]:
     for method in ("WithdrawConsent", "PauseConsent", "ResumeConsent"):
-        deal = await _deal(world, "123")
+        deal = await deal_of(world, "123")
         await deal.customer.discoverable("profile.age", to=0)
         await deal.marketer.acknowledge(deal.delivery)
         if method == "ResumeConsent":

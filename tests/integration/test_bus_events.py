@@ -16,10 +16,11 @@ from redis.asyncio import Redis
 from parley_bus.bus import Bus, BusAway, Entry, StreamForeign
 from parley_bus.consumer import Consumer, Handler, Received
 from parley_bus.relay import Relay
+from parley_crypto.keyfiles import read_secret
 from parley_db.database import Database, Tx
 from parley_kit.faultpoints import armed
 from parley_kit.telemetry import SILENT, Telemetry, Tracer
-from parley_node.embedded import ServerPair, servers
+from parley_node.embedded import ServerPair, servers, valkey
 from parley_rpc.tracing import Spans
 from tests.support.crashes import kill_listener
 from tests.support.events import effects, event, held, migrate_shared, record, write
@@ -272,7 +273,11 @@ async def test_another_event_in_the_same_place_is_noticed(world: World) -> None:
 
 async def test_no_command_is_repeated_when_its_reply_is_lost(own: ServerPair, tmp_path: Path) -> None:
     heard: list[bytes] = []
-    async with _deaf_proxy(own.where.valkey_socket, tmp_path / "s", heard) as url, Bus.open(url, "deaf:") as bus:
+    administrator = {"user": valkey.ADMINISTRATOR, "password": read_secret(own.where.password("valkey"))}
+    async with (
+        _deaf_proxy(own.where.valkey_socket, tmp_path / "s", heard) as url,
+        Bus.open(url, "deaf:", **administrator) as bus,
+    ):
         with pytest.raises(BusAway):
             await bus.publish(bus.stream("consent"), [Entry(1, event().event_id, b"")], [], 0)
     assert b"".join(heard).count(b"XADD") == 1

@@ -8,6 +8,7 @@ from parley_rpc.interceptors.access import Access
 from parley_rpc.interceptors.arrival import Arrival
 from parley_rpc.interceptors.deadline import Deadline
 from parley_rpc.interceptors.faults import Faults
+from parley_rpc.interceptors.limits import Limits
 from parley_rpc.interceptors.measure import Measure
 from parley_rpc.interceptors.traced import Traced
 from parley_rpc.interceptors.validation import Validation
@@ -28,7 +29,8 @@ def standard(
     """
     The chain of every Parley server, outermost first.
 
-    Permission comes before parsing and before existence, so a refusal reveals neither.
+    Permission comes before parsing and before existence, so a refusal reveals neither. What a caller may have under way is
+    counted once it is known who calls, and a call that is refused for it costs no more than that.
     """
     return Chain(
         [
@@ -37,6 +39,7 @@ def standard(
             Measure(metrics),
             Faults(log),
             Access(authenticate, zones),
+            Limits(),
             Deadline(),
             Validation(max_request_bytes),
         ]

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from parley_node.embedded.errors import ServersUnavailable
 from parley_node.embedded.identity import choose
 from parley_node.embedded.locate import Binaries, locate
 from parley_node.embedded.paths import Layout, create, layout, try_lock
-from parley_node.embedded.supervise import Launch, Supervisor
+from parley_node.embedded.supervise import Launch, Supervisor, kept_running
 
 _ADOPT_WAIT_S = 60.0  # another process may be making the pair just now
 _ADOPT_POLL_S = 0.02
@@ -73,7 +73,7 @@ async def servers(data_dir: Path) -> AsyncIterator[ServerPair]:
         yield _pair(where, binaries, adopted=True)
         return
     try:
-        async with _supervised(where, binaries):
+        async with kept_running(_supervisors(where, binaries)):
             yield _pair(where, binaries, adopted=False)
     finally:
         os.close(lock)
@@ -94,27 +94,15 @@ def _both_ready(where: Layout) -> bool:
     return postgres.ready(where) and valkey.ready(where)
 
 
-@asynccontextmanager
-async def _supervised(where: Layout, binaries: Binaries) -> AsyncIterator[None]:
-    supervisors = [
+def _supervisors(where: Layout, binaries: Binaries) -> list[Supervisor]:
+    return [
         _supervisor("postgres", where, lambda: postgres.prepare(where, choose(binaries, where))),
         _supervisor("valkey", where, lambda: valkey.prepare(where, binaries.valkey_server)),
     ]
-    for supervisor in supervisors:
-        supervisor.start()
-    try:
-        await asyncio.gather(*(asyncio.wrap_future(supervisor.up) for supervisor in supervisors))
-        yield
-    finally:
-        await asyncio.shield(_stop(supervisors))
 
 
 def _supervisor(name: str, where: Layout, prepare: Callable[[], Launch]) -> Supervisor:
     return Supervisor(name, prepare=prepare, lock=where.lock(name), log=where.log(name))
-
-
-async def _stop(supervisors: Sequence[Supervisor]) -> None:
-    await asyncio.gather(*(asyncio.to_thread(supervisor.stop) for supervisor in supervisors))
 
 
 def _pair(where: Layout, binaries: Binaries, *, adopted: bool) -> ServerPair:

@@ -5,14 +5,15 @@ A thread, because the parent-death signal fires when the *thread* that forked en
 its server is wanted.
 """
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import nullcontext, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -166,6 +167,18 @@ class Supervisor(threading.Thread):
             return "see above"
         lines = self._log_file.read_text(errors="replace").splitlines()[-4:]
         return " / ".join([*lines, f"see {self._log_file}"])
+
+
+@asynccontextmanager
+async def kept_running(supervisors: Sequence[Supervisor]) -> AsyncIterator[None]:
+    """Keep several servers running for the length of a block, which begins once all of them are up. Raises ServersUnavailable."""
+    for supervisor in supervisors:
+        supervisor.start()
+    try:
+        await asyncio.gather(*(asyncio.wrap_future(supervisor.up) for supervisor in supervisors))
+        yield
+    finally:
+        await asyncio.shield(asyncio.gather(*(asyncio.to_thread(supervisor.stop) for supervisor in supervisors)))
 
 
 def pause(failures: int) -> float:

@@ -7,6 +7,7 @@ import json
 from datetime import timedelta
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.api_jws import PyJWS
 
 from parley.identity.v1 import identity_pb2 as identitypb
@@ -35,7 +36,9 @@ def claims(world: World, party: Party, **changes: object) -> dict[str, object]:
 def signed(party: Party, body: dict[str, object]) -> str:
     """Sign claims that canonical JSON would refuse."""
     headers = {"typ": "parley-assertion+jws", "kid": party.signer.key_id}
-    return PyJWS(algorithms=["EdDSA"]).encode(json.dumps(body).encode(), party.signer.jws_key, "EdDSA", headers)
+    return PyJWS(algorithms=["EdDSA"]).encode(
+        json.dumps(body).encode(), Ed25519PrivateKey.from_private_bytes(party.signer.seed), "EdDSA", headers
+    )
 
 
 async def test_customer_gets_tokens_for_vault_consent_and_audit(world: World) -> None:

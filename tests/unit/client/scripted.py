@@ -58,6 +58,12 @@ class ResumeTokenUnknown(Fault):
     code, reason = Code.INVALID_ARGUMENT, "RESUME_TOKEN_INVALID"
 
 
+class DeliveryUnknown(Fault):
+    """Nothing of this name was delivered."""
+
+    code, reason = Code.NOT_FOUND, "DELIVERY_NOT_FOUND"
+
+
 class ProofUnknown(Fault):
     """The log doesn't hold it yet."""
 

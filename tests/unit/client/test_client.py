@@ -1,3 +1,4 @@
+import asyncio
 import base64
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -14,7 +15,16 @@ from parley_crypto.tlog.policy import seal_policy
 from parley_node.verify import verify_files
 from parley_terms.wire import criteria_from
 from tests.unit.client.deliveries import PSEUDONYM, SETTLED, logged, release
-from tests.unit.client.scripted import HANGS, MARKETER, ManualClock, ProofUnknown, Script, marketer_files, serving
+from tests.unit.client.scripted import (
+    HANGS,
+    MARKETER,
+    DeliveryUnknown,
+    ManualClock,
+    ProofUnknown,
+    Script,
+    marketer_files,
+    serving,
+)
 from tests.unit.tlog import makers
 
 POLICY = seal_policy(makers.policy(threshold=2).to_bytes())
@@ -125,6 +135,27 @@ async def test_many_deliveries_are_acknowledged_in_batches(script: Script, envir
         await parley.acknowledge()
 
     assert [1000, 500] == [len(request.names) for request in script.requests]
+
+
+async def test_acknowledgements_that_wait_together_share_a_request(script: Script, environ: dict[str, str]) -> None:
+    script.answers = {"AcknowledgeDeliveriesRequest": [brokerpb.AcknowledgeDeliveriesResponse()]}
+    async with client_of(script, environ) as parley:
+        await asyncio.gather(*(parley.acknowledge(release(name=f"deliveries/{n}")) for n in range(5)))
+
+    (request,) = script.requests
+    assert [f"deliveries/{n}" for n in range(5)] == list(request.names)
+
+
+async def test_acknowledgement_of_what_is_not_there_fails_alone(script: Script, environ: dict[str, str]) -> None:
+    script.failures = [DeliveryUnknown(), DeliveryUnknown()]  # all together, then the first of them
+    script.answers = {"AcknowledgeDeliveriesRequest": [brokerpb.AcknowledgeDeliveriesResponse() for _ in range(2)]}
+    async with client_of(script, environ) as parley:
+        outcomes = await asyncio.gather(
+            *(parley.acknowledge(release(name=f"deliveries/{n}")) for n in range(3)), return_exceptions=True
+        )
+
+    assert [errors.DeliveryNotFound, type(None), type(None)] == [type(outcome) for outcome in outcomes]
+    assert [3, 1, 1, 1] == [len(request.names) for request in script.requests]
 
 
 async def test_a_receipt_is_waited_for_until_it_is_in_the_log(script: Script, environ: dict[str, str]) -> None:

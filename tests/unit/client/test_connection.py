@@ -15,7 +15,7 @@ from parley_client.connection import TRIES, Connection, Credential
 from parley_client.tokens import MARGIN
 from parley_crypto.signing import Signer
 from parley_crypto.statements import TOKEN_LIFE
-from parley_kit.faults import Conflict, InvalidRequest, Unavailable
+from parley_kit.faults import Conflict, InvalidRequest, TooManyCalls, Unavailable
 from tests.unit.client.scripted import HANGS, MARKETER, ManualClock, Script, connected, unavailable
 
 
@@ -115,7 +115,7 @@ async def test_a_service_without_a_token_for_this_caller_is_named(script: Script
 
 async def test_request_id_is_made_once_and_kept_over_all_tries(script: Script) -> None:
     answers(script, 2)
-    script.failures = [Unavailable(), Conflict(), Unavailable()]
+    script.failures = [Unavailable(), Conflict(), TooManyCalls()]
     async with connected(script) as connection:
         await create(connection)
         await create(connection)

@@ -137,6 +137,7 @@ async def test_interruptions_are_logged_without_any_delivery(script: Script, cap
         (errors.Unavailable, False, False, Next.RESUME),
         (errors.Interrupted, True, True, Next.RESUME),
         (errors.DeadlineExceeded, True, False, Next.RESUME),
+        (errors.TooManyCalls, True, False, Next.RESUME),
         (errors.ResumeTokenInvalid, True, False, Next.START_OVER),
         (errors.ResumeTokenInvalid, False, False, Next.GIVE_UP),
         (errors.Unauthenticated, True, False, Next.SIGN_IN),

@@ -46,6 +46,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A defect. Quote the error id."""
     ERROR_REASON_UNIMPLEMENTED: _ErrorReason.ValueType  # 11
     """The method does not exist in this version."""
+    ERROR_REASON_TOO_MANY_CALLS: _ErrorReason.ValueType  # 12
+    """The caller has as many calls or streams under way here as one may have. Let some end, and retry after the delay in `RetryInfo`."""
     ERROR_REASON_CUSTOMER_NOT_FOUND: _ErrorReason.ValueType  # 100
     """The customer's account does not exist, or the key is not its key."""
     ERROR_REASON_CLAIM_CODE_INVALID: _ErrorReason.ValueType  # 101
@@ -128,6 +130,8 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 10
 """A defect. Quote the error id."""
 ERROR_REASON_UNIMPLEMENTED: ErrorReason.ValueType  # 11
 """The method does not exist in this version."""
+ERROR_REASON_TOO_MANY_CALLS: ErrorReason.ValueType  # 12
+"""The caller has as many calls or streams under way here as one may have. Let some end, and retry after the delay in `RetryInfo`."""
 ERROR_REASON_CUSTOMER_NOT_FOUND: ErrorReason.ValueType  # 100
 """The customer's account does not exist, or the key is not its key."""
 ERROR_REASON_CLAIM_CODE_INVALID: ErrorReason.ValueType  # 101

@@ -1,0 +1,247 @@
+"""
+G9: what is somebody else's reads, to the byte, like what is not there, whoever asks, by every RPC that there is.
+
+Which RPCs there are is read from the descriptors. Each has an entry here: how to name somebody else's thing and one that is
+nowhere, or why it names nobody's. A new RPC without an entry fails.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+
+from parley.broker.v1 import broker_pb2 as brokerpb
+from parley.consent.v1 import consent_pb2 as consentpb
+from parley.identity.v1 import identity_pb2 as identitypb
+from parley.vault.v1 import vault_pb2 as vaultpb
+from parley_crypto.signing import Signer
+from parley_crypto.statements import make_assertion
+from parley_kit.ids import new_id
+from tests.support.api import RPCS, Deal, Rpc, deal_of, nothing_changes, reason_of
+from tests.support.world import Caller, Customer, Marketer, World, between, by_criteria, request_id, terms, to_known
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Two who have something, and two others who try to get at it."""
+
+    deal: Deal
+    offer: str
+    rule: str
+    customer: Customer
+    marketer: Marketer
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A request for what is another's, and the same for what is not there; ``caller`` makes both."""
+
+    caller: Caller
+    theirs: Message
+    absent: Message
+
+
+Make = Callable[[Stage], Pair]
+ASKED = request_id()
+
+
+def _named(request: Callable[..., Message], of: Callable[[Stage], tuple[Caller, str, str]], **more: Any) -> Make:
+    """A request that names one thing: whose caller, what is another's, what is nowhere."""
+
+    def make(stage: Stage) -> Pair:
+        caller, theirs, absent = of(stage)
+        return Pair(caller, request(name=theirs, **more), request(name=absent, **more))
+
+    return make
+
+
+def _offer(stage: Stage) -> tuple[Caller, str, str]:
+    return stage.customer, stage.offer, f"offers/{new_id()}"
+
+
+def _consent(stage: Stage) -> tuple[Caller, str, str]:
+    return stage.customer, stage.deal.consent, f"consents/{new_id()}"
+
+
+def _rule(stage: Stage) -> tuple[Caller, str, str]:
+    return stage.customer, stage.rule, f"rules/{new_id()}"
+
+
+def _item(stage: Stage) -> tuple[Caller, str, str]:
+    return stage.customer, "items/profile.city", "items/profile.country"
+
+
+def _exchange(stage: Stage) -> tuple[Caller, str, str]:
+    exchange = stage.deal.delivery.release.exchange
+    return stage.marketer, exchange, f"{stage.deal.marketer.name}/exchanges/{new_id()}"
+
+
+def _acknowledged(stage: Stage) -> Pair:
+    absent = f"deliveries/{new_id()}"
+    of = brokerpb.AcknowledgeDeliveriesRequest
+    return Pair(stage.marketer, of(names=[stage.deal.delivery.name]), of(names=[absent]))
+
+
+def _resumed(stage: Stage) -> Pair:
+    of = brokerpb.DeliveriesRequest
+    return Pair(stage.marketer, of(resume_token=stage.deal.delivery.resume_token), of(resume_token="A" * 32))
+
+
+def _asked(stage: Stage) -> Pair:
+    def of(pseudonym: str) -> Message:
+        return to_known(terms("profile.city"), pseudonym, in_answer=True)
+
+    return Pair(stage.marketer, of(stage.deal.pseudonym), of("a" * 32))
+
+
+def _signed_in(stage: Stage) -> Pair:
+    def of(name: str) -> Message:
+        assertion = make_assertion(Signer(secrets.token_bytes(32)), name, secrets.token_hex(16), datetime.now(UTC))
+        return identitypb.SignInRequest(assertion=assertion)
+
+    return Pair(stage.customer, of(stage.deal.customer.name), of(f"customers/{new_id()}"))
+
+
+OWN = "acts on the caller's own alone: the token says whose"
+PUBLIC = "answers everybody alike: what it names is public"
+STAFF = "its callers act for the operator or an import, whose things these are"
+PROOF = "what it names is the proof itself: whoever holds it has the thing"
+ENTRIES: Mapping[str, Make | str] = {
+    "audit.GetProof": PUBLIC,
+    "audit.GetCheckpoint": PUBLIC,
+    "audit.ListHistory": OWN,
+    "broker.CreateExchange": _asked,
+    "broker.GetExchange": _named(brokerpb.GetExchangeRequest, _exchange),
+    "broker.ListExchanges": OWN,
+    "broker.CancelExchange": _named(brokerpb.CancelExchangeRequest, _exchange),
+    "broker.Deliveries": _resumed,
+    "broker.AcknowledgeDeliveries": _acknowledged,
+    "consent.CreateRule": OWN,
+    "consent.ListRules": OWN,
+    "consent.DeleteRule": _named(consentpb.DeleteRuleRequest, _rule, request_id=ASKED),
+    "consent.ListOffers": OWN,
+    "consent.GetOffer": _named(consentpb.GetOfferRequest, _offer),
+    "consent.AcceptOffer": _named(consentpb.AcceptOfferRequest, _offer, request_id=ASKED),
+    "consent.RefuseOffer": _named(consentpb.RefuseOfferRequest, _offer, request_id=ASKED),
+    "consent.DeferOffer": _named(consentpb.DeferOfferRequest, _offer, request_id=ASKED),
+    "consent.ListConsents": OWN,
+    "consent.GetConsent": _named(consentpb.GetConsentRequest, _consent),
+    "consent.WithdrawConsent": _named(consentpb.WithdrawConsentRequest, _consent, request_id=ASKED),
+    "consent.PauseConsent": _named(consentpb.PauseConsentRequest, _consent, request_id=ASKED),
+    "consent.ResumeConsent": _named(consentpb.ResumeConsentRequest, _consent, request_id=ASKED),
+    "consent.ObjectToMarketing": OWN,
+    "consent.LiftObjection": OWN,
+    "consent.Decide": STAFF,
+    "consent.Settle": STAFF,
+    "identity.RegisterCustomer": OWN,
+    "identity.ClaimAccount": PROOF,
+    "identity.SignIn": _signed_in,
+    "identity.RegisterMarketer": STAFF,
+    "identity.UpdateMarketer": STAFF,
+    "identity.AddMarketerKey": OWN,
+    "identity.GetMarketer": PUBLIC,
+    "identity.GetMarketerCard": STAFF,
+    "identity.GetKeySet": PUBLIC,
+    "identity.Introduce": STAFF,
+    "identity.OpenImportedAccounts": STAFF,
+    "identity.CompleteImportedAccounts": STAFF,
+    "vault.ListAttributes": PUBLIC,
+    "vault.PutItems": OWN,
+    "vault.GetItem": _named(vaultpb.GetItemRequest, _item),
+    "vault.ListItems": OWN,
+    "vault.ListItemVersions": _named(vaultpb.ListItemVersionsRequest, _item),
+    "vault.DeleteItem": _named(vaultpb.DeleteItemRequest, _item),
+    "vault.SetDiscoverable": _named(vaultpb.SetDiscoverableRequest, _item, discoverable_to=1),
+    "vault.ImportItems": STAFF,
+    "vault.Match": STAFF,
+    "vault.Release": STAFF,
+}
+
+
+@pytest.fixture(scope="module")
+async def stage(world: World) -> Stage:
+    """A deal with an offer and a rule beside it, and two strangers to it."""
+    deal = await deal_of(world, "117")
+    asked = terms("profile.city", "profile.language")
+    await deal.marketer.ask(by_criteria(asked, between("profile.age", "117", "117")))
+    rules = await deal.customer.call("consent", "ListRules", consentpb.ListRulesRequest())
+    other = await world.customer()
+    await other.put(profile_age="18")
+    return Stage(
+        deal=deal,
+        offer=(await deal.customer.offer()).name,
+        rule=rules.rules[0].name,
+        customer=other,
+        marketer=await world.marketer(),
+    )
+
+
+def test_every_rpc_has_an_entry_and_every_entry_an_rpc() -> None:
+    assert sorted(map(str, RPCS)) == sorted(ENTRIES)
+
+
+MAKES_ITS_OWN = {"broker.CreateExchange"}
+"""RPCs that make a thing of the caller's own out of either request: nobody of another's is in it."""
+
+
+async def test_what_is_another_s_reads_like_what_is_not_there_and_nothing_changes(world: World, stage: Stage) -> None:
+    quiet = {rpc: entry for rpc in RPCS if callable(entry := ENTRIES[str(rpc)]) and str(rpc) not in MAKES_ITS_OWN}
+    async with nothing_changes(world):
+        told_apart = [str(rpc) for rpc, make in quiet.items() if await _tells_apart(world, rpc, make(stage))]
+    assert [] == told_apart
+
+
+@pytest.mark.parametrize("rpc", [rpc for rpc in RPCS if str(rpc) in MAKES_ITS_OWN], ids=str)
+async def test_what_is_made_of_another_s_is_made_of_nobody(world: World, stage: Stage, rpc: Rpc) -> None:
+    make = ENTRIES[str(rpc)]
+    assert callable(make)
+    assert not await _tells_apart(world, rpc, make(stage))
+
+
+async def _tells_apart(world: World, rpc: Rpc, pair: Pair) -> bool:
+    theirs, absent = [await _said(world, rpc, pair.caller, request) for request in (pair.theirs, pair.absent)]
+    return theirs != absent
+
+
+LISTS = [rpc for rpc in RPCS if ENTRIES.get(str(rpc)) == OWN and rpc.method.name.startswith("List")]
+
+
+@pytest.mark.parametrize("rpc", LISTS, ids=str)
+async def test_what_lists_ones_own_lists_nothing_of_anothers(world: World, stage: Stage, rpc: Rpc) -> None:
+    caller = stage.marketer if rpc.service == "broker" else stage.customer
+    answer = await _call(world, rpc, caller, b"")
+    secret = (stage.deal.consent, stage.offer, stage.rule, stage.deal.delivery.release.exchange)
+    assert not [each for each in secret if each.encode() in answer]
+
+
+async def _said(world: World, rpc: Rpc, caller: Caller, request: Message) -> tuple[object, ...]:
+    """Everything that an answer says, but for what only says which request it answers."""
+    try:
+        answer = await _call(world, rpc, caller, request.SerializeToString())
+    except grpc.aio.AioRpcError as refused:
+        trailing = dict(refused.trailing_metadata() or ())
+        return refused.code(), refused.details(), reason_of(refused), trailing.get("grpc-status-details-bin")
+    if str(rpc) == "broker.CreateExchange":
+        made = brokerpb.CreateExchangeResponse.FromString(answer)
+        return made.HasField("delivery"), made.exchange.state
+    return hashlib.sha256(answer).digest(), len(answer)
+
+
+async def _call(world: World, rpc: Rpc, caller: Caller, request: bytes) -> bytes:
+    channel: Any = world.stubs.channel
+    metadata = caller.tokens.get(rpc.service, ()) if str(rpc) != "identity.SignIn" else ()
+    if rpc.method.server_streaming:
+        stream = channel.unary_stream(rpc.path, request_serializer=None, response_deserializer=None)(
+            request, metadata=metadata, timeout=5
+        )
+        answered: Awaitable[bytes] = stream.read()
+        return await answered
+    method = channel.unary_unary(rpc.path, request_serializer=bytes, response_deserializer=bytes)
+    answer: bytes = await method(request, metadata=metadata, timeout=20)
+    return answer
