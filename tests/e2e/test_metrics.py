@@ -9,21 +9,14 @@ from parley_rpc.metrics import DESCRIBED
 from parley_rpc.zones import Zones
 from tests.support.canaries import word
 from tests.support.waiting import until
-from tests.support.world import World, between, by_criteria, terms
+from tests.support.world import Customer, World, between, by_criteria, terms
 
 CITY = word()
-_AGE = "71"
 
 
 async def test_exchange_and_withdrawal_are_counted_by_outcome(world: World) -> None:
     before = await _totals(world)
-    marketer, customer = await world.marketer(), await world.customer()
-    await customer.put(profile_age=_AGE, profile_city=CITY)
-    await customer.discoverable("profile.age")
-    await marketer.ask(by_criteria(terms("profile.city"), between("profile.age", _AGE, _AGE)))
-    consent = await customer.accept(await customer.offer())
-    await marketer.collect(1)
-    await customer.withdraw(consent.name)
+    await _exchange(world, "71")
 
     made = {name: total - before.get(name, 0) for name, total in (await _totals(world)).items()}
     assert 1 == made["parley_decisions_total asked"]
@@ -35,16 +28,23 @@ async def test_exchange_and_withdrawal_are_counted_by_outcome(world: World) -> N
 
 
 async def test_withdrawing_twice_counts_once(world: World) -> None:
-    marketer, customer = await world.marketer(), await world.customer()
-    await customer.put(profile_age="72", profile_city=CITY)
-    await customer.discoverable("profile.age")
-    await marketer.ask(by_criteria(terms("profile.city"), between("profile.age", "72", "72")))
-    consent = await customer.accept(await customer.offer())
     before = await _totals(world)
-    await customer.withdraw(consent.name)
-    await customer.withdraw(consent.name)
+    customer, consent = await _exchange(world, "72")
+    await customer.withdraw(consent)
     made = (await _totals(world))["parley_withdrawals_total "] - before.get("parley_withdrawals_total ", 0)
     assert 1 == made
+
+
+async def _exchange(world: World, age: str) -> tuple[Customer, str]:
+    """A customer who accepts an offer and withdraws once the release has come, and the consent."""
+    marketer, customer = await world.marketer(), await world.customer()
+    await customer.put(profile_age=age, profile_city=CITY)
+    await customer.discoverable("profile.age")
+    await marketer.ask(by_criteria(terms("profile.city"), between("profile.age", age, age)))
+    consent = await customer.accept(await customer.offer())
+    await marketer.collect(1)
+    await customer.withdraw(consent.name)
+    return customer, consent.name
 
 
 async def test_every_service_shows_its_events_loops_pool_and_clock(world: World) -> None:
@@ -76,6 +76,7 @@ async def test_lag_goes_back_to_nothing_once_all_is_read(world: World) -> None:
 
 
 async def test_no_label_holds_anything_but_names_that_are_the_softwares_own(world: World) -> None:
+    await _exchange(world, "73")
     described = {name.removesuffix("_total"): set(labels) for name, (_said, labels) in DESCRIBED.items()}
     for each in await _all(world):
         base = each.name
