@@ -5,14 +5,17 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from parley.common.v1.event_envelope_pb2 import EventEnvelope
 from parley_bus.bus import Batch, Bus, BusAway, Entry, GroupMissing
+from parley_bus.envelopes import cause
 from parley_bus.log import Log, NullLog, State, backoff
 from parley_db import inbox
 from parley_db.database import Database, Tx
 from parley_db.queries import load
 from parley_kit.faults import Conflict, Unavailable
+from parley_kit.telemetry import SILENT, Telemetry
 
 TRIES = 5
 
@@ -43,7 +46,8 @@ class Consumer:
     what other readers left alone for ``takeover_after`` seconds. When a batch fails its events are tried one by one; one
     that fails five times becomes a dead letter in the reader's database and the others go on. A ``strict`` consumer never
     skips an event: it tries again for ever, and what follows waits. ``on_applied`` hears the last place of what was
-    committed. ``pace`` is how many seconds it lets more events come together after a batch that was not full.
+    committed. Dead letters that the operator asks for are tried again every ``takeover_after`` seconds. ``pace`` is how many
+    seconds it lets more events come together after a batch that was not full.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Consumer:
         pace: float = 0.1,
         on_applied: Callable[[int], None] | None = None,
         log: Log | None = None,
+        telemetry: Telemetry = SILENT,
     ) -> None:
         self._db = db
         self._bus = bus
@@ -75,7 +80,9 @@ class Consumer:
         self._pace = pace
         self._on_applied = on_applied or (lambda _seq: None)
         self._log = log or NullLog()
-        self._state = State(self._log, "consumer", group=group, stream=stream_of)
+        self._tracer = telemetry.tracer
+        told = partial(telemetry.meter.consumer, stream_of, group)
+        self._state = State(self._log, "consumer", told=told, group=group, stream=stream_of)
 
     async def run(self) -> None:
         """Consume until cancelled. What fails is tried again, after 50 ms at first and every 2 s at last."""
@@ -99,6 +106,7 @@ class Consumer:
         while True:
             if time.monotonic() >= look_again:
                 await self._take_over()
+                await self._replay_asked()
                 look_again = time.monotonic() + self._takeover_after
             batch = await self._bus.read(self._stream, self._group, self._name, self._batch)
             self._state.good("flowing")
@@ -119,6 +127,13 @@ class Consumer:
         idle = self._takeover_after
         async for batch in self._bus.claim(self._stream, self._group, self._name, self._batch, idle):
             await self._take_in(batch)
+
+    async def _replay_asked(self) -> None:
+        """Try again the dead letters that the operator asks for; who never sets one aside has none."""
+        if self._strict:
+            return
+        for row in await self._db.fetch(_SQL.dead_asked, self._group, self._stream_of):
+            await self._replay(row["seq"])
 
     async def _take_in(self, batch: Batch) -> None:
         """Apply, then acknowledge. A crash in between makes the batch come again, and the inbox drops it."""
@@ -164,7 +179,9 @@ class Consumer:
             if received:
                 await self._handler(tx, received)
 
-        await self._db.run(f"{self._group}.apply", body)
+        causes = [entry.envelope for entry in entries] if self._tracer.on else []
+        with self._tracer.linked(f"{self._group}.read", map(cause, causes), events=len(entries)):
+            await self._db.run(f"{self._group}.apply", body)
         self._on_applied(entries[-1].seq)
 
     async def _bury(self, entry: Entry, error: Exception) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from parley.common.v1 import event_envelope_pb2 as envelopepb
 from parley.common.v1 import receipt_pb2 as receiptpb
@@ -13,18 +13,32 @@ from parley_crypto.commitment import Opening, commit, seal_opening
 from parley_db.outbox import OutboxEvent
 from parley_kit.clock import Clock
 from parley_kit.ids import uuid7
+from parley_kit.telemetry import traceparent
 
 
-def envelope(payload: Message, at: datetime) -> OutboxEvent:
-    """Put an event message into an envelope, ready for the outbox."""
+def envelope(payload: Message, at: datetime, *, traced: bool = True) -> OutboxEvent:
+    """
+    Put an event message into an envelope, ready for the outbox; it points to the span that is being worked in, if ``traced``.
+
+    What must not be joined to what led to it isn't traced.
+    """
     event_id = uuid7()
     message = envelopepb.EventEnvelope(
         event_id=str(event_id),
         type=payload.DESCRIPTOR.full_name,
         payload=payload.SerializeToString(),
+        traceparent=traceparent.get() if traced else "",
     )
     message.occurred_at.FromDatetime(at)
     return OutboxEvent(event_id, message.type, message.SerializeToString())
+
+
+def cause(serialised: bytes) -> str:
+    """What was being worked in when an event was written (W3C's traceparent); empty where nothing was traced, or it is broken."""
+    try:
+        return envelopepb.EventEnvelope.FromString(serialised).traceparent
+    except DecodeError:
+        return ""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What the bus says about itself: changes, once each, never an error's text."""
 
 import random
+from collections.abc import Callable
 from typing import Any, Protocol
 
 
@@ -25,10 +26,17 @@ class NullLog:
 
 
 class State:
-    """The state of one loop, logged when it changes, and how long to wait while it is not a good one."""
+    """
+    The state of one loop, logged when it changes, and how long to wait while it is not a good one.
 
-    def __init__(self, log: Log, event: str, **fields: Any) -> None:
+    ``told`` hears each change, too.
+    """
+
+    def __init__(
+        self, log: Log, event: str, *, told: Callable[[str], None] = lambda _state: None, **fields: Any
+    ) -> None:
         self._log = log
+        self._told = told
         self._event = event
         self._fields = fields
         self._state = "starting"
@@ -50,6 +58,8 @@ class State:
 
     def _enters(self, state: str) -> bool:
         changed, self._state = state != self._state, state
+        if changed:
+            self._told(state)
         return changed
 
 

@@ -28,10 +28,14 @@ ON CONFLICT (reader, stream, seq) DO NOTHING;
 -- Reads the places of a reader's dead letters of one stream, in order.
 SELECT seq FROM dead_letters WHERE reader = $1 AND stream = $2 ORDER BY seq;
 
+-- name: dead_asked
+-- Reads the places of those among a reader's dead letters of one stream that the operator asks for again, in order.
+SELECT seq FROM dead_letters WHERE reader = $1 AND stream = $2 AND replay_asked ORDER BY seq;
+
 -- name: dead_take
 -- Takes a dead letter out; answers nothing if somebody else did.
 DELETE FROM dead_letters WHERE reader = $1 AND stream = $2 AND seq = $3 RETURNING envelope;
 
 -- name: dead_again
 -- Notes what a replay failed with.
-UPDATE dead_letters SET error_type = $4 WHERE reader = $1 AND stream = $2 AND seq = $3;
+UPDATE dead_letters SET error_type = $4, replay_asked = false WHERE reader = $1 AND stream = $2 AND seq = $3;

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from parley_bus.bus import Bus, Entry, StreamForeign, View
+from parley_bus.envelopes import cause
 from parley_bus.log import Log, NullLog, State
 from parley_db.database import Database, Tx
 from parley_db.queries import load
+from parley_kit.telemetry import SILENT, Telemetry
 
 UPKEEP = 0.5
 """Seconds, at most, between two looks at the stream while nothing is written."""
@@ -47,6 +49,7 @@ class Relay:
         poll: float = 0.1,
         batch: int = 1000,
         log: Log | None = None,
+        telemetry: Telemetry = SILENT,
     ) -> None:
         self._db = db
         self._bus = bus
@@ -54,9 +57,11 @@ class Relay:
         self._groups = tuple(groups)
         self._poll = poll
         self._batch = batch
+        self._service = service
         self._name = f"{service}.relay"
         self._poked = asyncio.Event()
-        self._state = State(log or NullLog(), "relay", service=service)
+        self._meter, self._tracer = telemetry.meter, telemetry.tracer
+        self._state = State(log or NullLog(), "relay", told=self._meter.relay, service=service)
 
     async def run(self) -> None:
         """Relay until cancelled. What fails is tried again, after 50 ms at first and every 2 s at last."""
@@ -101,12 +106,16 @@ class Relay:
         acked = acknowledged(view, self._groups, head.acked, published)
         if (published, acked) != (head.published, head.acked):
             await tx.execute(_SQL.relay_advance, published, acked)
+        for group in self._groups:
+            self._meter.lag(group, head.last - view.acked.get(group, acked))
         self._state.good("flowing")
         return self._batch if len(entries) == self._batch else int(numbered)
 
     async def _publish(self, entries: Sequence[Entry], head: Head) -> View | None:
+        causes = [entry.envelope for entry in entries] if self._tracer.on else []
         try:
-            return await self._bus.publish(self._stream, entries, self._groups, head.acked)
+            with self._tracer.linked(f"{self._service}.publish", map(cause, causes), events=len(entries)):
+                return await self._bus.publish(self._stream, entries, self._groups, head.acked)
         except StreamForeign:
             return None
 

@@ -17,6 +17,7 @@ import asyncpg
 
 from parley_kit.faultpoints import reach
 from parley_kit.faults import Conflict, Unavailable
+from parley_kit.telemetry import SILENT, Telemetry
 
 T = TypeVar("T")
 Observe = Callable[[str, float], None]
@@ -79,10 +80,12 @@ class Tx(Protocol):
 class Database:
     """One service's database. Build it with :meth:`open`; it needs no server until it is used."""
 
-    def __init__(self, pool: Any, acquire_timeout: float, observe: Observe) -> None:
+    def __init__(self, pool: Any, acquire_timeout: float, observe: Observe, telemetry: Telemetry = SILENT) -> None:
         self._pool = pool
         self._acquire_timeout = min(LONGEST_ACQUIRE, acquire_timeout)
         self._observe = observe
+        self._meter, self._tracer = telemetry.meter, telemetry.tracer
+        self._meter.pool(self._used)
 
     @classmethod
     @asynccontextmanager
@@ -94,6 +97,7 @@ class Database:
         max_size: int = 16,
         acquire_timeout: float = LONGEST_ACQUIRE,
         observe: Observe = lambda _name, _seconds: None,
+        telemetry: Telemetry = SILENT,
     ) -> AsyncIterator["Database"]:
         """
         Keep a pool of up to ``max_size`` connections for the length of a block.
@@ -111,7 +115,7 @@ class Database:
         )
         await pool
         try:
-            yield cls(pool, acquire_timeout, observe)
+            yield cls(pool, acquire_timeout, observe, telemetry)
         finally:
             await _close(pool)
 
@@ -171,17 +175,18 @@ class Database:
     @asynccontextmanager
     async def _attempt(self, name: str) -> AsyncIterator[Tx]:
         started = time.monotonic()
-        async with self._connection() as connection:
-            transaction = connection.transaction(isolation="read_committed")
-            await transaction.start()
-            try:
-                yield connection
-                await reach(f"{name}.before_commit")
-            except BaseException:
-                await _to_the_end(_roll_back(connection, transaction))
-                raise
-            await _to_the_end(transaction.commit())
-            await reach(f"{name}.after_commit")
+        with self._tracer.inside(name):
+            async with self._connection() as connection:
+                transaction = connection.transaction(isolation="read_committed")
+                await transaction.start()
+                try:
+                    yield connection
+                    await reach(f"{name}.before_commit")
+                except BaseException:
+                    await _to_the_end(_roll_back(connection, transaction))
+                    raise
+                await _to_the_end(transaction.commit())
+                await reach(f"{name}.after_commit")
         self._observe(name, time.monotonic() - started)
 
     @asynccontextmanager
@@ -205,6 +210,7 @@ class Database:
             await self._pool.release(connection, timeout=LONGEST_CLOSE)
 
     async def _acquire(self) -> Any:
+        started = time.monotonic()
         try:
             return await self._pool.acquire(timeout=self._acquire_timeout)
         except (*_AWAY, OSError) as error:
@@ -213,6 +219,11 @@ class Database:
             if self._pool.is_closing():
                 raise Unavailable(retry_after=_RETRY_AFTER) from error
             raise
+        finally:
+            self._meter.connection(time.monotonic() - started)
+
+    def _used(self) -> int:
+        return int(self._pool.get_size() - self._pool.get_idle_size())
 
 
 def is_locked(fault: Unavailable) -> bool:

@@ -62,3 +62,13 @@ SELECT version, name, phase, checksum FROM schema_migrations WHERE set_name = $1
 -- name: migration_insert
 -- Records a migration as applied.
 INSERT INTO schema_migrations (set_name, version, name, phase, checksum) VALUES ($1, $2, $3, $4, $5);
+
+-- name: pulse_oldest
+-- Tells how many seconds the oldest event has waited to be published and acknowledged by all; 0 if none waits.
+SELECT coalesce(
+    (SELECT extract(epoch FROM clock_timestamp() - occurred_at) FROM outbox ORDER BY id LIMIT 1), 0
+)::float8;
+
+-- name: pulse_dead
+-- Counts the events that were set aside, by reader and stream.
+SELECT reader, stream, count(*) AS letters FROM dead_letters GROUP BY reader, stream;

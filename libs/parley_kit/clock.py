@@ -1,7 +1,7 @@
 """Time as a value that is passed in, so that any story can be replayed."""
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 
@@ -16,11 +16,14 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's clock."""
+    """The machine's clock; for tests of what a wrong one does, so far ``ahead`` of it."""
+
+    def __init__(self, ahead: timedelta = timedelta(0)) -> None:
+        self._ahead = ahead
 
     def now(self) -> datetime:
         """Wall-clock time, timezone-aware, UTC."""
-        return datetime.now(UTC)
+        return datetime.now(UTC) + self._ahead
 
     def monotonic(self) -> float:
         """Seconds since an arbitrary start."""

@@ -3,6 +3,7 @@ Fault points: named places where a test may hold or break a running program.
 
 Unarmed, ``reach`` is one dictionary look-up. Tests arm points in-process; a separate process is armed by its
 environment (``PARLEY_FAULTS="broker.before_settle=sleep:3,consent.after_settle=kill"``), read once at start.
+``consent.clock=ahead:600`` makes a service's clock wrong.
 """
 
 import asyncio
@@ -14,12 +15,18 @@ from contextlib import contextmanager
 Action = Callable[[], Awaitable[None]]
 
 _armed: dict[str, Action] = {}
+_ahead: dict[str, float] = {}
 
 
 async def reach(point: str) -> None:
     """Run whatever is armed at ``point``; nothing otherwise."""
     if action := _armed.get(point):
         await action()
+
+
+def ahead(clock: str) -> float:
+    """Seconds that a clock is to run ahead of the machine's; 0 unless it is armed."""
+    return _ahead.get(clock, 0.0)
 
 
 @contextmanager
@@ -33,10 +40,14 @@ def armed(point: str, action: Action) -> Iterator[None]:
 
 
 def arm_from(spec: str) -> None:
-    """Arm points from a comma-separated list of ``point=sleep:SECONDS`` and ``point=kill``. Raises ValueError."""
+    """Arm points from a list of ``point=sleep:SECONDS``, ``point=kill`` and ``clock=ahead:SECONDS``. Raises ValueError."""
     for entry in filter(None, spec.split(",")):
         point, _, action = entry.partition("=")
-        _armed[point.strip()] = _parse(action.strip())
+        verb, _, seconds = action.strip().partition(":")
+        if verb == "ahead":
+            _ahead[point.strip()] = float(seconds)
+        else:
+            _armed[point.strip()] = _parse(action.strip())
 
 
 def _parse(action: str) -> Action:
@@ -46,7 +57,7 @@ def _parse(action: str) -> Action:
         return lambda: asyncio.sleep(seconds)
     if verb == "kill":
         return _kill
-    raise ValueError(f"unknown fault action {verb!r}: use sleep:SECONDS or kill")
+    raise ValueError(f"unknown fault action {verb!r}: use sleep:SECONDS, kill or ahead:SECONDS")
 
 
 async def _kill() -> None:

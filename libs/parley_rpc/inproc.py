@@ -19,6 +19,7 @@ from grpc.aio import AbortError, AioRpcError, Metadata
 from structlog.typing import FilteringBoundLogger
 
 from parley_kit.faults import Fault, Unavailable
+from parley_kit.telemetry import SILENT, Tracer
 from parley_rpc.chain import Bound
 from parley_rpc.channels import MAX_RESPONSE_BYTES
 from parley_rpc.interceptors import standard
@@ -57,10 +58,16 @@ class InprocessHub:
         metrics: Metrics,
         log: FilteringBoundLogger,
         max_request_bytes: int = MAX_REQUEST_BYTES,
+        tracer: Tracer = SILENT.tracer,
     ) -> None:
         """Serve these, behind the standard chain. Raises ValueError if one is served already."""
         chain = standard(
-            authenticate=authenticate, zones=zones, metrics=metrics, log=log, max_request_bytes=max_request_bytes
+            authenticate=authenticate,
+            zones=zones,
+            metrics=metrics,
+            log=log,
+            max_request_bytes=max_request_bytes,
+            tracer=tracer,
         )
         for service, handlers in collect(registrations).items():
             for name, handler in handlers.items():

@@ -1,7 +1,7 @@
 """What a service is given, and what it gives back: the two sides of every composition root."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -9,6 +9,7 @@ from structlog.typing import FilteringBoundLogger
 
 from parley_bus.bus import Bus
 from parley_kit.clock import Clock
+from parley_kit.telemetry import Telemetry
 from parley_rpc.server import Registration
 
 Task = Callable[[], Awaitable[None]]
@@ -22,6 +23,7 @@ class Platform:
     bus: Bus
     channel: Callable[[str], grpc.aio.Channel]
     log: FilteringBoundLogger
+    telemetry: Telemetry = field(default_factory=Telemetry)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from structlog.typing import FilteringBoundLogger
 
+from parley_kit.telemetry import SILENT, Tracer
 from parley_rpc.chain import Bound, Context, Handler, refuse
 from parley_rpc.channels import MAX_METADATA_BYTES, PlaintextRefused, is_local
 from parley_rpc.interceptors import standard
@@ -123,6 +124,7 @@ def build_server(
     max_request_bytes: int = MAX_REQUEST_BYTES,
     declare: Declare = lambda _context: None,
     options: Mapping[str, int] = MappingProxyType({}),
+    tracer: Tracer = SILENT.tracer,
 ) -> Server:
     """
     Make a server with its services behind the standard chain. It still needs a port and :meth:`Server.start`.
@@ -136,7 +138,12 @@ def build_server(
     health_servicer = health.aio.HealthServicer()
     checks = Registration(health_pb2_grpc.add_HealthServicer_to_server, health_servicer)
     chain = standard(
-        authenticate=authenticate, zones=zones, metrics=metrics, log=log, max_request_bytes=max_request_bytes
+        authenticate=authenticate,
+        zones=zones,
+        metrics=metrics,
+        log=log,
+        max_request_bytes=max_request_bytes,
+        tracer=tracer,
     )
     services = collect([*registrations, checks])
     for service, handlers in services.items():

@@ -14,10 +14,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from structlog.typing import FilteringBoundLogger
@@ -27,7 +28,8 @@ from parley_crypto.keyfiles import KeyFileUnusable, read_secret
 from parley_crypto.trust import Trust, TrustUnusable
 from parley_db.migrate import MigrationError
 from parley_kit.clock import SystemClock
-from parley_kit.faultpoints import arm_from
+from parley_kit.faultpoints import ahead, arm_from
+from parley_kit.telemetry import SILENT, Telemetry, Tracer
 from parley_rpc import http
 from parley_rpc.channels import is_local
 from parley_rpc.confine import ConfinementFailed, confine, named_in
@@ -39,6 +41,7 @@ from parley_rpc.principal import Authenticator
 from parley_rpc.server import Server, build_server
 from parley_rpc.settings import SettingsWrong, read_settings
 from parley_rpc.tokens import bearer
+from parley_rpc.traced import traced
 from parley_rpc.zones import Zones
 
 PEER_REQUEST_BYTES = 4 * 1024 * 1024
@@ -90,7 +93,10 @@ class Serving(BaseSettings):
     """Where audit serves its log: `host:port`, or `fd:N` for a socket that whoever starts it listens on already."""
 
     metrics: str | None = None
-    """Where metrics are served (Prometheus): `host:port`."""
+    """Where metrics are served (Prometheus), to whoever gets there: `host:port`, or `fd:N` as above. Without it nowhere."""
+
+    traces: str | None = None
+    """Where spans are sent (OpenTelemetry, OTLP over HTTP): `http://host:4318/v1/traces`. Without it none are made."""
 
     announce: timedelta = timedelta(seconds=5)
     """How long it goes on after saying that it stops, so that balancers notice."""
@@ -142,14 +148,18 @@ async def serve(
     """Serve one service until the process is told to stop. Raises what a task of it raises, and none should."""
     told = _signals()
     async with AsyncExitStack() as stack:
-        clock, registry = SystemClock(), CollectorRegistry()
-        guards = Guards(bearer(Trust.load(config.trust), clock), zones, Metrics(registry), log)
+        clock, metrics = SystemClock(timedelta(seconds=ahead(f"{name}.clock"))), Metrics(CollectorRegistry())
+        tracer = await stack.enter_async_context(tracing(settings.traces, f"parley-{name}"))
+        guards = Guards(bearer(Trust.load(config.trust), clock), zones, metrics, log, tracer)
+        telemetry = Telemetry(metrics.of(name, clock), tracer)
         credentials = settings.credentials()
         bus = await stack.enter_async_context(_bus(settings))
         peers = await stack.enter_async_context(_peers(settings, credentials))
-        service = await stack.enter_async_context(build(config, Platform(clock, bus, peers.channel, log)))
-        tasks = await stack.enter_async_context(running({name: service}))
-        await stack.enter_async_context(_http(service, settings, registry))
+        platform = Platform(clock, bus, traced(peers.channel, tracer), log, telemetry)
+        service = await stack.enter_async_context(build(config, platform))
+        tasks = await stack.enter_async_context(running({name: service}, metrics.watch_loop))
+        await stack.enter_async_context(_http(service.http, settings.http))
+        await stack.enter_async_context(_http(metrics.app(), settings.metrics))
         await stack.enter_async_context(_doors(service, settings, guards, credentials))
         log.info("serving")
         await _either(told.wait(), tasks)
@@ -165,6 +175,7 @@ class Guards:
     zones: Zones
     metrics: Metrics
     log: FilteringBoundLogger
+    tracer: Tracer
 
     def server(self, service: Service, **more: Any) -> Server:
         """A door."""
@@ -174,16 +185,23 @@ class Guards:
             zones=self.zones,
             metrics=self.metrics,
             log=self.log,
+            tracer=self.tracer,
             **more,
         )
 
 
 @asynccontextmanager
-async def running(services: Mapping[str, Service]) -> AsyncIterator[asyncio.Task[None]]:
-    """Run services' tasks for the length of a block; the first that fails ends the others, and its error comes out here."""
+async def running(services: Mapping[str, Service], *more: Task) -> AsyncIterator[asyncio.Task[None]]:
+    """
+    Run services' tasks, and ``more``, for the length of a block.
+
+    The first that fails ends the others, and its error comes out here.
+    """
 
     async def together() -> None:
         async with asyncio.TaskGroup() as group:
+            for body in more:
+                group.create_task(_forever(body))
             for name, service in services.items():
                 for task, body in service.tasks.items():
                     group.create_task(_forever(body), name=f"{name}.{task}")
@@ -198,6 +216,23 @@ async def running(services: Mapping[str, Service]) -> AsyncIterator[asyncio.Task
 
 async def _forever(body: Task) -> None:
     await body()
+
+
+@asynccontextmanager
+async def tracing(endpoint: str | None, name: str) -> AsyncIterator[Tracer]:
+    """What makes spans for a process of a name, if somebody takes them. Raises SettingsWrong where that isn't installed."""
+    if endpoint is None:
+        yield SILENT.tracer
+        return
+    try:
+        otlp = import_module("parley_rpc.tracing")  # nobody else pays for loading it
+        spans = otlp.sending(endpoint, name)
+    except ImportError as error:
+        raise SettingsWrong("to send traces needs `pip install 'parley[otel]'`") from error
+    try:
+        yield spans
+    finally:
+        await asyncio.to_thread(spans.close)
 
 
 def _bus(settings: Serving) -> AbstractAsyncContextManager[Bus]:
@@ -215,15 +250,12 @@ async def _peers(settings: Serving, credentials: Credentials | None) -> AsyncIte
 
 
 @asynccontextmanager
-async def _http(service: Service, settings: Serving, registry: CollectorRegistry) -> AsyncIterator[None]:
+async def _http(app: Any, address: str | None) -> AsyncIterator[None]:
     """What is served beside gRPC, where settings say so."""
-    if settings.metrics:
-        host, _, port = settings.metrics.rpartition(":")
-        start_http_server(int(port), host, registry)
-    if service.http is None or settings.http is None:
+    if app is None or address is None:
         yield
         return
-    async with http.serving(service.http, http.listen(settings.http)):
+    async with http.serving(app, http.listen(address)):
         yield
 
 

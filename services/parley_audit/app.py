@@ -25,6 +25,7 @@ from parley_crypto.tlog.note import Ed25519Signer, PrivateKey
 from parley_crypto.trust import Trust
 from parley_db.database import Database, Tx
 from parley_db.migrate import check
+from parley_db.pulse import Pulse
 from parley_rpc.platform import Platform, Service
 from parley_rpc.server import Registration
 
@@ -36,16 +37,16 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
 
     Raises KeyFileUnusable, TrustUnusable, SealingKeyUnknown, LogForeign, MigrationError and Unavailable.
     """
-    sealer = _sealer(config)
+    sealer, telemetry = _sealer(config), platform.telemetry
     signer = Ed25519Signer(PrivateKey(config.origin, read_key(config.log_key)))
-    async with Database.open(config.postgres_dsn, application_name="parley_audit") as db:
+    async with Database.open(config.postgres_dsn, application_name="parley_audit", telemetry=telemetry) as db:
         await check(db, "parley_audit")
         store = Store(db, config.origin)
         await store.open()
         keys = SubjectKeys(KeyRing.load(config.master_key), store)
         file = PublishedFile(config.published, signer.key)
         publisher = Publisher(db, store, file, signer, interval=config.checkpoint_interval, log=platform.log)
-        relay = Relay(db, platform.bus, service="audit", groups=READERS, log=platform.log)
+        relay = Relay(db, platform.bus, service="audit", groups=READERS, log=platform.log, telemetry=telemetry)
         notes = NoteReader(sealer, KeyRing.load(config.ref_key), platform.log)
         logging = Logging(notes, store, keys, platform.clock, publisher.require)
 
@@ -61,6 +62,7 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
             tasks={
                 "relay": relay.run,
                 "publisher": publisher.run,
+                "pulse": Pulse(db, telemetry.meter).run,
                 **{f"consumer.{stream}": consumer.run for stream, consumer in consumers.items()},
             },
             pings={"postgres": db.ping, "streams": platform.bus.ping, "log": publisher.ping},
@@ -90,6 +92,7 @@ def _consumers(
             strict=True,  # an event that is skipped would be missing from the log for ever
             on_applied=applied,
             log=platform.log,
+            telemetry=platform.telemetry,
         )
         for stream in STREAMS
     }

@@ -24,6 +24,7 @@ from parley_crypto.trust import Trust
 from parley_db.database import Database
 from parley_db.migrate import check
 from parley_db.mutations import Mutations
+from parley_db.pulse import Pulse
 from parley_db.upkeep import Upkeep
 from parley_rpc.platform import Platform, Service
 from parley_rpc.server import Registration
@@ -32,17 +33,18 @@ from parley_rpc.server import Registration
 @asynccontextmanager
 async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
     """Assemble broker; leaving the block closes what it opened."""
-    trust, clock, request_key = Trust.load(config.trust), platform.clock, read_key(config.request_key)
-    async with Database.open(config.postgres_dsn, application_name="parley_broker") as db:
+    trust, request_key = Trust.load(config.trust), read_key(config.request_key)
+    clock, telemetry = platform.clock, platform.telemetry
+    async with Database.open(config.postgres_dsn, application_name="parley_broker", telemetry=telemetry) as db:
         await check(db, "parley_broker")
         store, bell = Store(db), Bell(asyncio.Event())
         peers = Peers(Identity(platform, trust), Vault(platform), Consent(platform), clock)
         settling = Settling(peers.consent, clock)
-        releasing = Releasing(store, peers, settling, bell, platform.log, config.batch)
+        releasing = Releasing(store, peers, settling, bell, platform.log, config.batch, telemetry.tracer)
         names = Names(request_key)
         feed = Feed(store, settling, releasing, names, bell, clock, config.heartbeat)
         answering = Answering(store, releasing, names, bell, clock)
-        work = Work(store, Matching(store, peers, bell, platform.log), releasing, bell, platform)
+        work = Work(store, Matching(store, peers, bell, platform.log, telemetry.tracer), releasing, bell, platform)
         notary = Notary(trust.sealing["audit"], clock)
         exchanges = Exchanges(store, peers, Mutations(db, request_key), names, notary, clock)
         consumer = Consumer(
@@ -53,8 +55,9 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
             handler=Hearing(store, clock).consent,
             on_applied=lambda _seq: bell.ring(),
             log=platform.log,
+            telemetry=telemetry,
         )
-        relay = Relay(db, platform.bus, service="broker", groups=("audit",), log=platform.log)
+        relay = Relay(db, platform.bus, service="broker", groups=("audit",), log=platform.log, telemetry=telemetry)
         servicer = BrokerServicer(exchanges, answering, feed, bell)
         yield Service(
             registrations=[Registration(add_BrokerServiceServicer_to_server, servicer)],
@@ -66,6 +69,7 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
                 "place": lambda: work.loop(answering.turn),
                 "lapse": work.lapse,
                 "upkeep": Upkeep(db, platform.log).run,
+                "pulse": Pulse(db, telemetry.meter).run,
                 "hear_consent": consumer.run,
             },
             pings={"postgres": db.ping},

@@ -25,6 +25,7 @@ from parley_broker.store import ExchangeRecord, ParticipantRecord, Store
 from parley_bus.log import State
 from parley_kit.faultpoints import reach
 from parley_kit.faults import Code, Fault
+from parley_kit.telemetry import SILENT, Tracer
 from parley_rpc.platform import Platform
 
 _IDLE_S = 0.1
@@ -67,6 +68,7 @@ class Matching:
     peers: Peers
     bell: Bell
     log: FilteringBoundLogger
+    tracer: Tracer = SILENT.tracer
 
     async def turn(self) -> bool:
         """Find one page of one exchange's customers; whether there was one to find."""
@@ -75,7 +77,8 @@ class Matching:
             return False
         exchange, token = leased
         try:
-            await self._find(exchange, token)
+            with self.tracer.span("broker.match"):
+                await self._find(exchange, token)
         except Fault as fault:
             self.log.warning("exchange_waiting", reason=fault.reason)
             if fault.code in _FOR_GOOD:
@@ -110,6 +113,7 @@ class Releasing:
     bell: Bell
     log: FilteringBoundLogger
     batch: int
+    tracer: Tracer = SILENT.tracer
 
     async def turn(self) -> bool:
         """
@@ -139,6 +143,10 @@ class Releasing:
         to_decide = [one for one in participants if one.state in TO_DECIDE]
         if not to_decide:
             return
+        with self.tracer.span("broker.carry"):
+            await self._carry(exchange, to_decide)
+
+    async def _carry(self, exchange: ExchangeRecord, to_decide: Sequence[ParticipantRecord]) -> None:
         async with self.ending(exchange, to_decide):
             prepared = await self.prepare(exchange, to_decide)
             # Whoever was overtaken meanwhile, by a cancellation above all, isn't settled any more.

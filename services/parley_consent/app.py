@@ -21,6 +21,7 @@ from parley_crypto.trust import Trust
 from parley_db.database import Database
 from parley_db.migrate import check
 from parley_db.mutations import Mutations
+from parley_db.pulse import Pulse
 from parley_db.upkeep import Upkeep
 from parley_rpc.platform import Platform, Service
 from parley_rpc.server import Registration
@@ -29,9 +30,9 @@ from parley_rpc.server import Registration
 @asynccontextmanager
 async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
     """Assemble consent; leaving the block closes what it opened."""
-    trust, signer, clock = Trust.load(config.trust), Signer.load(config.signing_key), platform.clock
-    request_key = read_key(config.request_key)
-    async with Database.open(config.postgres_dsn, application_name="parley_consent") as db:
+    trust, signer, request_key = Trust.load(config.trust), Signer.load(config.signing_key), read_key(config.request_key)
+    clock, telemetry = platform.clock, platform.telemetry
+    async with Database.open(config.postgres_dsn, application_name="parley_consent", telemetry=telemetry) as db:
         await check(db, "parley_consent")
         store = Store(db, config.audit_limit)
         scribe = Scribe(signer, Notary(trust.sealing["audit"], clock), config.jurisdiction)
@@ -40,7 +41,13 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
         hearing = Hearing(store)
         consumers = {
             "audit": Consumer(
-                db, platform.bus, stream_of="audit", group="consent", handler=hearing.audit, log=platform.log
+                db,
+                platform.bus,
+                stream_of="audit",
+                group="consent",
+                handler=hearing.audit,
+                log=platform.log,
+                telemetry=telemetry,
             ),
             "identity": Consumer(
                 db,
@@ -49,16 +56,25 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
                 group="consent",
                 handler=hearing.identity,
                 log=platform.log,
+                telemetry=telemetry,
                 strict=True,  # a suspension that is skipped would let a suspended marketer go on for ever
             ),
         }
-        relay = Relay(db, platform.bus, service="consent", groups=("audit", "broker"), log=platform.log)
-        servicer = ConsentServicer(acts, releases, Mutations(db, request_key), trust)
+        relay = Relay(
+            db,
+            platform.bus,
+            service="consent",
+            groups=("audit", "broker"),
+            log=platform.log,
+            telemetry=telemetry,
+        )
+        servicer = ConsentServicer(acts, releases, Mutations(db, request_key), trust, telemetry.meter)
         yield Service(
             registrations=[Registration(add_ConsentServiceServicer_to_server, servicer)],
             tasks={
                 "relay": relay.run,
                 "upkeep": Upkeep(db, platform.log).run,
+                "pulse": Pulse(db, telemetry.meter).run,
                 "notices": Notices(store, scribe, clock, platform).run,
                 **{f"hear_{name}": consumer.run for name, consumer in consumers.items()},
             },

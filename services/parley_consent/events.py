@@ -89,4 +89,4 @@ class Notices:
             notice_time=timestamp(now),
             opening=receiptpb.Opening(salt=opening.salt, detail=opening.detail),
         )
-        return envelope(event, now)
+        return envelope(event, now, traced=False)  # a trace would join it to the act, and two notices to each other

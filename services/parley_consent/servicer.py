@@ -1,6 +1,7 @@
 """Consent's RPCs: from the wire to a command and back, a few lines each."""
 
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +28,16 @@ from parley_crypto.trust import Trust
 from parley_db.database import Tx
 from parley_db.mutations import M, Mutations, WithRequestId
 from parley_kit.faults import NotSupportedYet, Unauthenticated, Violation
+from parley_kit.telemetry import Meter
 from parley_rpc.principal import caller
 from parley_terms.wire import terms_from
+
+_DECISIONS: Mapping[int, str] = {
+    int(number): name.removeprefix("DECISION_OUTCOME_").lower() for name, number in consentpb.DecisionOutcome.items()
+}
+_SETTLEMENTS: Mapping[int, str] = {
+    int(number): name.removeprefix("SETTLE_REFUSAL_").lower() for name, number in consentpb.SettleRefusal.items()
+} | {int(consentpb.SETTLE_REFUSAL_UNSPECIFIED): "settled"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,7 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
     releases: Releases
     mutations: Mutations
     trust: Trust
+    meter: Meter
 
     async def _once(self, request: WithRequestId, response: type[M], body: Callable[[Tx, Customer], Awaitable[M]]) -> M:
         who = _customer()
@@ -124,14 +134,20 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
     async def WithdrawConsent(
         self, request: consentpb.WithdrawConsentRequest, context: Any
     ) -> consentpb.WithdrawConsentResponse:
+        ended = 0
+
         async def body(tx: Tx, who: Customer) -> consentpb.WithdrawConsentResponse:
+            nonlocal ended
             consent, opening = await self.acts.withdraw(tx, who, _id(request.name))
+            ended = 1 if opening else 0
             made = await self.acts.settlements(tx, who, consent.consent_id)
             return consentpb.WithdrawConsentResponse(
                 consent=consent_to(consent, self.acts.clock.now(), made), opening=opening_to(opening)
             )
 
-        return await self._once(request, consentpb.WithdrawConsentResponse, body)
+        answer = await self._once(request, consentpb.WithdrawConsentResponse, body)
+        self.meter.withdrawn(ended)  # now that it is committed: a repeat runs no body, and counts none
+        return answer
 
     async def PauseConsent(
         self, request: consentpb.PauseConsentRequest, context: Any
@@ -155,14 +171,20 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
     async def ObjectToMarketing(
         self, request: consentpb.ObjectToMarketingRequest, context: Any
     ) -> consentpb.ObjectToMarketingResponse:
+        count = 0
+
         async def body(tx: Tx, who: Customer) -> consentpb.ObjectToMarketingResponse:
+            nonlocal count
             ended, now = await self.acts.object(tx, who), self.acts.clock.now()
+            count = len(ended)
             made = [await self.acts.settlements(tx, who, consent.consent_id) for consent in ended]
             return consentpb.ObjectToMarketingResponse(
                 ended=[consent_to(consent, now, each) for consent, each in zip(ended, made, strict=True)]
             )
 
-        return await self._once(request, consentpb.ObjectToMarketingResponse, body)
+        answer = await self._once(request, consentpb.ObjectToMarketingResponse, body)
+        self.meter.withdrawn(count)
+        return answer
 
     async def LiftObjection(
         self, request: consentpb.LiftObjectionRequest, context: Any
@@ -183,10 +205,18 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
         except StatementInvalid as error:
             raise Unauthenticated("The marketer's card is not valid now: fetch a fresh one.") from error
         asked = Request(card, request.exchange, request.terms, request.offer_text, request.opens_no_offer)
-        return await self.releases.decide(asked, request.entries)
+        answer = await self.releases.decide(asked, request.entries)
+        self.meter.decided(_counted((each.outcome for each in answer.decisions), _DECISIONS))
+        return answer
 
     async def Settle(self, request: consentpb.SettleRequest, context: Any) -> consentpb.SettleResponse:
-        return await self.releases.settle(request.entries)
+        answer = await self.releases.settle(request.entries)
+        self.meter.settled(_counted((each.refusal for each in answer.outcomes), _SETTLEMENTS))
+        return answer
+
+
+def _counted(outcomes: Iterable[int], names: Mapping[int, str]) -> dict[str, int]:
+    return {names[outcome]: count for outcome, count in Counter(outcomes).items()}
 
 
 def _customer() -> Customer:

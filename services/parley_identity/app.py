@@ -14,6 +14,7 @@ from parley_crypto.trust import Trust
 from parley_db.database import Database
 from parley_db.migrate import check
 from parley_db.mutations import Mutations
+from parley_db.pulse import Pulse
 from parley_identity.commands.accounts import Accounts
 from parley_identity.commands.introductions import Introductions
 from parley_identity.commands.marketers import Marketers
@@ -33,16 +34,24 @@ from parley_rpc.server import Registration
 @asynccontextmanager
 async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
     """Assemble identity; leaving the block closes what it opened."""
-    trust, signer, clock = Trust.load(config.trust), Signer.load(config.signing_key), platform.clock
+    trust, signer = Trust.load(config.trust), Signer.load(config.signing_key)
+    clock, telemetry = platform.clock, platform.telemetry
     staff = _staff(config.operators)
     request_key = read_key(config.request_key)
     seeds = Seeds(KeyRing.load(config.wrap_key), read_key(config.pseudonym_key))
     naming = _naming(config)
     publishing = Publishing(Notary(trust.sealing["audit"], clock), naming)
-    async with Database.open(config.postgres_dsn, application_name="parley_identity") as db:
+    async with Database.open(config.postgres_dsn, application_name="parley_identity", telemetry=telemetry) as db:
         await check(db, "parley_identity")
         store = Store(db)
-        relay = Relay(db, platform.bus, service="identity", groups=("audit", "consent"), log=platform.log)
+        relay = Relay(
+            db,
+            platform.bus,
+            service="identity",
+            groups=("audit", "consent"),
+            log=platform.log,
+            telemetry=telemetry,
+        )
         servicer = IdentityServicer(
             accounts=Accounts(store, seeds, Blinder(read_key(config.row_key)), publishing, clock, config.claim_life),
             sign_in=SignIn(store, staff, naming, signer, clock, request_key),
@@ -55,7 +64,11 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
         )
         yield Service(
             registrations=[Registration(add_IdentityServiceServicer_to_server, servicer)],
-            tasks={"relay": relay.run, "upkeep": Upkeep(store, clock, platform.log).run},
+            tasks={
+                "relay": relay.run,
+                "upkeep": Upkeep(store, clock, platform.log).run,
+                "pulse": Pulse(db, telemetry.meter).run,
+            },
             pings={"postgres": db.ping},
         )
 

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 HOME = "PARLEY_HOME"
@@ -15,11 +15,17 @@ class NotRunning(Exception):
 
 @dataclass(frozen=True)
 class Running:
-    """Where a running Parley answers: gRPC, and the log over HTTP."""
+    """Where a running Parley answers: gRPC, the log over HTTP, and for each service where its metrics are."""
 
     address: str
     http: str
     pid: int
+    metrics: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def apart(self) -> bool:
+        """Whether its services run apart."""
+        return "{service}" in self.address
 
 
 @dataclass(frozen=True)

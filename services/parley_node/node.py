@@ -33,6 +33,8 @@ from parley_bus.bus import Bus
 from parley_crypto.keyfiles import read_secret
 from parley_crypto.trust import Trust
 from parley_kit.clock import Clock, SystemClock
+from parley_kit.faultpoints import ahead
+from parley_kit.telemetry import Telemetry, Tracer
 from parley_node.home import Home, Running
 from parley_node.provision import ORIGIN, provision, zone_keys
 from parley_node.services import SERVICES
@@ -42,19 +44,27 @@ from parley_rpc.inproc import InprocessHub
 from parley_rpc.metrics import Metrics
 from parley_rpc.platform import Platform, Service
 from parley_rpc.server import Server, build_server
-from parley_rpc.serving import PEER_REQUEST_BYTES, running
+from parley_rpc.serving import PEER_REQUEST_BYTES, running, tracing
 from parley_rpc.settings import read_settings
 from parley_rpc.tokens import bearer
+from parley_rpc.traced import traced
 from parley_rpc.zones import Zones
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a node is run. Port 0 is any free one; ``settings`` overrides services' settings by service and name."""
+    """
+    How a node is run.
+
+    Port 0 is any free one. Services that run apart serve their metrics from ``metrics_port`` on, one after the other.
+    ``traces`` is where spans are sent. ``settings`` overrides services' settings by service and name.
+    """
 
     host: str = "127.0.0.1"
     port: int = 7400
     http_port: int = 7401
+    metrics_port: int = 0
+    traces: str | None = None
     stream_prefix: str = ""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -81,10 +91,14 @@ async def run(
     log: FilteringBoundLogger,
     *,
     clock: Clock | None = None,
+    tracer: Tracer | None = None,
     told: Callable[[str], None] = lambda _step: None,
 ) -> AsyncIterator[Node]:
-    """Run everything for the length of a block. ``told`` hears each step of starting, for whoever watches."""
-    clock = clock or SystemClock()
+    """
+    Run everything for the length of a block. ``told`` hears each step of starting, for whoever watches.
+
+    Given a ``clock``, all services go by it; given a ``tracer``, it has their spans.
+    """
     async with AsyncExitStack() as stack:
         told("keys")
         provision(home)
@@ -94,13 +108,17 @@ async def run(
         zones = Zones.load()
         await prepare(pair, home, zones, SERVICES, prefix=options.stream_prefix)
         hub, metrics = InprocessHub(), Metrics(CollectorRegistry())
-        authenticate = bearer(Trust.load(home.trust), clock)
+        if tracer is None:
+            tracer = await stack.enter_async_context(tracing(options.traces, "parley"))
+        authenticate = bearer(Trust.load(home.trust), clock or SystemClock())
         stack.push_async_callback(hub.close)
         services: dict[str, Service] = {}
         for name in SERVICES:
             told(name)
             bus = await stack.enter_async_context(_bus(pair, home, name, options))
-            platform = Platform(clock, bus, _calling(hub, name), log.bind(service=name))
+            own_clock = clock or SystemClock(timedelta(seconds=ahead(f"{name}.clock")))
+            telemetry = Telemetry(metrics.of(name, own_clock), tracer)
+            platform = Platform(own_clock, bus, traced(_calling(hub, name), tracer), log.bind(service=name), telemetry)
             service = await stack.enter_async_context(_build(name, home, pair, platform, options))
             services[name] = service
             hub.register(
@@ -110,24 +128,30 @@ async def run(
                 metrics=metrics,
                 log=platform.log,
                 max_request_bytes=PEER_REQUEST_BYTES,
+                tracer=tracer,
             )
         server = build_server(
             [registration for service in services.values() for registration in service.registrations],
             authenticate=authenticate,
             zones=zones,
-            metrics=Metrics(CollectorRegistry()),
+            metrics=metrics,
             log=log,
+            tracer=tracer,
         )
-        tasks = await stack.enter_async_context(running(services))
-        told("the log over HTTP")
-        listener = http.listen(f"{options.host}:{options.http_port}")
-        log_address = await stack.enter_async_context(http.serving(services["audit"].http, listener))
+        tasks = await stack.enter_async_context(running(services, metrics.watch_loop))
+        told("the log and metrics over HTTP")
+        log_address = await stack.enter_async_context(_http(services["audit"].http, options.host, options.http_port))
+        metrics_address = await stack.enter_async_context(_http(metrics.app(), options.host, options.metrics_port))
         told("gRPC")
         address = await stack.enter_async_context(_grpc(server, options))
-        now = Running(address, log_address, os.getpid())
+        now = Running(address, log_address, os.getpid(), dict.fromkeys(SERVICES, f"{metrics_address}/metrics"))
         home.started(now)
         stack.callback(home.stopped)
         yield Node(now, pair, services, hub, tasks)
+
+
+def _http(app: Any, host: str, port: int) -> AbstractAsyncContextManager[str]:
+    return http.serving(app, http.listen(f"{host}:{port}"))
 
 
 def _calling(hub: InprocessHub, me: str) -> Callable[[str], grpc.aio.Channel]:

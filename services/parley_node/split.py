@@ -8,6 +8,7 @@ told its own settings and inherits nothing else; it reads its own secrets, and c
 import asyncio
 import json
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -37,7 +38,7 @@ from parley_rpc.serving import Serving
 from parley_rpc.settings import read_settings
 from parley_rpc.zones import Zones
 
-_INHERITED = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ")
+_INHERITED = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ", "PARLEY_FAULTS")
 _QUIET = {"GRPC_VERBOSITY": "NONE"}  # gRPC's own lines would stand between those of the log
 _PATIENCE_S = 30.0
 _POLL_S = 0.02
@@ -101,15 +102,38 @@ async def run_apart(
         await prepare(pair, home, zones, SERVICES, prefix=options.stream_prefix)
         create_sockets(doors.root, SERVICES)
         log_listener = stack.enter_context(http.listen(f"{options.host}:{options.http_port}"))
+        metrics = {name: stack.enter_context(_metrics(options, place)) for place, name in enumerate(SERVICES)}
         told(", ".join(SERVICES))
-        children = Children(home, pair, options, zones, doors, log_listener.fileno(), to_stderr=to_stderr)
+        listeners = Listeners(log_listener.fileno(), {name: each.fileno() for name, each in metrics.items()})
+        children = Children(home, pair, options, zones, doors, listeners, to_stderr=to_stderr)
         await stack.enter_async_context(kept_running([children.supervisor(name) for name in SERVICES]))
         await asyncio.gather(*(_serving(doors.address, name) for name in SERVICES))
-        host, port = log_listener.getsockname()[:2]
-        now = Running(doors.address, f"http://{host}:{port}", os.getpid())
+        where = {name: f"{_url(each)}/metrics" for name, each in metrics.items()}
+        now = Running(doors.address, _url(log_listener), os.getpid(), where)
         home.started(now)
         stack.callback(home.stopped)
         yield ApartNode(now, pair, doors)
+
+
+def _metrics(options: Options, place: int) -> socket.socket:
+    return http.listen(f"{options.host}:{options.metrics_port and options.metrics_port + place}")
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://{host}:{port}"
+
+
+@dataclass(frozen=True)
+class Listeners:
+    """What this process listens on for its services, as descriptors: who comes while one is started again waits."""
+
+    log: int
+    metrics: Mapping[str, int]
+
+    def of(self, name: str) -> tuple[int, ...]:
+        """Those that one service takes over."""
+        return (*((self.log,) if name == "audit" else ()), self.metrics[name])
 
 
 @dataclass(frozen=True)
@@ -121,7 +145,7 @@ class Children:
     options: Options
     zones: Zones
     doors: Doors
-    log_descriptor: int
+    listeners: Listeners
     to_stderr: bool
 
     def supervisor(self, name: str) -> Supervisor:
@@ -136,7 +160,7 @@ class Children:
             stop=SIGTERM,
             ready=partial(_listens, self.doors.socket(name)),
             environment=self.environment(name),
-            descriptors=(self.log_descriptor,) if name == "audit" else (),
+            descriptors=self.listeners.of(name),
         )
 
     def environment(self, name: str) -> dict[str, str]:
@@ -160,7 +184,9 @@ class Children:
             "valkey_user": f"parley_{name}",
             "valkey_password": self.home.valkey_password(name),
             "stream_prefix": self.options.stream_prefix,
-            "http": f"fd:{self.log_descriptor}" if name == "audit" else None,
+            "http": f"fd:{self.listeners.log}" if name == "audit" else None,
+            "traces": self.options.traces,
+            "metrics": f"fd:{self.listeners.metrics[name]}",
             "announce": 0,
             "grace": 2,
         }

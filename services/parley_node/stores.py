@@ -8,9 +8,17 @@ from contextlib import asynccontextmanager
 from parley_bus.users import User, ensure_users
 from parley_crypto.keyfiles import read_secret
 from parley_db.migrate import Phase, migrate, plan
-from parley_node.embedded import ExternalServers, ServerPair, ensure_databases, from_environment, servers
+from parley_node.embedded import (
+    ExternalServers,
+    ServerPair,
+    ensure_databases,
+    from_environment,
+    paths,
+    postgres,
+    servers,
+)
 from parley_node.embedded.databases import settle_grants
-from parley_node.home import Home
+from parley_node.home import Home, NotRunning
 from parley_rpc.zones import Zones
 
 Servers = ServerPair | ExternalServers
@@ -24,6 +32,16 @@ async def servers_of(home: Home) -> AsyncIterator[Servers]:
         return
     async with servers(home.servers) as pair:
         yield pair
+
+
+def servers_up(home: Home) -> Servers:
+    """The servers that a home stands on, which must be up. Raises NotRunning."""
+    if given := from_environment(os.environ):
+        return given
+    where = paths.layout(home.servers)
+    if not postgres.ready(where):
+        raise NotRunning(f"nothing runs on {home.root}: start it with `parley up`")
+    return ServerPair("embedded", adopted=True, where=where)
 
 
 async def prepare(

@@ -13,6 +13,7 @@ from parley_crypto.trust import Trust
 from parley_db import migrate
 from parley_db.database import Database
 from parley_db.mutations import Mutations
+from parley_db.pulse import Pulse
 from parley_db.upkeep import Upkeep
 from parley_rpc.platform import Platform, Service
 from parley_rpc.server import Registration
@@ -35,7 +36,8 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
 
     Raises what a schema, key, trust or catalogue file that doesn't fit raises, and Unavailable.
     """
-    async with Database.open(config.postgres_dsn, application_name="parley_vault") as db:
+    telemetry = platform.telemetry
+    async with Database.open(config.postgres_dsn, application_name="parley_vault", telemetry=telemetry) as db:
         await migrate.check(db, "parley_vault")
         clock, log = platform.clock, platform.log
         trust, refs = Trust.load(config.trust), KeyRing.load(config.ref_key)
@@ -70,10 +72,15 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
             ),
             refs=refs,
         )
-        relay = Relay(db, platform.bus, service="vault", groups=READERS, log=log)
+        relay = Relay(db, platform.bus, service="vault", groups=READERS, log=log, telemetry=telemetry)
         await finder.rebuild()
         yield Service(
             registrations=[Registration(add_VaultServiceServicer_to_server, servicer)],
-            tasks={"relay": relay.run, "index": finder.run, "upkeep": Upkeep(db, log).run},
+            tasks={
+                "relay": relay.run,
+                "index": finder.run,
+                "upkeep": Upkeep(db, log).run,
+                "pulse": Pulse(db, telemetry.meter).run,
+            },
             pings={"postgres": db.ping},
         )

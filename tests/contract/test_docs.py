@@ -12,6 +12,7 @@ import pytest
 
 import parley_client
 from parley.common.v1 import terms_pb2 as termspb
+from parley_rpc.metrics import DESCRIBED
 from parley_terms.purposes import DPV, PURPOSES
 from parley_terms.wire import terms_from
 from tests.support.documents import DOCUMENTS, ROOT, anchors, blocks, inline_code, links
@@ -56,7 +57,16 @@ def test_named_path_exists(document: Path) -> None:
 @each_document
 def test_named_package_or_object_exists(document: Path) -> None:
     named = [code for code in inline_code(document) if re.fullmatch(r"(parley_\w+|tools)(\.\w+)*", code)]
-    assert [] == [code for code in named if not _importable(code)]
+    assert [] == [code for code in named if code not in DESCRIBED and not _importable(code)]
+
+
+@each_document
+def test_named_metric_exists(document: Path) -> None:
+    """With labels or in an expression; alone it is seen to above."""
+    named = [
+        name for code in inline_code(document) for name in re.findall(r"\b(parley_[a-z_]+)(?=\{)|- (parley_\w+)$", code)
+    ]
+    assert [] == [name for pair in named for name in pair if name and name not in DESCRIBED]
 
 
 @pytest.mark.parametrize("document", sorted(set(DOCUMENTS) - set(_GENERATED)), ids=_named)

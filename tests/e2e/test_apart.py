@@ -39,7 +39,7 @@ from parley_node.embedded import ServerPair
 from parley_node.node import Options
 from parley_node.provision import key_file
 from parley_node.services import SERVICES
-from parley_node.split import ApartNode, Children
+from parley_node.split import ApartNode, Children, Listeners
 from parley_node.stores import dsn
 from parley_rpc.channels import at, connect, dial
 from parley_rpc.confine import version
@@ -53,6 +53,7 @@ from tests.support.waiting import until
 from tests.support.world import World, between, by_criteria, living_world, request_id, terms
 
 CITY = word()
+LISTENERS = Listeners(0, dict.fromkeys(SERVICES, 0))
 SERVERS_FILES = ("postgres.pass", "valkey.pass", "postgres/PG_VERSION", "valkey/users.acl")
 
 
@@ -335,7 +336,7 @@ def _proc(world: World, name: str, file: str) -> str:
 
 
 def _children(world: World) -> Children:
-    return Children(world.home, world.servers, Options(), Zones.load(), _node(world).doors, 0, to_stderr=False)
+    return Children(world.home, world.servers, Options(), Zones.load(), _node(world).doors, LISTENERS, to_stderr=False)
 
 
 # --- An end, and a beginning ---------------------------------------------------------------------------------------------
@@ -372,7 +373,7 @@ def _another_identity(world: World, socket: Path, **more: str) -> Iterator[subpr
         "PARLEY_SERVE_PUBLIC": f"unix:{socket}",
         **more,
     }
-    told = {name: value for name, value in told.items() if name != "PARLEY_SERVE_PEERS"}
+    told = {name: value for name, value in told.items() if name not in ("PARLEY_SERVE_PEERS", "PARLEY_SERVE_METRICS")}
     command = [sys.executable, "-P", "-m", "parley_node.cli", "serve", "identity"]
     with subprocess.Popen(command, env=told, cwd="/", stderr=subprocess.PIPE, text=True) as process:
         try:

@@ -6,18 +6,14 @@ import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from parley_client.receipts import FILES
-from parley_node.embedded import paths, postgres
-from parley_node.provision import key_file
 from tests.support.canaries import none_in_clear, word
 from tests.support.cli import UP, Parley, commands, parley_up, start
 from tests.support.dumps import Apart
 from tests.support.servers import scratch_directory
 
-OK = {"ok"}
 LISBON, FARO = word(), word()
 
 
@@ -193,63 +189,6 @@ def test_second_up_says_that_one_runs(parley: Parley) -> None:
 def test_schemas_are_up_to_date_while_it_runs(parley: Parley) -> None:
     assert "up to date" in parley.run("migrate", "--plan").out
     assert "up to date" in parley.run("migrate", "consent", "--phase", "pre").out
-
-
-def test_doctor_finds_nothing_on_a_sound_home(parley: Parley) -> None:
-    found = parley.json("doctor")
-    assert OK == {each["state"] for each in found}, found
-    assert {"keys", "roles", "schema vault", "events consent", "clock", "valkey", "services", "log"} < {
-        each["check"] for each in found
-    }
-
-
-def test_doctor_says_how_to_mend_a_readable_key(parley: Parley) -> None:
-    key = key_file(parley.home, "vault", "master")
-    key.chmod(0o644)
-    assert {"keys": f"chmod 600 {key}"} == _failures(parley)
-    key.chmod(0o600)
-    assert {} == _failures(parley)
-
-
-def test_doctor_finds_an_edited_policy(parley: Parley) -> None:
-    text = parley.home.policy.read_bytes()
-    parley.home.policy.write_bytes(text.replace(b"log", b"lag", 1))
-    assert {"policy", "log"} == set(_failures(parley))
-    parley.home.policy.write_bytes(text)
-
-
-async def test_doctor_finds_a_role_that_may_enter_anothers_database(parley: Parley) -> None:
-    where = paths.layout(parley.home.servers)
-    admin = await asyncpg.connect(postgres.admin_dsn(where))
-    await admin.execute("GRANT CONNECT ON DATABASE parley_vault TO parley_broker")
-    assert {"roles": "parley migrate"} == _failures(parley)
-    await admin.execute("REVOKE CONNECT ON DATABASE parley_vault FROM parley_broker")
-    await admin.close()
-    assert {} == _failures(parley)
-
-
-async def test_doctor_finds_a_schema_behind(parley: Parley) -> None:
-    where = paths.layout(parley.home.servers)
-    vault = await asyncpg.connect(postgres.admin_dsn(where, "parley_vault"))
-    await vault.execute("UPDATE schema_migrations SET version = version + 1000 WHERE set_name = 'parley_vault'")
-    assert {"schema vault": "parley migrate vault"} == _failures(parley)
-    await vault.execute("UPDATE schema_migrations SET version = version - 1000 WHERE set_name = 'parley_vault'")
-    await vault.close()
-    assert {} == _failures(parley)
-
-
-def _failures(parley: Parley) -> dict[str, str]:
-    outcome = parley.try_("doctor", "--json")
-    failed = {each["check"]: each["mend"] for each in outcome.json if each["state"] == "failed"}
-    assert bool(failed) == bool(outcome.code)
-    return failed
-
-
-def test_doctor_works_where_nothing_is() -> None:
-    with scratch_directory() as root, commands(root / "none") as parley:
-        failures = _failures(parley)
-    assert "parley up" == failures["running"]
-    assert not (root / "none").exists()
 
 
 def test_up_stops_cleanly_and_the_next_one_goes_on_from_there() -> None:

@@ -9,6 +9,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from redis.asyncio import Redis
 
 from parley_bus.bus import Bus, BusAway, Entry, StreamForeign
@@ -17,7 +19,9 @@ from parley_bus.relay import Relay
 from parley_crypto.keyfiles import read_secret
 from parley_db.database import Database, Tx
 from parley_kit.faultpoints import armed
+from parley_kit.telemetry import SILENT, Telemetry, Tracer
 from parley_node.embedded import ServerPair, servers, valkey
+from parley_rpc.tracing import Spans
 from tests.support.crashes import kill_listener
 from tests.support.events import effects, event, held, migrate_shared, record, write
 from tests.support.servers import FreshDatabase, Pair, scratch_directory
@@ -450,12 +454,33 @@ async def test_a_dead_letter_that_fails_again_stays(world: World) -> None:
     assert await effects(world.reader) == []
 
 
-async def test_an_unreadable_envelope_is_poison_too(world: World) -> None:
+async def test_a_dead_letter_that_is_asked_for_is_tried_again_while_its_reader_runs(world: World) -> None:
+    handler, _tries = failing_on(b"poison")
+    (poison,) = await write(world.writer, 1, b"poison")
+    async with running(world.relay(), world.consumer(handler, takeover_after=0.1)):
+        await until(lambda: world.reader.fetchval("SELECT count(*) FROM dead_letters"))
+        await world.reader.execute("UPDATE dead_letters SET replay_asked = true")
+        await until(lambda: world.reader.fetchval("SELECT count(*) FROM dead_letters WHERE NOT replay_asked"))
+    assert await effects(world.reader) == []
+
+    await world.reader.execute("UPDATE dead_letters SET replay_asked = true")
+    async with running(world.consumer()):
+        await until(lambda: _async_effects(world, [poison]))
+    assert await world.reader.fetchval("SELECT count(*) FROM dead_letters") == 0
+
+
+async def _async_effects(world: World, wanted: Sequence[UUID]) -> bool:
+    return await effects(world.reader) == list(wanted)
+
+
+@pytest.mark.parametrize("tracer", [SILENT.tracer, Spans("test", SimpleSpanProcessor(InMemorySpanExporter()))])
+async def test_an_unreadable_envelope_is_poison_too(world: World, tracer: Tracer) -> None:
+    telemetry = Telemetry(tracer=tracer)
     one = event()
     row = (one.event_id, one.type, b"\xff\xff")
     await world.writer.execute("INSERT INTO outbox (event_id, type, envelope) VALUES ($1, $2, $3)", *row)
     good = await write(world.writer, 2)
-    async with running(world.relay(), world.consumer()):
+    async with running(world.relay(telemetry=telemetry), world.consumer(telemetry=telemetry)):
         await world.settled(good)
     assert await world.reader.fetchval("SELECT error_type FROM dead_letters") == "DecodeError"
 

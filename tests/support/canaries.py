@@ -80,7 +80,7 @@ def _base64(raw: bytes) -> Iterator[bytes]:
 async def everything(world: Copied) -> list[Piece]:
     """All places a value could leak to."""
     databases, valkey = await dump_databases(world), await dump_valkey(world)
-    return [*pieces_of(databases), *valkey, *logs(world), *metrics(), *_said]
+    return [*pieces_of(databases), *valkey, *logs(world), *metrics(world), *_said]
 
 
 def hits(pieces: Iterable[Piece], values: Iterable[str]) -> list[str]:

@@ -98,9 +98,9 @@ def commands(home: Path) -> Iterator[Parley]:
 
 
 @contextmanager
-def parley_up(home: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+def parley_up(home: Path, *options: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
     """`parley up` on free ports, from when it answers; whatever the block does, it is gone afterwards."""
-    with start(home, *UP, *options, PARLEY_CONSENT_LONGEST_NOTICE_DELAY="PT0S") as up:
+    with start(home, *UP, *options, PARLEY_CONSENT_LONGEST_NOTICE_DELAY="PT0S", **variables) as up:
         try:
             _wait_until_running(Home(home), up)
             yield up

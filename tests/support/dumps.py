@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import gc
+import os
+import urllib.request
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from redis.asyncio import Redis
 
 from parley_node.embedded import ServerPair, paths
-from parley_node.home import Home
+from parley_node.home import Home, NotRunning
 from parley_node.services import SERVICES
 from parley_node.stores import Servers
 
@@ -154,10 +156,20 @@ def _flat(value: Any) -> Iterator[bytes]:
                 yield from _flat(each)
 
 
-def metrics() -> list[Piece]:
-    """What every registry of this process would answer a scrape."""
+def metrics(world: Copied) -> list[Piece]:
+    """What every registry of this process would answer a scrape, and what other processes of this Parley do answer."""
     registries = [each for each in gc.get_objects() if isinstance(each, CollectorRegistry)]
-    return [Piece("metrics", generate_latest(each)) for each in registries]
+    found = [Piece("metrics", generate_latest(each)) for each in registries]
+    with contextlib.suppress(NotRunning):
+        running = world.home.running()
+        if running.apart or running.pid != os.getpid():  # who runs here can't answer while this waits
+            found += [Piece("metrics", _scraped(url)) for url in set(running.metrics.values())]
+    return found
+
+
+def _scraped(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return bytes(answer.read())
 
 
 def logs(world: Copied) -> list[Piece]:

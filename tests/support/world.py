@@ -32,6 +32,7 @@ from parley_crypto.release import open_release
 from parley_crypto.signing import Sealer, Signer
 from parley_crypto.statements import make_assertion
 from parley_crypto.trust import Trust
+from parley_kit.telemetry import Tracer
 from parley_node.home import Home
 from parley_node.node import Node, Options, run
 from parley_node.provision import staff_key
@@ -288,13 +289,17 @@ class World:
 
 @asynccontextmanager
 async def living_world(
-    root: Path, options: Options | None = None, *, apart: bool | None = None
+    root: Path, options: Options | None = None, *, apart: bool | None = None, tracer: Tracer | None = None
 ) -> AsyncIterator[World]:
-    """Run a node on a home at ``root``, on any free ports; ``apart`` or not as the environment says, unless it is given."""
+    """
+    Run a node on a home at ``root``, on any free ports; ``apart`` or not as the environment says, unless it is given.
+
+    ``tracer`` has the spans of one that runs in this process.
+    """
     log, home, options = StringIO(), Home(root), options or quick()
     apart = os.environ.get("PARLEY_NODE") == "split" if apart is None else apart
     running: AbstractAsyncContextManager[Node | ApartNode] = (
-        run_apart(home, options) if apart else run(home, options, logger("node", stream=log))
+        run_apart(home, options) if apart else run(home, options, logger("node", stream=log), tracer=tracer)
     )
     async with running as node, connect(node.running.address) as channel:
         world = World(home, node, Stubs(channel), log)

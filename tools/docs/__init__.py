@@ -6,7 +6,7 @@ The pages of ``docs/`` that are generated, each from the one place where its fac
 
 from pathlib import Path
 
-from tools.docs import commands, configuration, errors, events, zones
+from tools.docs import commands, configuration, errors, events, metrics, zones
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,6 +16,7 @@ _PAGES = {
     "events.md": events.page,
     "configuration.md": configuration.page,
     "cli.md": commands.page,
+    "metrics.md": metrics.page,
 }
 
 

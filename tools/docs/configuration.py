@@ -40,7 +40,7 @@ _COMMAND_LINE = (
     (
         "PARLEY_FAULTS",
         "",
-        "For tests: fault points to arm, `point=sleep:SECONDS` or `point=kill`, with commas between.",
+        "For tests: faults, with commas between: `point=sleep:SECONDS`, `point=kill`, `SERVICE.clock=ahead:SECONDS`.",
     ),
 )
 

@@ -19,7 +19,8 @@ Every event travels in a `parley.common.v1.EventEnvelope`: an id (UUIDv7), the t
 the customer concerned, each readable by one service. No event holds a value, a name or an address. An event with a `note`
 becomes part of the audit log: the note's commitment is public, the rest is sealed to audit.
 
-An event that a reader fails on five times is set aside as a dead letter in that reader's database. Audit never sets one aside."""
+An event that a reader fails on five times is set aside as a dead letter in that reader's database, until the operator has it
+tried again ([operations.md](operations.md)). Audit never sets one aside."""
 
 
 def page() -> str:

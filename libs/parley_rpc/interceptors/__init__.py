@@ -2,6 +2,7 @@
 
 from structlog.typing import FilteringBoundLogger
 
+from parley_kit.telemetry import SILENT, Tracer
 from parley_rpc.chain import Chain
 from parley_rpc.interceptors.access import Access
 from parley_rpc.interceptors.arrival import Arrival
@@ -9,6 +10,7 @@ from parley_rpc.interceptors.deadline import Deadline
 from parley_rpc.interceptors.faults import Faults
 from parley_rpc.interceptors.limits import Limits
 from parley_rpc.interceptors.measure import Measure
+from parley_rpc.interceptors.traced import Traced
 from parley_rpc.interceptors.validation import Validation
 from parley_rpc.metrics import Metrics
 from parley_rpc.principal import Authenticator
@@ -22,6 +24,7 @@ def standard(
     metrics: Metrics,
     log: FilteringBoundLogger,
     max_request_bytes: int,
+    tracer: Tracer = SILENT.tracer,
 ) -> Chain:
     """
     The chain of every Parley server, outermost first.
@@ -32,6 +35,7 @@ def standard(
     return Chain(
         [
             Arrival(),
+            *([Traced(tracer)] if tracer.on else []),
             Measure(metrics),
             Faults(log),
             Access(authenticate, zones),

@@ -29,12 +29,13 @@ class Measure(Interceptor):
         finally:
             self._metrics.answered(
                 call.rpc.path[1:],
-                code or _name(call.context.code()),
+                code or status_name(call.context.code()),
                 time.perf_counter() - start,
             )
 
 
-def _name(code: Any) -> str:
+def status_name(code: Any) -> str:
+    """The name of the status that a call ended with."""
     # grpc.aio answers a number from one transport, and its stubs promise an enum.
     number: int = code.value[0] if isinstance(code, grpc.StatusCode) else code
     return Code(number).name if number else "OK"

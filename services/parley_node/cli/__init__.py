@@ -23,7 +23,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "import": ("parley_node.cli.importing", "Import customers from a CSV file."),
     "customer": ("parley_node.cli.customer", "Act as a customer: your bank, your rules, your inbox, your history."),
     "marketer": ("parley_node.cli.marketer", "Act as a marketer: ask, and open what customers release."),
-    "operator": ("parley_node.cli.operator", "Act as the operator: say how far a marketer was checked, suspend it."),
+    "operator": ("parley_node.cli.operator", "Act as the operator: on marketers, and on events that were set aside."),
     "attributes": (
         "parley_node.cli.attributes",
         "Print the catalogue: what a bank may hold and a marketer may ask for.",

@@ -1,8 +1,11 @@
-"""`parley operator`: what the operator says about marketers."""
+"""`parley operator`: what the operator says about marketers, and does about events that were set aside."""
 
+import asyncio
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
+import asyncpg
 import typer
 
 from parley.common.v1 import terms_pb2 as termspb
@@ -12,12 +15,18 @@ from parley_client.connection import Connection
 from parley_node.cli import show
 from parley_node.cli.calls import as_operator
 from parley_node.cli.names import whole
-from parley_node.cli.options import HomeOption, LevelName, level_text
+from parley_node.cli.options import HomeOption, JsonOption, LevelName, ServiceName, level_text
+from parley_node.cli.stop import Stop
 from parley_node.cli.wallet import marketer_name
-from parley_node.home import Home
+from parley_node.dead_letters import Letter, letters
+from parley_node.dead_letters import replay as replay_all
+from parley_node.home import Home, NotRunning
+from parley_node.services import SERVICES
+from parley_node.stores import Servers, servers_up
 
-app = typer.Typer(no_args_is_help=True, help="Act as the operator: say how far a marketer was checked, suspend it.")
+app = typer.Typer(no_args_is_help=True, help="Act as the operator: on marketers, and on events that were set aside.")
 
+T = TypeVar("T")
 Marketer = Annotated[str, typer.Argument(help="marketers/..., or what it is called on this home, such as shop.")]
 
 
@@ -42,6 +51,56 @@ def level(
     """Say how far a marketer was checked."""
     checked = termspb.VerificationLevel.ValueType(to.number)
     _update(home, marketer, identitypb.UpdateMarketerRequest(verification_level=checked))
+
+
+@app.command(name="dead-letters")
+def dead_letters(*, as_json: JsonOption = False, home: HomeOption = None) -> None:
+    """List events that a reader failed on five times and set aside: where, which, and the kind of error; not what is in them."""
+    found = _on_databases(home, letters)
+    show.rows([_row(letter) for letter in found], as_json=as_json, empty="No event is set aside.")
+
+
+@app.command()
+def replay(
+    service: Annotated[
+        ServiceName | None,
+        typer.Argument(metavar="[SERVICE]", help="Whose; of all services if not given.", show_default=False),
+    ] = None,
+    home: HomeOption = None,
+) -> None:
+    """Have services apply again what they set aside, while they run, and say what came of it."""
+    names = [str(service)] if service else list(SERVICES)
+    done = _on_databases(home, lambda pair: replay_all(pair, names))
+    if done.untried:
+        raise Stop(f"{done.untried} were not tried yet, as their reader doesn't run", "`parley doctor` looks at it.")
+    if done.failed:
+        raise Stop(
+            f"{done.applied} applied; {done.failed} failed again and stay set aside",
+            "`parley operator dead-letters` says with what.",
+        )
+    show.say(f"{done.applied} applied." if done.applied else "No event is set aside.")
+
+
+def _row(letter: Letter) -> show.Row:
+    return {
+        "reader": letter.reader,
+        "stream": letter.stream,
+        "place": letter.seq,
+        "event": letter.event_id,
+        "type": letter.type,
+        "error": letter.error_type,
+        "since": show.iso(letter.died_at),
+    }
+
+
+def _on_databases(home: Path | None, work: Callable[[Servers], Coroutine[Any, Any, T]]) -> T:
+    """Do something as the administrator of the databases. Raises Stop."""
+    try:
+        return asyncio.run(work(servers_up(Home.choose(home))))
+    except NotRunning as error:
+        raise Stop(str(error)) from error
+    except (OSError, asyncpg.PostgresError) as error:
+        raise Stop(f"PostgreSQL can't be used ({type(error).__name__})", "`parley doctor` looks at it.") from error
 
 
 def _update(home: Path | None, marketer: str, change: identitypb.UpdateMarketerRequest) -> None:

@@ -41,6 +41,18 @@ _ANSWER_S = 1.0
 def up(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where gRPC answers; 0 is any free port.")] = 7400,
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="Where the log answers; 0 is any free port.")] = 7401,
+    metrics_port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65531, help="Where Prometheus finds metrics, with --split from there on; 0 is any free port."
+        ),
+    ] = 0,
+    traces: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Where spans are sent (OTLP over HTTP), such as http://127.0.0.1:4318/v1/traces."
+        ),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="An address of this machine; nothing is encrypted on the way to it.")
     ] = "127.0.0.1",
@@ -68,7 +80,7 @@ def up(
     arm_from(os.environ.get("PARLEY_FAULTS", ""))
     with _failures(chosen), _log(chosen, verbose=verbose) as log:
         _check_settings(chosen)
-        options = Options(host, port, http_port)
+        options = Options(host, port, http_port, metrics_port, traces)
         asyncio.run(_until_stopped(_apart(chosen, options, log) if split else _run(chosen, options, log)))
 
 
@@ -118,6 +130,7 @@ def _welcome(home: Home, running: Running) -> None:
     show.say(
         "",
         f"Parley answers on {running.address} (gRPC); its log on {running.http}",
+        f"Metrics are on {', '.join(dict.fromkeys(running.metrics.values()))}",
         f"Its home is {home.root}; it stops with Ctrl-C, or `kill {running.pid}`.",
         "",
         "Next, in another terminal:",

@@ -22,8 +22,9 @@ async def ensure_databases(admin_dsn: str, services: Mapping[str, Path]) -> None
     """
     Make the role and the database ``parley_<service>`` for each service, and shut the database to everybody else.
 
-    Each role gets the password of its file (pgpass). Nothing else that is there already changes; several processes may call
-    it at once. Raises ValueError for a service name that isn't ``[a-z][a-z0-9_]*``, and KeyFileUnusable.
+    Each role gets the password of its file (pgpass), and loses superpowers, memberships and the others' databases, if somebody
+    gave it any. Nothing else that is there already changes; several processes may call it at once. Raises ValueError for a
+    service name that isn't ``[a-z][a-z0-9_]*``, and KeyFileUnusable.
     """
     verifiers = {owned_name(service): verifier(file) for service, file in services.items()}
     admin = await asyncpg.connect(admin_dsn)
@@ -37,6 +38,7 @@ async def ensure_databases(admin_dsn: str, services: Mapping[str, Path]) -> None
                 await admin.fetchval(_QUERIES.database_create, name),
                 await admin.fetchval(_QUERIES.database_close, name),
             )
+        await _run(admin, *[row["statement"] for row in await admin.fetch(_QUERIES.beyond, list(verifiers))])
     finally:
         await admin.close()
 

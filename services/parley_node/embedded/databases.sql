@@ -20,6 +20,22 @@ WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = $1::text);
 -- The statement that shuts a database ($1) to every role but its owner, and those who are let in by name.
 SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', $1::text);
 
+-- name: beyond
+-- The statements that take from roles ($1, each with a database of its own name) what none of them may have: superpowers, what
+-- members of other roles may do, and each other's databases.
+SELECT format('ALTER ROLE %I NOSUPERUSER NOCREATEROLE NOCREATEDB NOBYPASSRLS', rolname) AS statement
+FROM pg_roles
+WHERE rolname = ANY ($1::text[]) AND (rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls)
+UNION ALL
+SELECT format('REVOKE %I FROM %I', g.rolname, r.rolname)
+FROM pg_auth_members AS m JOIN pg_roles AS g ON g.oid = m.roleid JOIN pg_roles AS r ON r.oid = m.member
+WHERE r.rolname = ANY ($1::text[])
+UNION ALL
+SELECT DISTINCT format('REVOKE ALL ON DATABASE %I FROM %I', d.datname, r.rolname)
+FROM pg_database AS d CROSS JOIN aclexplode(d.datacl) AS a JOIN pg_roles AS r ON r.oid = a.grantee
+WHERE r.rolname = ANY ($1::text[]) AND d.datname = ANY ($1::text[]) AND r.rolname <> d.datname AND r.oid <> d.datdba
+ORDER BY statement;
+
 -- name: grants_lock
 -- Keep two processes from granting at once; held by the transaction.
 SELECT pg_advisory_xact_lock(hashtext('parley.settle_grants'));

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from parley.consent.v1 import consent_events_pb2 as eventspb
 from parley.consent.v1 import consent_pb2 as consentpb
+from parley_kit.telemetry import traceparent
 from tests.support.consent import HOUR, Asker, Person, World, migrated, request_id, world_of
 from tests.support.joins import Known, Pairs, by_number, right
 from tests.support.servers import FreshDatabase, Pair
@@ -55,6 +56,21 @@ async def test_withdrawal_is_told_when_its_delay_is_over_and_not_before(world: W
         "iat": int(due.timestamp()),
     } == world.verified("notice", notice.signed_notice)
     assert 0 == await world.count("notices")
+
+
+async def test_notice_carries_no_trace_even_if_it_is_written_within_one(world: World) -> None:
+    ann, marketer = Person(), Asker()
+    (consent,) = await world.consented(marketer, [ann], E1)
+    await world.as_customer(ann).withdraw(consent.name)
+    world.clock.move(HOUR)
+    traceparent.set(f"00-{'1' * 32}-{'2' * 16}-01")
+    try:
+        await world.write_due_notices()
+    finally:
+        traceparent.set("")
+
+    (told,) = await world.events("ConsentNotified")
+    assert "" == told.traceparent
 
 
 async def test_notice_has_its_own_time_leaf_and_no_causation(world: World) -> None:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from parley_kit import faultpoints
-from parley_kit.faultpoints import arm_from, armed, reach
+from parley_kit.faultpoints import ahead, arm_from, armed, reach
 
 
 @pytest.fixture(autouse=True)
@@ -74,3 +74,11 @@ def test_empty_list_arms_nothing() -> None:
 def test_action_that_is_none_is_refused(spec: str) -> None:
     with pytest.raises(ValueError, match=r"unknown fault action|could not convert"):
         arm_from(spec)
+
+
+def test_clock_runs_ahead_only_if_it_is_armed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faultpoints, "_ahead", {})
+    arm_from("a.clock=ahead:600,b.clock=ahead:-1.5")
+
+    assert (600, -1.5, 0) == (ahead("a.clock"), ahead("b.clock"), ahead("c.clock"))
+    assert {} == faultpoints._armed

@@ -1,0 +1,45 @@
+"""
+What is wrong here, one line a check, each failure with what mends it. Starts nothing and changes nothing.
+
+What can't be looked at, because something before it is missing, says so and doesn't fail.
+"""
+
+from parley_node.doctor import events, live, servers, still
+from parley_node.doctor.findings import Finding, Look, NotLooked, State, Trouble, look
+from parley_node.doctor.mending import up
+from parley_node.doctor.metrics import ask
+from parley_node.home import Home, NotRunning, Running
+
+__all__ = ["Finding", "State", "examine"]
+
+
+async def examine(home: Home) -> list[Finding]:
+    """Look at everything, in an order in which the first failure explains those after it."""
+    running = _what_runs(home)
+    told = await ask(running)
+    here = await servers.around(home, running, told)
+    checks: list[tuple[str, Look]] = [
+        *still.checks(home),
+        ("running", lambda: _running(home, running)),
+        *servers.checks(here),
+        *events.checks(here),
+        *(live.checks(home, running) if running else ((check, _nothing) for check in ("services", "peers", "log"))),
+    ]
+    return [await look(check, looking) for check, looking in checks]
+
+
+def _what_runs(home: Home) -> Running | None:
+    try:
+        return home.running()
+    except NotRunning:
+        return None
+
+
+async def _running(home: Home, running: Running | None) -> str:
+    if running is None:
+        raise Trouble("nothing runs on this home", up(home))
+    return f"process {running.pid} answers on {running.address}, its log on {running.http}"
+
+
+async def _nothing() -> str:
+    raise NotLooked("nothing runs")

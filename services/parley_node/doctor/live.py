@@ -1,0 +1,134 @@
+"""The running services: whether they answer people and each other, and whether the log is what was published."""
+
+import asyncio
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from parley_crypto.keyfiles import KeyFileUnusable
+from parley_crypto.tlog.checkpoint import Checkpoint
+from parley_crypto.tlog.errors import TlogInvalid
+from parley_crypto.tlog.policy import Policy
+from parley_node.doctor.findings import Look, Trouble
+from parley_node.doctor.mending import again, restart, up
+from parley_node.doctor.still import policy
+from parley_node.home import Home, Running
+from parley_node.services import SERVICES
+from parley_node.split import Doors
+from parley_rpc.channels import at, connect, dial
+from parley_rpc.peers import Credentials
+from parley_rpc.zones import Zones
+
+_PATIENCE_S = 3.0
+_TRIES = 20
+
+
+def checks(home: Home, running: Running) -> Iterator[tuple[str, Look]]:
+    """All of them."""
+    yield "services", lambda: _services(home, running)
+    yield "peers", lambda: _peers(home, running)
+    yield "log", lambda: _log(home, running)
+
+
+async def _services(home: Home, running: Running) -> str:
+    for name in SERVICES:
+        async with connect(at(running.address, name)) as channel:
+            try:
+                serves = await _serves(channel, name)
+            except grpc.RpcError as error:
+                raise Trouble(f"{name} doesn't answer", restart(home, running, name)) from error
+            if not serves:
+                raise Trouble(f"{name} doesn't serve", restart(home, running, name))
+    return f"{', '.join(SERVICES)} answer"
+
+
+async def _peers(home: Home, running: Running) -> str:
+    """Knock at each service's door for others, as each that may call it."""
+    if not running.apart:
+        return "services call each other within one process: there is no door that could be shut"
+    zones, doors = Zones.load(), Doors.of(home)
+    edges = [(caller, callee) for caller in SERVICES for callee in zones.callees(caller)]
+    for caller, callee in edges:
+        try:
+            own = Credentials.load(home.tls_certificate(caller), home.tls_key(caller), home.tls_authority).client()
+        except (OSError, KeyFileUnusable) as error:
+            raise Trouble(f"{caller} has no certificate that can be read", _certify(home, running)) from error
+        async with dial(doors.peers(callee), own, server_name=callee) as channel:
+            try:
+                await _serves(channel, callee)
+            except grpc.aio.AioRpcError as error:
+                raise _refused(home, running, caller, callee, error) from error
+    return f"{', '.join(f'{callee} lets {caller} in' for caller, callee in edges)}"
+
+
+def _refused(home: Home, running: Running, caller: str, callee: str, error: grpc.aio.AioRpcError) -> Trouble:
+    if _is_about_certificates(error):
+        found = f"{callee} and {caller} refuse each other: their certificates aren't of one authority"
+        return Trouble(found, _certify(home, running))
+    return Trouble(f"{callee}'s door for other services doesn't open to {caller}", restart(home, running, callee))
+
+
+def _is_about_certificates(error: grpc.aio.AioRpcError) -> bool:
+    said = f"{error.details()} {error.debug_error_string()}"
+    return any(word in said for word in ("SSL", "TLS", "certificate", "Handshake", "handshake"))
+
+
+def _certify(home: Home, running: Running) -> str:
+    """Certificates are made anew, all together, where there is none of the authority."""
+    return again(home, running, f"rm -f {home.tls_authority}; ")
+
+
+async def _serves(channel: grpc.aio.Channel, name: str) -> bool:
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    request = health_pb2.HealthCheckRequest(service=f"parley.{name}.v1.{name.title()}Service")
+    answer = await stub.Check(request, timeout=_PATIENCE_S, wait_for_ready=False)
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+async def _log(home: Home, running: Running) -> str:
+    """
+    Compare the log as it is served with the newest checkpoint that was published.
+
+    A checkpoint is published before it is served, so what is served, if read first, is never the larger.
+    """
+    believed = policy(home)
+    for _try in range(_TRIES):
+        served = await _served(believed, home, running)
+        published = _checked(believed, await asyncio.to_thread(_read, home))
+        if served == published:
+            return f"{served.size} entries, as published"
+        if served.size > published.size:
+            raise Trouble("it serves a checkpoint that was never published", f"kill {running.pid}")
+        await asyncio.sleep(0.1)
+    raise Trouble(f"{served.size} entries are served, but {published.size} were published", f"kill {running.pid}")
+
+
+async def _served(believed: Policy, home: Home, running: Running) -> Checkpoint:
+    try:
+        note = await asyncio.to_thread(_fetch, f"{running.http}/checkpoint")
+    except (OSError, urllib.error.URLError) as error:
+        raise Trouble(f"{running.http} doesn't answer", restart(home, running, "audit")) from error
+    return _checked(believed, note)
+
+
+def _checked(believed: Policy, note: bytes) -> Checkpoint:
+    try:
+        return believed.check(note)
+    except TlogInvalid as error:
+        raise Trouble(f"a checkpoint isn't signed as the policy asks: {error}", "parley verify --help") from error
+
+
+def _read(home: Home) -> bytes:
+    try:
+        return home.published.read_bytes()
+    except OSError as error:
+        raise Trouble(f"{home.published}: {error.strerror}", up(home)) from error
+
+
+def _fetch(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=_PATIENCE_S) as answer:  # noqa: S310 - an address this home wrote down
+        return bytes(answer.read())

@@ -1,0 +1,35 @@
+"""The commands that mend things, as they are typed on this machine."""
+
+from parley_node.embedded.pair import ServerPair
+from parley_node.embedded.postgres import listener_of
+from parley_node.home import Home, Running
+from parley_node.split import Doors
+from parley_node.stores import Servers
+
+
+def up(home: Home, running: Running | None = None) -> str:
+    """Start Parley, the way it ran if it did."""
+    return f"parley up{' --split' if running and running.apart else ''}{option(home)}"
+
+
+def again(home: Home, running: Running, before: str = "") -> str:
+    """End Parley, wait until it is gone, and start it again; ``before`` is done in between."""
+    return f"kill {running.pid}; tail --pid={running.pid} -f /dev/null; {before}{up(home, running)}"
+
+
+def restart(home: Home, running: Running, service: str) -> str:
+    """Have one service start again: by itself where it runs apart, as it is kept running, else with all the others."""
+    pid = listener_of(Doors.of(home).socket(service)) if running.apart else None
+    return f"kill -9 {pid}" if pid else again(home, running)
+
+
+def end_session(pair: Servers, pid: int) -> str:
+    """End a session of PostgreSQL; an embedded one is a process of this user's."""
+    if isinstance(pair, ServerPair):
+        return f"kill {pid}"
+    return f"""psql "$PARLEY_POSTGRES_URL" -c "SELECT pg_terminate_backend({pid})\""""
+
+
+def option(home: Home) -> str:
+    """What names the home to a command, if it isn't the one it would choose by itself."""
+    return "" if home == Home.choose(None) else f" --home {home.root}"

@@ -1,0 +1,186 @@
+"""PostgreSQL and Valkey: whether they are there, and as they should be."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+
+from parley_bus.bus import Bus, BusAway
+from parley_db.migrate import MigrationError, plan
+from parley_db.queries import load
+from parley_node.doctor.findings import Look, NotLooked, Trouble
+from parley_node.doctor.mending import again, option
+from parley_node.doctor.metrics import Told
+from parley_node.embedded import ServersUnavailable, from_environment, paths, postgres, valkey
+from parley_node.embedded.databases import missing_grants
+from parley_node.embedded.pair import ServerPair
+from parley_node.embedded.postgres import listener_of
+from parley_node.home import Home, Running
+from parley_node.services import SERVICES
+from parley_node.stores import Servers, dsn
+from parley_rpc.zones import Zones
+
+SQL = load("parley_node", "doctor.sql")
+_OLDEST_POSTGRES = 150000
+_MOST_SKEW = timedelta(seconds=2)
+_PATIENCE_S = 3.0
+
+
+@dataclass(frozen=True)
+class Around:
+    """What the checks look at: the home, what runs on it, what that says of itself, and the servers."""
+
+    home: Home
+    running: Running | None
+    told: Told
+    pair: Servers
+    postgres_up: bool
+
+
+Check = Callable[[Around], Awaitable[str]]
+
+
+async def around(home: Home, running: Running | None, told: Told) -> Around:
+    """Find the servers: the operator's own, or embedded ones, which run if Parley does."""
+    try:
+        given = from_environment(os.environ)
+    except ServersUnavailable:
+        given = None
+    where = paths.layout(home.servers)
+    up = given is not None or await asyncio.to_thread(postgres.ready, where)
+    return Around(home, running, told, given or ServerPair("embedded", adopted=True, where=where), up)
+
+
+def checks(here: Around) -> Iterator[tuple[str, Look]]:
+    """All of them."""
+    yield "postgres", lambda: _postgres(here)
+    for name in SERVICES:
+        yield f"schema {name}", on_postgres(here, _schema(name))
+    yield "roles", on_postgres(here, _roles)
+    yield "clock", on_postgres(here, _clock)
+    yield "valkey", lambda: _valkey(here)
+
+
+def on_postgres(here: Around, check: Check) -> Look:
+    """A check that needs PostgreSQL."""
+
+    async def looking() -> str:
+        if not here.postgres_up:
+            raise NotLooked("PostgreSQL doesn't run")
+        return await check(here)
+
+    return looking
+
+
+@asynccontextmanager
+async def connected(where: str) -> AsyncIterator[Any]:
+    """A session of PostgreSQL. Raises Trouble."""
+    try:
+        connection = await asyncpg.connect(where, timeout=_PATIENCE_S)
+    except (OSError, asyncpg.PostgresError) as error:
+        raise Trouble(f"PostgreSQL can't be reached ({type(error).__name__})", "pg_isready") from error
+    try:
+        yield connection
+    finally:
+        await connection.close(timeout=_PATIENCE_S)
+
+
+async def _postgres(here: Around) -> str:
+    if not here.postgres_up:
+        raise _away(here, paths.layout(here.home.servers).postgres_sockets / f".s.PGSQL.{postgres.PORT}")
+    async with connected(here.pair.admin_dsn) as admin:
+        version = await admin.fetchval(SQL.server_version)
+    if version < _OLDEST_POSTGRES:
+        raise Trouble(f"PostgreSQL {version // 10000} is too old", "parley doctor  # once 15 or newer runs")
+    return f"PostgreSQL {version // 10000}, {here.pair.provider}"
+
+
+async def _valkey(here: Around) -> str:
+    try:
+        if isinstance(here.pair, ServerPair) and not await asyncio.to_thread(valkey.ready, here.pair.where):
+            raise _away(here, here.pair.where.valkey_socket)
+        async with Bus.open(here.pair.valkey_url) as bus:
+            await bus.ping()
+    except BusAway as error:
+        mend = "systemctl restart valkey  # where PARLEY_VALKEY_URL points"
+        raise Trouble("it doesn't answer: events wait in PostgreSQL until it does", mend) from error
+    return "answers"
+
+
+def _away(here: Around, socket: Any) -> Exception:
+    """An embedded server that doesn't answer: one that hangs is started again once it is gone."""
+    if here.running is None:
+        return NotLooked("the embedded servers don't run")
+    if pid := listener_of(socket):
+        return Trouble(f"process {pid} doesn't answer; it is started again once it is gone", f"kill -9 {pid}")
+    return Trouble("it is gone, and doesn't come back", again(here.home, here.running))
+
+
+def _schema(name: str) -> Check:
+    async def check(here: Around) -> str:
+        mend = f"parley migrate {name}{option(here.home)}"
+        await _require_database(here.pair, name, mend)
+        try:
+            pending = await plan(dsn(here.pair, here.home, name), f"parley_{name}")
+        except MigrationError as error:
+            raise Trouble(str(error), "pip install --upgrade parley") from error
+        except (OSError, asyncpg.PostgresError) as error:
+            raise Trouble(f"its role can't sign in ({type(error).__name__})", mend) from error
+        if pending:
+            raise Trouble(f"pending: {', '.join(pending)}", mend)
+        return "up to date"
+
+    return check
+
+
+async def _require_database(pair: Servers, name: str, mend: str) -> None:
+    async with connected(pair.admin_dsn) as admin:
+        if not await admin.fetch(SQL.databases, [f"parley_{name}"]):
+            raise Trouble("there is no database", mend)
+
+
+async def _roles(here: Around) -> str:
+    async with connected(here.pair.admin_dsn) as admin:
+        wrong = await admin.fetch(SQL.grants_beyond, [f"parley_{name}" for name in SERVICES])
+    found = [row["wrong"] for row in wrong] + [
+        f"parley_{name} doesn't hold the grants of its zone" for name in SERVICES if await _differs(here.pair, name)
+    ]
+    if found:
+        raise Trouble("; ".join(found), f"parley migrate{option(here.home)}")
+    return "each service enters its own database alone, and may do there what its zone lists"
+
+
+async def _differs(pair: Servers, name: str) -> bool:
+    try:
+        async with connected(pair.database_dsn(f"parley_{name}")) as admin:
+            return bool(await missing_grants(admin, f"parley_{name}", Zones.load().zones[name].tables))
+    except Trouble:  # no database: its own line says so
+        return False
+
+
+async def _clock(here: Around) -> str:
+    async with connected(here.pair.admin_dsn) as admin:
+        theirs = await admin.fetchval(SQL.clock)
+    ahead = datetime.now(UTC) - theirs
+    if abs(ahead) > _MOST_SKEW:
+        raise Trouble(f"this machine's clock is {_said(ahead)} PostgreSQL's", "timedatectl set-ntp true")
+    wrong = {name: skew for name, skew in _skews(here).items() if abs(skew) > _MOST_SKEW}
+    if wrong and here.running:
+        # They run on this machine, and its clock is right: only what they were started with can have set theirs.
+        named = "; ".join(f"{name}'s clock is {_said(skew)} this machine's" for name, skew in wrong.items())
+        raise Trouble(named, again(here.home, here.running, "env -u PARLEY_FAULTS "))
+    return "this machine, PostgreSQL and every service agree"
+
+
+def _skews(here: Around) -> Mapping[str, timedelta]:
+    clocks = {name: here.told.clock(name) for name in SERVICES}
+    return {name: timedelta(seconds=at - here.told.asked_at) for name, at in clocks.items() if at is not None}
+
+
+def _said(ahead: timedelta) -> str:
+    return f"{abs(ahead.total_seconds()):.1f} s {'ahead of' if ahead > timedelta(0) else 'behind'}"

