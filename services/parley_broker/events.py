@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from google.protobuf.message import Message
-
 from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.consent.v1 import consent_events_pb2 as consentpb
 from parley_broker.store import Key, Store
@@ -22,16 +20,16 @@ class Hearing:
 
     async def consent(self, tx: Tx, events: Sequence[Received]) -> None:
         """Wake participants whose customer accepted; put notices on the feed. In the order in which finishing locks them."""
-        given = [_given(payload) for payload in _payloads(events, consentpb.ConsentGiven)]
-        notified = map(consentpb.ConsentNotified.FromString, _payloads(events, consentpb.ConsentNotified))
+        given = map(_given, _payloads(events, consentpb.ConsentGiven.DESCRIPTOR.full_name))
+        notified = _payloads(events, consentpb.ConsentNotified.DESCRIPTOR.full_name)
         for accepted in sorted(given):
             await self.store.accepted(tx, *accepted)
-        for told in sorted(notified, key=lambda one: one.marketer):
+        for told in sorted(map(consentpb.ConsentNotified.FromString, notified), key=lambda one: one.marketer):
             await self.store.notify(tx, told.marketer, _notice(told), self.clock.now())
 
 
-def _payloads(events: Sequence[Received], kind: type[Message]) -> list[bytes]:
-    return [each.envelope.payload for each in events if each.envelope.type == kind.DESCRIPTOR.full_name]
+def _payloads(events: Sequence[Received], kind: str) -> list[bytes]:
+    return [each.envelope.payload for each in events if each.envelope.type == kind]
 
 
 def _given(payload: bytes) -> Key:
