@@ -40,7 +40,7 @@ _COMMAND_LINE = (
     (
         "PARLEY_FAULTS",
         "",
-        "For tests: fault points to arm, `point=sleep:SECONDS` or `point=kill`, with commas between.",
+        "For tests: fault points to arm, `point=sleep:SECONDS`, `=stop`, `=kill` (`=kill@3`: the third time), comma between.",
     ),
 )
 
