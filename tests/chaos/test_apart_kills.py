@@ -1,0 +1,173 @@
+"""
+G6 and G7, with a process for each service: kill -9 of any, of PostgreSQL and of Valkey, between any two commits of a campaign.
+
+A marketer asks 1,000 customers, and again whenever it has them all. Meanwhile processes die at fault points that are drawn from a
+seed, or stand still there while a server is killed. Then an independent checker compares the marketer's history with what
+consent, broker and audit hold.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from parley_node.embedded import ServerPair
+from parley_node.services import SERVICES
+from parley_node.split import ApartNode
+from tests.support.chaos import listener
+from tests.support.crashes import kill_listener
+from tests.support.deaths import Deaths, kill, kills, stands_still, stops
+from tests.support.history import History
+from tests.support.load import Backend, checked, populate, seeded
+from tests.support.servers import scratch_directory
+from tests.support.waiting import until
+from tests.support.world import World, living_world, quick
+
+PEOPLE, BATCH = 1000, 20
+
+
+@dataclass
+class City:
+    """A Parley whose services run apart, with everybody in it."""
+
+    world: World
+    node: ApartNode
+    deaths: Deaths
+
+    async def backend(self, history: History) -> Backend:
+        """A new marketer's backend, which writes down what it sees."""
+        return Backend(await self.world.marketer(), history, PEOPLE)
+
+    async def die(self, service: str, plan: list[str]) -> int:
+        """Kill a service, and let it die as planned from then on; how many starts that will have taken."""
+        self.deaths.plans[service] = plan
+        until_then = self.deaths.starts[service] + 1 + len(plan)
+        kill(self.node, service)
+        return until_then
+
+    @property
+    def sockets(self) -> Mapping[str, Path]:
+        """Where the servers listen."""
+        assert isinstance(self.world.servers, ServerPair)
+        where = self.world.servers.where
+        return {"postgres": where.postgres_sockets / ".s.PGSQL.5432", "valkey": where.valkey_socket}
+
+
+@pytest.fixture(scope="module")
+async def city() -> AsyncIterator[City]:
+    """Everybody, and vault started anew so that it finds them."""
+    deaths = Deaths()
+    options = quick(broker={"batch": BATCH}, faults=deaths)
+    with scratch_directory() as root:
+        async with living_world(root / "home", options, apart=True) as world:
+            assert isinstance(world.node, ApartNode)
+            found = City(world, world.node, deaths)
+            await populate(world, PEOPLE)
+            await _once_more(found, ["vault"])
+            yield found
+
+
+async def _once_more(city: City, services: list[str]) -> None:
+    """Kill services, and wait until each is there again."""
+    before = {name: listener(city.node.doors.socket(name)) for name in services}
+    for pid in before.values():
+        os.kill(pid, signal.SIGKILL)
+
+    async def back() -> bool:
+        with suppress(OSError):
+            return all(listener(city.node.doors.socket(name)) != pid for name, pid in before.items())
+        return False
+
+    await until(back, 30)
+
+
+async def survive_kills(city: City, backend: Backend, plans: Mapping[str, list[str]]) -> None:
+    """Let services die as planned while a backend works, then let all come to its end."""
+    async with backend.working():
+        await backend.ask()
+        goals = {name: await city.die(name, plan) for name, plan in plans.items()}
+
+        async def dead_often_enough() -> bool:
+            await backend.busy()
+            return all(city.deaths.starts[name] >= goal for name, goal in goals.items())
+
+        await until(dead_often_enough, 400)
+        await backend.finish(city.world)
+
+
+async def survive_kills_of(
+    city: City, backend: Backend, server: str, plans: Mapping[str, list[str]], count: int
+) -> None:
+    """Kill a server whenever a service stands still at a fault point, so many times, then let all come to its end."""
+    for name, plan in plans.items():
+        city.deaths.plans[name] = plan
+    await _once_more(city, list(plans))
+    pids = [listener(city.node.doors.socket(name)) for name in plans]
+    killed: list[int] = []
+    async with backend.working():
+        await backend.ask()
+        async with asyncio.timeout(400):
+            while len(killed) < count:
+                await backend.busy()
+                for pid in filter(stands_still, pids):
+                    killed.append(await _kill(city.sockets[server], killed))
+                    os.kill(pid, signal.SIGCONT)
+                await asyncio.sleep(0.01)
+        for pid in pids:  # from now on they are armed with nothing
+            os.kill(pid, signal.SIGKILL)
+        await backend.finish(city.world)
+
+
+async def _kill(socket: Path, before: list[int]) -> int:
+    """Kill the process that listens, which is none that was killed before; its pid."""
+    async with asyncio.timeout(30):
+        while True:
+            with suppress(OSError):
+                if listener(socket) not in before:
+                    return kill_listener(socket)
+            await asyncio.sleep(0.02)
+
+
+def _shares(count: int) -> dict[str, int]:
+    """How many of a server's kills fall to standing services."""
+    return {"broker": count - 3 * (count // 5), "consent": count // 5, "audit": count // 5, "vault": count // 5}
+
+
+async def test_campaign_survives_deaths_of_every_process(city: City, history: History) -> None:
+    rng, backend = seeded(), await city.backend(history)
+    await survive_kills(city, backend, {name: kills(rng, name, 1) for name in SERVICES})
+    print(f"{len(backend.exchanges)} exchanges, {len(backend.kept)} releases, {backend.repeats} repeats")
+    assert [] == await checked(city.world, backend.history)
+
+
+@pytest.mark.parametrize("server", ["postgres", "valkey"])
+async def test_campaign_survives_deaths_of_a_server(city: City, history: History, server: str) -> None:
+    rng, backend = seeded(), await city.backend(history)
+    await survive_kills_of(city, backend, server, stops(rng, {"broker": 1, "consent": 1}), 2)
+    print(f"{len(backend.exchanges)} exchanges, {len(backend.kept)} releases, {backend.repeats} repeats")
+    assert [] == await checked(city.world, backend.history)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("service", SERVICES)
+async def test_campaign_survives_20_deaths_of_a_process(city: City, history: History, service: str) -> None:
+    rng, backend = seeded(), await city.backend(history)
+    await survive_kills(city, backend, {service: kills(rng, service, 19)})
+    print(f"{len(backend.exchanges)} exchanges, {len(backend.kept)} releases, {backend.repeats} repeats")
+    assert [] == await checked(city.world, backend.history)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("server", ["postgres", "valkey"])
+async def test_campaign_survives_20_deaths_of_a_server(city: City, history: History, server: str) -> None:
+    rng, backend = seeded(), await city.backend(history)
+    await survive_kills_of(city, backend, server, stops(rng, _shares(20)), 20)
+    print(f"{len(backend.exchanges)} exchanges, {len(backend.kept)} releases, {backend.repeats} repeats")
+    assert [] == await checked(city.world, backend.history)
