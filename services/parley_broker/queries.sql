@@ -206,13 +206,10 @@ WHERE marketer = $1 AND seq > $2 AND seq <> ALL($3::bigint[]) ORDER BY seq LIMIT
 DELETE FROM deliveries WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = ANY($3);
 
 -- name: releases_acknowledge
--- Take releases off their feeds that were sent and are kept, and tell of each, the first time.
+-- Note releases that were sent and are kept, and tell of each, the first time.
 WITH asked AS (
     SELECT DISTINCT ON (marketer, exchange_id, pseudonym) * FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::bytea[])
         AS a (marketer, exchange_id, pseudonym, event_id, envelope)
-), gone AS (
-    DELETE FROM deliveries AS d USING asked AS a
-    WHERE d.marketer = a.marketer AND d.exchange_id = a.exchange_id AND d.pseudonym = a.pseudonym AND d.exchange_id <> ''
 ), done AS (
     UPDATE participants AS p SET state = 5, settled = true, acknowledged = true, leased_until = '-infinity' FROM asked AS a
     WHERE p.marketer = a.marketer AND p.exchange_id = a.exchange_id AND p.pseudonym = a.pseudonym AND NOT p.acknowledged
@@ -220,6 +217,12 @@ WITH asked AS (
     RETURNING a.event_id, a.envelope
 )
 INSERT INTO outbox (event_id, type, envelope) SELECT event_id, $6, envelope FROM done;
+
+-- name: releases_off
+-- Take releases off their feeds that are kept. A statement of its own, behind the lock that the one before takes: it must see the
+-- place that somebody gave a release meanwhile.
+DELETE FROM deliveries AS d USING unnest($1::text[], $2::text[], $3::text[]) AS a (marketer, exchange_id, pseudonym)
+WHERE d.marketer = a.marketer AND d.exchange_id = a.exchange_id AND d.pseudonym = a.pseudonym AND d.exchange_id <> '';
 
 -- name: notices_acknowledge
 -- Take notices off the feed and remember their names; answers those that were there.

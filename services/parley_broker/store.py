@@ -330,16 +330,16 @@ class Store:
             await self._acknowledging.submit(kept)
 
     async def _acknowledge(self, requests: Sequence[Sequence[Acknowledged]]) -> list[None]:
-        """Do it for all who wait, in one statement."""
+        """Do it for all who wait, in one transaction."""
         kept = [one for request in requests for one in request]
-        await self.db.execute(
-            _SQL.releases_acknowledge,
-            *map(list, zip(*(one.key for one in kept), strict=True)),
-            [one.event.event_id for one in kept],
-            [one.event.envelope for one in kept],
-            kept[0].event.type,
-        )
-        await reach("broker.after_acknowledge")
+        keys = [list(column) for column in zip(*(one.key for one in kept), strict=True)]
+        events = [one.event.event_id for one in kept], [one.event.envelope for one in kept], kept[0].event.type
+
+        async def body(tx: Tx) -> None:
+            await tx.execute(_SQL.releases_acknowledge, *keys, *events)
+            await tx.execute(_SQL.releases_off, *keys)
+
+        await self.db.run("broker.acknowledge", body)
         return [None] * len(requests)
 
     async def acknowledge_notices(self, tx: Tx, marketer: str, names: Sequence[str]) -> set[str]:
