@@ -9,81 +9,16 @@ consent, broker and audit hold.
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 
 import pytest
 
-from parley_node.embedded import ServerPair
 from parley_node.services import SERVICES
-from parley_node.split import ApartNode
-from tests.support.chaos import listener
-from tests.support.crashes import kill_listener
-from tests.support.deaths import Deaths, kill, kills, stands_still, stops
+from tests.support.city import City, kill_another
+from tests.support.deaths import kills, pid_of, stands_still, stops
 from tests.support.history import History
-from tests.support.load import Backend, checked, populate, seeded
-from tests.support.servers import scratch_directory
+from tests.support.load import Backend, checked, seeded
 from tests.support.waiting import until
-from tests.support.world import World, living_world, quick
-
-PEOPLE, BATCH = 1000, 20
-
-
-@dataclass
-class City:
-    """A Parley whose services run apart, with everybody in it."""
-
-    world: World
-    node: ApartNode
-    deaths: Deaths
-
-    async def backend(self, history: History) -> Backend:
-        """A new marketer's backend, which writes down what it sees."""
-        return Backend(await self.world.marketer(), history, PEOPLE)
-
-    async def die(self, service: str, plan: list[str]) -> int:
-        """Kill a service, and let it die as planned from then on; how many starts that will have taken."""
-        self.deaths.plans[service] = plan
-        until_then = self.deaths.starts[service] + 1 + len(plan)
-        kill(self.node, service)
-        return until_then
-
-    @property
-    def sockets(self) -> Mapping[str, Path]:
-        """Where the servers listen."""
-        assert isinstance(self.world.servers, ServerPair)
-        where = self.world.servers.where
-        return {"postgres": where.postgres_sockets / ".s.PGSQL.5432", "valkey": where.valkey_socket}
-
-
-@pytest.fixture(scope="module")
-async def city() -> AsyncIterator[City]:
-    """Everybody, and vault started anew so that it finds them."""
-    deaths = Deaths()
-    options = quick(broker={"batch": BATCH}, faults=deaths)
-    with scratch_directory() as root:
-        async with living_world(root / "home", options, apart=True) as world:
-            assert isinstance(world.node, ApartNode)
-            found = City(world, world.node, deaths)
-            await populate(world, PEOPLE)
-            await _once_more(found, ["vault"])
-            yield found
-
-
-async def _once_more(city: City, services: list[str]) -> None:
-    """Kill services, and wait until each is there again."""
-    before = {name: listener(city.node.doors.socket(name)) for name in services}
-    for pid in before.values():
-        os.kill(pid, signal.SIGKILL)
-
-    async def back() -> bool:
-        with suppress(OSError):
-            return all(listener(city.node.doors.socket(name)) != pid for name, pid in before.items())
-        return False
-
-    await until(back, 30)
 
 
 async def survive_kills(city: City, backend: Backend, plans: Mapping[str, list[str]]) -> None:
@@ -106,8 +41,8 @@ async def survive_kills_of(
     """Kill a server whenever a service stands still at a fault point, so many times, then let all come to its end."""
     for name, plan in plans.items():
         city.deaths.plans[name] = plan
-    await _once_more(city, list(plans))
-    pids = [listener(city.node.doors.socket(name)) for name in plans]
+    await city.once_more(list(plans))
+    pids = [pid_of(city.node, name) for name in plans]
     killed: list[int] = []
     async with backend.working():
         await backend.ask()
@@ -115,22 +50,12 @@ async def survive_kills_of(
             while len(killed) < count:
                 await backend.busy()
                 for pid in filter(stands_still, pids):
-                    killed.append(await _kill(city.sockets[server], killed))
+                    killed.append(await kill_another(city.sockets[server], killed))
                     os.kill(pid, signal.SIGCONT)
                 await asyncio.sleep(0.01)
         for pid in pids:  # from now on they are armed with nothing
             os.kill(pid, signal.SIGKILL)
         await backend.finish(city.world)
-
-
-async def _kill(socket: Path, before: list[int]) -> int:
-    """Kill the process that listens, which is none that was killed before; its pid."""
-    async with asyncio.timeout(30):
-        while True:
-            with suppress(OSError):
-                if listener(socket) not in before:
-                    return kill_listener(socket)
-            await asyncio.sleep(0.02)
 
 
 def _shares(count: int) -> dict[str, int]:

@@ -4,12 +4,12 @@ import os
 import signal
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
 from parley_node.split import ApartNode
-from tests.support.chaos import listener
 
 _OF_ALL = {"{}.relay.before_commit": 9, "{}.relay.after_commit": 9}
 _APPLY = {"{}.apply.before_commit": 3, "{}.apply.after_commit": 3}
@@ -18,7 +18,8 @@ _POINTS: Mapping[str, Mapping[str, int]] = {
         **dict.fromkeys(("after_create", "after_lease_exchange", "after_introduce"), 1),
         **dict.fromkeys(("matched.before_commit", "matched.after_commit"), 1),
         **dict.fromkeys(("after_lease", "after_decide", "after_release", "before_settle", "after_settle"), 8),
-        **dict.fromkeys(("before_finish", "after_finish", "after_reopen", "after_acknowledge"), 4),
+        **dict.fromkeys(("before_finish", "after_finish", "after_reopen"), 4),
+        **dict.fromkeys(("acknowledge.before_commit", "acknowledge.after_commit"), 4),
         "before_send": 99,
     },
     "consent": {"before_settle": 9, "after_settle": 9},
@@ -69,9 +70,19 @@ def stops(rng: Random, services: Mapping[str, int]) -> dict[str, list[str]]:
     return plans
 
 
+def pid_of(node: ApartNode, service: str, number: int = 1) -> int:
+    """A service's process, be it ready or standing still: so its socket isn't asked. Raises LookupError while there is none."""
+    door = f"PARLEY_SERVE_PUBLIC=unix:{node.doors.socket(service, number)}".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if door in (process / "environ").read_bytes().split(b"\0"):
+                return int(process.name)
+    raise LookupError(service)
+
+
 def kill(node: ApartNode, service: str, number: int = 1) -> None:
     """Kill -9 a service's process."""
-    os.kill(listener(node.doors.socket(service, number)), signal.SIGKILL)
+    os.kill(pid_of(node, service, number), signal.SIGKILL)
 
 
 def stands_still(pid: int) -> bool:

@@ -25,12 +25,13 @@ from parley_crypto.keyring import KeyRing
 from parley_crypto.subject_ref import SubjectRef, seal_ref
 from parley_kit.ids import new_id
 from parley_node.provision import key_file
+from parley_node.services import SERVICES
 from tests.support.chaos import ALLOW, rows
 from tests.support.checker import Violation, check
 from tests.support.dumps import database_url
 from tests.support.history import History
 from tests.support.waiting import until
-from tests.support.world import Marketer, World, between, by_criteria, terms
+from tests.support.world import Marketer, World, between, by_criteria, terms, to_known
 
 ASKED = ("profile.city", "profile.age")
 _NOT_OVER = {
@@ -116,20 +117,37 @@ class Backend:
     """(exchange, pseudonym) by the delivery's name."""
     repeats: int = 0
     exchanges: list[str] = field(default_factory=list)
+    expected: int = 0
+    """How many releases are to come in all."""
     _token: str = ""
     _to_acknowledge: set[str] = field(default_factory=set)
 
     async def ask(self) -> None:
         """Ask everybody once more; a retry carries the same request id."""
         request = by_criteria(terms("profile.city"), between("profile.age", "34", "34"))
-        answer = await self._insist(lambda: self._try(request))
+        answer = await self._insist(lambda: self.tried(request, self.customers))
         self.exchanges.append(answer.exchange.name)
+        self.expected += self.customers
 
-    async def _try(self, request: brokerpb.CreateExchangeRequest) -> brokerpb.CreateExchangeResponse:
+    async def ask_one(self, pseudonym: str, seconds: float = 5.0) -> bool:
+        """Ask one customer for a release in the answer, once; whether it was in it. Raises grpc.aio.AioRpcError."""
+        request = to_known(terms("profile.city", valid_for=timedelta(days=20)), pseudonym, in_answer=True)
+        answer = await self.tried(request, 1, timeout=seconds)
+        self.expected += 1
+        if answer.HasField("delivery"):
+            self._keep(answer.delivery)
+        return bool(answer.HasField("delivery"))
+
+    async def tried(
+        self, request: brokerpb.CreateExchangeRequest, customers: int, **options: Any
+    ) -> brokerpb.CreateExchangeResponse:
+        """Ask once, and write down how that went. Raises grpc.aio.AioRpcError."""
         name, request_id = self.marketer.name, request.request_id
-        self.history.asked(name, request_id, self.customers)
+        self.history.asked(name, request_id, customers)
         try:
-            answer = await self.marketer.ask(request)
+            answer: brokerpb.CreateExchangeResponse = await self.marketer.call(
+                "broker", "CreateExchange", request, **options
+            )
         except grpc.aio.AioRpcError as error:
             self.history.failed(name, request_id, error.code().name)
             raise
@@ -137,8 +155,12 @@ class Backend:
         return answer
 
     def has_all(self) -> bool:
-        """Whether everybody's release to every exchange is kept."""
-        return len(self.kept) >= self.customers * len(self.exchanges)
+        """Whether every release that is to come is kept."""
+        return len(self.kept) >= self.expected
+
+    def pseudonyms(self) -> list[str]:
+        """The customers it knows."""
+        return sorted({pseudonym for _, pseudonym in self.kept.values()})
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
@@ -170,7 +192,7 @@ class Backend:
         self.repeats += delivery.name in self.kept
         self.kept[delivery.name] = (delivery.release.exchange, delivery.release.pseudonym)
         self._to_acknowledge.add(delivery.name)
-        self._token = delivery.resume_token
+        self._token = delivery.resume_token or self._token
 
     async def _acknowledge(self) -> None:
         while True:
@@ -189,29 +211,48 @@ class Backend:
                 return await call()
             await asyncio.sleep(0.1)
 
-    async def finish(self, world: World, seconds: float = 120.0) -> float:
+    async def finish(self, world: World, seconds: float = 60.0) -> float:
         """Wait until all is kept, and then until all is over everywhere; how many seconds that took after the last was kept."""
 
         async def has_all() -> bool:
             return self.has_all()
 
-        await until(has_all, seconds)
-        since = time.monotonic()
-        await until(lambda: is_over(world, self.marketer.name), seconds)
+        async def is_over() -> bool:
+            return not await left(world, self.marketer.name)
+
+        try:
+            await until(has_all, seconds)
+            since = time.monotonic()
+            await until(is_over, seconds)
+        except TimeoutError:
+            kept = f"{len(self.kept)} of {self.expected} kept"
+            raise AssertionError(f"{kept}, and left are: {await left(world, self.marketer.name)}") from None
         return time.monotonic() - since
 
 
-async def is_over(world: World, marketer: str) -> bool:
-    """Whether everything of a marketer's has its end and is acknowledged, and every event was read by all its readers."""
-    with suppress(asyncpg.PostgresError, OSError):  # just coming back
-        for service, queries in _NOT_OVER.items():
-            for query in queries:
-                if await rows(world, service, query, marketer):
-                    return False
-            if await rows(world, service, _UNREAD):
-                return False
-        return True
-    return False
+async def left(world: World, marketer: str) -> list[str]:
+    """What isn't over yet of a marketer's, and which services have events that not all readers have read."""
+    try:
+        found = [
+            query
+            for service, queries in _NOT_OVER.items()
+            for query in queries
+            if await rows(world, service, query, marketer)
+        ]
+        return [*found, *[f"{service}: {_UNREAD}" for service in _NOT_OVER if await rows(world, service, _UNREAD)]]
+    except (asyncpg.PostgresError, OSError):
+        return ["PostgreSQL is just coming back"]
+
+
+async def streams_are_read(world: World) -> bool:
+    """Whether every event of every service is in the log, is read by all, and consent knows how far audit has logged."""
+    logged = {row["service"]: row["logged_seq"] for row in await rows(world, "audit", "SELECT * FROM stream_progress")}
+    ((known,),) = await rows(world, "consent", "SELECT logged_seq FROM audit_progress")
+    for service in SERVICES:
+        ((last, acked),) = await rows(world, service, "SELECT last_seq, acked_seq FROM stream_head")
+        if acked != last or (service != "audit" and logged.get(service, 0) != last):
+            return False
+    return bool(known == logged.get("consent", 0))
 
 
 async def checked(world: World, history: History) -> Sequence[Violation]:
