@@ -301,3 +301,19 @@ async def test_release_acknowledged_while_it_is_given_its_place_is_off_the_feed(
     await acknowledging
     assert [] == await rows(world, "broker", "SELECT FROM deliveries WHERE marketer = $1", marketer.name)
     assert [FINALIZED] == await states(world, name)
+
+
+async def test_release_acknowledged_while_it_is_taken_up_again_stays_finished(world: World) -> None:
+    age = an_age()
+    await a_willing(world, age)
+    store, marketer = work(world).store, await world.marketer()
+    name = await ask(marketer, age)
+    (delivery,) = await marketer.collect(1)
+    async with store.db.tx("test.acknowledge") as tx:
+        await tx.execute("UPDATE participants SET acknowledged = true WHERE exchange_id = $1", id_of(name))
+        reopening = asyncio.create_task(store.reopen(marketer.name, [(id_of(name), delivery.release.pseudonym)]))
+        waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%SET state = 1%'"
+        await until(partial(_is_waiting_or_done, world, waiting, reopening))
+        await tx.execute("DELETE FROM deliveries WHERE marketer = $1", marketer.name)
+    await reopening
+    assert [FINALIZED] == await states(world, name)
