@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -117,16 +117,14 @@ def is_gone(city: City) -> Iterator[None]:
         os.close(lock)
 
 
-async def _exchanges_while(
-    backend: Backend, rng: Random, still: Callable[[], bool], seconds: float = 5.0
-) -> list[bool | Exception]:
+async def _exchanges_while(backend: Backend, rng: Random, still: Callable[[], bool]) -> list[bool | Exception]:
     """Ask one customer after the other, some at a time, for a release in the answer; what came of each."""
 
     async def ask(_number: int) -> list[bool | Exception]:
         came: list[bool | Exception] = []
         while still():
             try:
-                came.append(await backend.ask_one(rng.choice(pseudonyms), seconds))
+                came.append(await backend.ask_one(rng.choice(pseudonyms)))
             except grpc.aio.AioRpcError as error:
                 came.append(error)
         return came
@@ -191,13 +189,12 @@ async def _probes(city: City, backend: Backend, rng: Random) -> AsyncIterator[di
     def one(service: str) -> grpc.aio.Channel:
         return grpc.aio.insecure_channel(at(address, service), options=_NO_RETRIES)
 
-    pseudonyms, marketer = backend.pseudonyms(), backend.marketer
-    before = marketer.stubs
+    pseudonyms = backend.pseudonyms()
     async with RoutedChannel(one) as channel:
-        marketer.stubs = Stubs(channel)
+        marketer = replace(backend.marketer, stubs=Stubs(channel))
         request = brokerpb.ListExchangesRequest()
         probes = {
-            "release": Probe(lambda: backend.ask_one(rng.choice(pseudonyms))),
+            "release": Probe(lambda: backend.ask_one(rng.choice(pseudonyms), marketer)),
             "read": Probe(lambda: marketer.call("broker", "ListExchanges", request, timeout=5)),
             "sign in": Probe(marketer.sign_in),
         }
@@ -208,7 +205,6 @@ async def _probes(city: City, backend: Backend, rng: Random) -> AsyncIterator[di
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            marketer.stubs = before
 
 
 async def _answers(city: City) -> bool:

@@ -129,23 +129,23 @@ class Backend:
         self.exchanges.append(answer.exchange.name)
         self.expected += self.customers
 
-    async def ask_one(self, pseudonym: str, seconds: float = 5.0) -> bool:
+    async def ask_one(self, pseudonym: str, by: Marketer | None = None, seconds: float = 5.0) -> bool:
         """Ask one customer for a release in the answer, once; whether it was in it. Raises grpc.aio.AioRpcError."""
         request = to_known(terms("profile.city", valid_for=timedelta(days=20)), pseudonym, in_answer=True)
-        answer = await self.tried(request, 1, timeout=seconds)
+        answer = await self.tried(request, 1, by, timeout=seconds)
         self.expected += 1
         if answer.HasField("delivery"):
             self._keep(answer.delivery)
         return bool(answer.HasField("delivery"))
 
     async def tried(
-        self, request: brokerpb.CreateExchangeRequest, customers: int, **options: Any
+        self, request: brokerpb.CreateExchangeRequest, customers: int, by: Marketer | None = None, **options: Any
     ) -> brokerpb.CreateExchangeResponse:
-        """Ask once, and write down how that went. Raises grpc.aio.AioRpcError."""
+        """Ask once, over the marketer's own line or another, and write down how that went. Raises grpc.aio.AioRpcError."""
         name, request_id = self.marketer.name, request.request_id
         self.history.asked(name, request_id, customers)
         try:
-            answer: brokerpb.CreateExchangeResponse = await self.marketer.call(
+            answer: brokerpb.CreateExchangeResponse = await (by or self.marketer).call(
                 "broker", "CreateExchange", request, **options
             )
         except grpc.aio.AioRpcError as error:
