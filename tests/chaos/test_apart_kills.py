@@ -15,7 +15,7 @@ import pytest
 
 from parley_node.services import SERVICES
 from tests.support.city import City, kill_another
-from tests.support.deaths import kills, pid_of, stands_still, stops
+from tests.support.deaths import kills, stands_still, stops
 from tests.support.history import History
 from tests.support.load import Backend, checked, seeded
 from tests.support.waiting import until
@@ -41,8 +41,7 @@ async def survive_kills_of(
     """Kill a server whenever a service stands still at a fault point, so many times, then let all come to its end."""
     for name, plan in plans.items():
         city.deaths.plans[name] = plan
-    await city.once_more(list(plans))
-    pids = [pid_of(city.node, name) for name in plans]
+    pids = await city.once_more(list(plans))
     killed: list[int] = []
     async with backend.working():
         await backend.ask()

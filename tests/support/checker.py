@@ -126,10 +126,10 @@ class _Case:
         self.consent_of = {each.release: each.consent for each in found.settlements}
         self.settled: list[Release] = [(one.exchange, one.pseudonym, one.release) for one in found.settlements]
         self.held: list[Release] = [_release(line) for line in self.delivered]
-        self.overtaken = {
-            release for release in {*self.settled} - {*self.held} if self.consent_of[release[2]] in self.withdrawn
-        }
-        """Released, then withdrawn before they were sent: either end at broker is right."""
+        self.over = {release for release in self.settled if self.consent_of[release[2]] in self.withdrawn}
+        """Released, then withdrawn, before or after they were sent: either end at broker is right."""
+        self.overtaken = self.over - {*self.held}
+        """Those that were not sent."""
 
 
 def _release(line: Line) -> Release:
@@ -140,7 +140,7 @@ def _ends(case: _Case) -> Iterator[Violation]:
     ends: dict[Pair, list[int]] = defaultdict(list)
     for one in case.found.participants:
         ends[one.exchange, one.pseudonym].append(one.state)
-    released = {release[:2] for release in (*case.settled, *case.held) if release not in case.overtaken}
+    released = {release[:2] for release in (*case.settled, *case.held) if release not in case.over}
     for pair, states in ends.items():
         over = [state for state in states if state in (FINALIZED, TERMINATED)]
         if not over:
@@ -211,10 +211,10 @@ def _unequal(case: _Case) -> Iterator[Violation]:
     at_audit = {_said(detail) for salt, detail in openings if hashlib.sha256(salt + detail).digest() in logged}
     at_consent = {*case.settled} - case.overtaken
     at_broker = {(one.exchange, one.pseudonym) for one in case.found.participants if one.state == FINALIZED}
-    at_broker -= {release[:2] for release in case.overtaken}
     yield from _compared("consent", at_consent, "the marketer's end", {*case.held})
     yield from _compared("consent", at_consent, "audit", at_audit - case.overtaken)
-    yield from _compared("consent", {release[:2] for release in at_consent}, "broker", at_broker)
+    over = {release[:2] for release in case.over}
+    yield from _compared("consent", {release[:2] for release in at_consent} - over, "broker", at_broker - over)
 
 
 def _said(detail: bytes) -> Release:

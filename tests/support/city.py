@@ -53,18 +53,22 @@ class City:
         """Where the servers listen."""
         return {"postgres": self.where.postgres_sockets / ".s.PGSQL.5432", "valkey": self.where.valkey_socket}
 
-    async def once_more(self, services: Sequence[str]) -> None:
-        """Kill services, and wait until each is there again."""
+    async def once_more(self, services: Sequence[str]) -> list[int]:
+        """Kill services, and wait until each is started again; their new ids."""
         before = {name: pid_of(self.node, name) for name in services}
         for pid in before.values():
             os.kill(pid, signal.SIGKILL)
+        started: dict[str, int] = {}
 
         async def back() -> bool:
-            with suppress(LookupError):
-                return all(pid_of(self.node, name) != pid for name, pid in before.items())
-            return False
+            for name in before.keys() - started.keys():
+                with suppress(LookupError):
+                    if (pid := pid_of(self.node, name)) != before[name]:
+                        started[name] = pid
+            return len(started) == len(before)
 
         await until(back, 30)
+        return list(started.values())
 
 
 @asynccontextmanager
