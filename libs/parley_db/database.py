@@ -172,8 +172,8 @@ class Database:
         started = time.monotonic()
         async with self._connection() as connection:
             transaction = connection.transaction(isolation="read_committed")
-            await transaction.start()
             try:
+                await _to_the_end(transaction.start())  # what began unnoticed would go back to the pool begun
                 yield connection
                 await reach(f"{name}.before_commit")
             except BaseException:

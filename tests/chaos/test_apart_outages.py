@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -21,13 +21,19 @@ import grpc
 import pytest
 from redis.asyncio import Redis
 
+from parley.audit.v1 import audit_pb2 as auditpb
 from parley.broker.v1 import broker_pb2 as brokerpb
+from parley.consent.v1 import consent_pb2 as consentpb
+from parley.identity.v1 import identity_pb2 as identitypb
+from parley.vault.v1 import vault_pb2 as vaultpb
 from parley_kit.faults import Unavailable
 from parley_node.embedded.paths import try_lock
+from parley_node.services import SERVICES
 from parley_rpc.channels import RoutedChannel, at
 from parley_rpc.status import fault_from
-from tests.support.chaos import each, frozen, listener
+from tests.support.chaos import each, frozen, listener, rows
 from tests.support.city import City, kill_another
+from tests.support.deaths import children, pid_of
 from tests.support.history import History
 from tests.support.load import Backend, checked, seeded, streams_are_read
 from tests.support.waiting import until
@@ -260,3 +266,63 @@ async def _served(probes: dict[str, Probe], since: float) -> float:
 def _kind(error: grpc.aio.AioRpcError) -> tuple[Any, type, bool]:
     fault = fault_from(error)
     return error.code(), type(fault), fault.retry_after is not None
+
+
+# --- Anything stands still -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _stopped(pid: int) -> Iterator[None]:
+    """A process stands still, and all that it started: each session of PostgreSQL's is a process."""
+    family = [pid, *children(pid)]
+    for each_pid in family:
+        os.kill(each_pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for each_pid in family:
+            with suppress(ProcessLookupError):
+                os.kill(each_pid, signal.SIGCONT)
+
+
+async def _took(call: Awaitable[Any]) -> float:
+    begun = time.monotonic()
+    with suppress(grpc.aio.AioRpcError):
+        await call
+    return time.monotonic() - begun
+
+
+def _calls(backend: Backend, rng: Random, timeout: float) -> Sequence[Awaitable[Any]]:
+    """A call of each service, and one that needs them all."""
+    stubs, marketer, options = backend.marketer.stubs, backend.marketer, {"timeout": timeout}
+    return (
+        backend.ask_one(rng.choice(backend.pseudonyms()), seconds=timeout),
+        marketer.call("broker", "ListExchanges", brokerpb.ListExchangesRequest(), **options),
+        stubs.identity.GetKeySet(identitypb.GetKeySetRequest(), **options),
+        stubs.audit.GetCheckpoint(auditpb.GetCheckpointRequest(), **options),
+        stubs.vault.ListAttributes(vaultpb.ListAttributesRequest(), metadata=marketer.tokens["broker"], **options),
+        stubs.consent.ListConsents(consentpb.ListConsentsRequest(), metadata=marketer.tokens["broker"], **options),
+    )
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("rounds", [1, pytest.param(8, marks=pytest.mark.slow)])
+async def test_every_call_ends_by_its_deadline_whatever_stands_still(city: City, history: History, rounds: int) -> None:
+    rng, took = seeded(), list[float]()
+    async with acquainted(city, history) as backend:
+        pids = {name: pid_of(city.node, name) for name in SERVICES}
+        pids |= {name: listener(socket) for name, socket in city.sockets.items()}
+        for name, pid in sorted(pids.items()):
+            overdue = list[float]()
+            with _stopped(pid):
+                for _ in range(rounds):
+                    timeout = rng.uniform(0.15, 1.0)
+                    spans = await asyncio.gather(*(_took(call) for call in _calls(backend, rng, timeout)))
+                    overdue += [span - timeout for span in spans]
+            print(f"{name}: {max(overdue):.3f} s past the deadline at most")
+            took += overdue
+        await backend.finish(city.world)
+    assert max(took) <= 0.25
+    busy = "SELECT state, query FROM pg_stat_activity WHERE usename LIKE 'parley\\_%' AND state LIKE 'idle in%'"
+    assert [] == await rows(city.world, "broker", busy)  # no transaction is left open
+    assert [] == await checked(city.world, backend.history)

@@ -86,5 +86,20 @@ def kill(node: ApartNode, service: str, number: int = 1) -> None:
 
 
 def stands_still(pid: int) -> bool:
-    """Whether a process is stopped (proc_pid_stat(5))."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("T")
+    """Whether a process is stopped."""
+    return _status(Path(f"/proc/{pid}"))[0] == "T"
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process started and that are still there."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if _status(process)[1] == str(pid):
+                found.append(int(process.name))
+    return found
+
+
+def _status(process: Path) -> list[str]:
+    """A process's state, its parent, and more (proc_pid_stat(5))."""
+    return (process / "stat").read_text().rpartition(") ")[2].split()
