@@ -9,7 +9,7 @@ consent, broker and audit hold.
 import asyncio
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -42,19 +42,26 @@ async def survive_kills_of(
     for name, plan in plans.items():
         city.deaths.plans[name] = plan
     pids = await city.once_more(list(plans))
-    killed: list[int] = []
-    async with backend.working():
+    async with backend.working(), asyncio.timeout(500):
+        killing = asyncio.create_task(_kill_beneath(city, server, pids, count))
         await backend.ask()
-        async with asyncio.timeout(400):
-            while len(killed) < count:
-                await backend.busy()
-                for pid in filter(stands_still, pids):
-                    killed.append(await kill_another(city.sockets[server], killed))
-                    os.kill(pid, signal.SIGCONT)
-                await asyncio.sleep(0.01)
+        while not killing.done():
+            await backend.busy()
+            await asyncio.sleep(0.05)
+        await killing
         for pid in pids:  # from now on they are armed with nothing
             os.kill(pid, signal.SIGKILL)
         await backend.finish(city.world)
+
+
+async def _kill_beneath(city: City, server: str, pids: Sequence[int], count: int) -> None:
+    """Kill a server beneath whichever process stands still, and let that one go on."""
+    killed: list[int] = []
+    while len(killed) < count:
+        for pid in filter(stands_still, pids):
+            killed.append(await kill_another(city.sockets[server], killed))
+            os.kill(pid, signal.SIGCONT)
+        await asyncio.sleep(0.01)
 
 
 def _shares(count: int) -> dict[str, int]:
