@@ -68,7 +68,7 @@ class City:
             return len(started) == len(before)
 
         await until(back, 30)
-        return list(started.values())
+        return [started[name] for name in services]
 
 
 @asynccontextmanager

@@ -27,6 +27,8 @@ _POINTS: Mapping[str, Mapping[str, int]] = {
     "vault": {"after_match": 1, "after_release": 9},
     "audit": {"publish.before_commit": 3, "publish.after_commit": 3},
 }
+_SELDOM = (".relay.before_commit", ".relay.after_commit", ".after_reopen")
+"""What comes first in a life, or may not come at all."""
 _READS = ("broker", "consent", "audit")
 
 
@@ -59,12 +61,16 @@ def kills(rng: Random, service: str, count: int) -> list[str]:
 
 
 def stops(rng: Random, services: Mapping[str, int]) -> dict[str, list[str]]:
-    """Plans in which services stand still so many times each, at points of a campaign, all in one life of each."""
+    """
+    Plans in which services stand still so many times each, at points of a campaign, all in one life of each.
+
+    Not at their relays': those come first in a life, and nobody would get any further.
+    """
     plans: dict[str, list[str]] = {}
     for service, count in services.items():
         found = points(service)
         times: dict[str, list[int]] = defaultdict(list)
-        for point in rng.choices([each for each in found if found[each] > 1], k=count):
+        for point in rng.choices([each for each in found if found[each] > 1 and not each.endswith(_SELDOM)], k=count):
             times[point].append(max(times[point], default=0) + rng.randint(1, 5))
         plans[service] = [",".join(f"{point}=stop@{'+'.join(map(str, at))}" for point, at in times.items())]
     return plans
