@@ -201,7 +201,7 @@ def _borrowed() -> int:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("calls", [80, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("calls", [50, pytest.param(1000, marks=pytest.mark.slow)])
 async def test_whoever_gives_up_and_asks_again_gets_the_one_outcome(
     here: World, history: History, calls: int, caplog: pytest.LogCaptureFixture
 ) -> None:
