@@ -178,8 +178,8 @@ class Database:
         with self._tracer.inside(name):
             async with self._connection() as connection:
                 transaction = connection.transaction(isolation="read_committed")
-                await transaction.start()
                 try:
+                    await _to_the_end(transaction.start())  # what began unnoticed would go back to the pool begun
                     yield connection
                     await reach(f"{name}.before_commit")
                 except BaseException:

@@ -2,7 +2,7 @@
 Fault points: named places where a test may hold or break a running program.
 
 Unarmed, ``reach`` is one dictionary look-up. Tests arm points in-process; a separate process is armed by its
-environment (``PARLEY_FAULTS="broker.before_settle=sleep:3,consent.after_settle=kill"``), read once at start.
+environment (``PARLEY_FAULTS="broker.before_settle=sleep:3,consent.after_settle=kill@2"``), read once at start.
 ``consent.clock=ahead:600`` makes a service's clock wrong.
 """
 
@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 
 Action = Callable[[], Awaitable[None]]
 
@@ -40,14 +41,21 @@ def armed(point: str, action: Action) -> Iterator[None]:
 
 
 def arm_from(spec: str) -> None:
-    """Arm points from a list of ``point=sleep:SECONDS``, ``point=kill`` and ``clock=ahead:SECONDS``. Raises ValueError."""
+    """
+    Arm points from a comma-separated list. Raises ValueError.
+
+    An entry is ``point=sleep:SECONDS``, ``point=stop`` (SIGSTOP: all of the process stands still until somebody continues it) or
+    ``point=kill``. With ``@2`` or ``@2+5`` behind it: the second, or the second and the fifth, time that the point is reached.
+    ``SERVICE.clock=ahead:SECONDS`` makes a service's clock wrong.
+    """
     for entry in filter(None, spec.split(",")):
-        point, _, action = entry.partition("=")
-        verb, _, seconds = action.strip().partition(":")
+        point, _, rest = entry.partition("=")
+        action, _, times = rest.strip().partition("@")
+        verb, _, seconds = action.partition(":")
         if verb == "ahead":
             _ahead[point.strip()] = float(seconds)
         else:
-            _armed[point.strip()] = _parse(action.strip())
+            _armed[point.strip()] = _at(times, _parse(action)) if times else _parse(action)
 
 
 def _parse(action: str) -> Action:
@@ -55,10 +63,23 @@ def _parse(action: str) -> Action:
     if verb == "sleep":
         seconds = float(argument)
         return lambda: asyncio.sleep(seconds)
-    if verb == "kill":
-        return _kill
-    raise ValueError(f"unknown fault action {verb!r}: use sleep:SECONDS, kill or ahead:SECONDS")
+    if verb in _SIGNALS:
+        return lambda: _signal(_SIGNALS[verb])
+    raise ValueError(f"unknown fault action {verb!r}: use sleep:SECONDS, stop, kill or ahead:SECONDS")
 
 
-async def _kill() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def _at(times: str, action: Action) -> Action:
+    wanted, reached = {int(time) for time in times.split("+")}, count(1)
+
+    async def sometimes() -> None:
+        if next(reached) in wanted:
+            await action()
+
+    return sometimes
+
+
+_SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
+
+
+async def _signal(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)

@@ -135,11 +135,12 @@ WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = ANY($3) AND state IN (1
 RETURNING pseudonym;
 
 -- name: participants_reopen
--- Take releases that are still on the feed through every step anew; workers leave them alone meanwhile.
+-- Take releases that are still on the feed through every step anew; workers leave them alone meanwhile. One that was acknowledged
+-- while its lock was waited for may look as if it were still there.
 UPDATE participants AS p SET state = 1, leased_until = clock_timestamp() + $4
 FROM unnest($2::text[], $3::text[]) AS d (exchange_id, pseudonym)
-WHERE p.marketer = $1 AND p.exchange_id = d.exchange_id AND p.pseudonym = d.pseudonym AND p.state = 5 AND NOT p.acknowledged
-    AND EXISTS (
+WHERE p.marketer = $1 AND p.exchange_id = d.exchange_id AND p.pseudonym = d.pseudonym AND p.state = 5
+    AND NOT p.acknowledged AND EXISTS (
         SELECT 1 FROM deliveries AS there
         WHERE there.marketer = p.marketer AND there.exchange_id = p.exchange_id AND there.pseudonym = p.pseudonym);
 

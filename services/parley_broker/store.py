@@ -146,6 +146,7 @@ class Store:
             [pseudonym for _, pseudonym in known],
             [each.lease for each, _ in known],
         )
+        await reach("broker.after_create")
         made = {(row["marketer"], row["exchange_id"]) for row in rows}
         return [(record.marketer, record.exchange_id) in made for record in records]
 
@@ -189,6 +190,7 @@ class Store:
         row = await self.db.fetchrow(_SQL.exchange_lease, LEASE)
         if row is None:
             return None
+        await reach("broker.after_lease_exchange")
         fields = dict(row)
         token = fields.pop("match_token")
         return ExchangeRecord(**fields), token
@@ -220,6 +222,8 @@ class Store:
         No two workers get the same.
         """
         rows = await self.db.fetch(_SQL.participants_lease, limit, LEASE, list(but))
+        if rows:
+            await reach("broker.after_lease")
         return [_participant(row) for row in rows]
 
     async def participant(self, marketer: str, exchange_id: str, pseudonym: str) -> ParticipantRecord | None:
@@ -276,6 +280,7 @@ class Store:
             [pseudonym for _, pseudonym in releases],
             LEASE,
         )
+        await reach("broker.after_reopen")
 
     async def undecided(self, exchange: ExchangeRecord, pseudonyms: Sequence[str]) -> set[str]:
         """Which of these participants are still to be decided or released."""
@@ -334,13 +339,9 @@ class Store:
     async def _acknowledge(self, requests: Sequence[Sequence[Acknowledged]]) -> list[None]:
         """Do it for all who wait, in one statement."""
         kept = [one for request in requests for one in request]
-        await self.db.execute(
-            _SQL.releases_acknowledge,
-            *map(list, zip(*(one.key for one in kept), strict=True)),
-            [one.event.event_id for one in kept],
-            [one.event.envelope for one in kept],
-            kept[0].event.type,
-        )
+        keys = [list(column) for column in zip(*(one.key for one in kept), strict=True)]
+        events = [one.event.event_id for one in kept], [one.event.envelope for one in kept], kept[0].event.type
+        await self.db.execute(_SQL.releases_acknowledge, *keys, *events)
         return [None] * len(requests)
 
     async def acknowledge_notices(self, tx: Tx, marketer: str, names: Sequence[str]) -> set[str]:

@@ -9,6 +9,7 @@ from parley_db.database import Database, Tx
 from parley_db.queries import load
 from parley_identity.domain.accounts import Account
 from parley_identity.domain.marketers import KeyUse, Marketer, MarketerKey, Profile
+from parley_kit.faultpoints import reach
 from parley_terms.terms import Level
 
 _SQL = load("parley_identity")
@@ -100,6 +101,7 @@ class Store:
         """Note (customer, pseudonym) pairs as introduced to a marketer; who was before, stays as noted."""
         customers, aliases = [customer for customer, _ in pairs], [alias for _, alias in pairs]
         await self.db.execute(_SQL.introductions_insert, customers, aliases, marketer, at)
+        await reach("identity.after_introduce")
 
     async def use_assertion(self, assertion: bytes, forget_at: datetime) -> bool:
         """Use up an assertion, by its hash; False if it was used before. Of any number at once, one succeeds."""

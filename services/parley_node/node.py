@@ -67,6 +67,10 @@ class Options:
     traces: str | None = None
     stream_prefix: str = ""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    processes: Mapping[str, int] = field(default_factory=dict)
+    """How many processes a service has where services run apart; one where nothing is said."""
+    faults: Callable[[str], str] = lambda _process: ""
+    """For tests: the fault points that a process (``broker``, ``broker-2``) is armed with, asked for at each start of it."""
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ import json
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from signal import SIGTERM
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -33,7 +34,7 @@ from parley_node.provision import certify, provision
 from parley_node.services import SERVICES
 from parley_node.stores import Servers, dsn, prepare, servers_of
 from parley_rpc import http
-from parley_rpc.channels import at, connect
+from parley_rpc.channels import connect
 from parley_rpc.serving import Serving
 from parley_rpc.settings import read_settings
 from parley_rpc.zones import Zones
@@ -62,24 +63,54 @@ class Doors:
     """Where services answer: each in a directory of its own, which only this user of the machine may enter."""
 
     root: Path
+    processes: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, home: Home) -> "Doors":
+    def of(cls, home: Home, processes: Mapping[str, int] = MappingProxyType({})) -> "Doors":
         """Where those of a home do."""
-        return cls(sockets_of(home.root))
+        return cls(sockets_of(home.root), processes)
 
     @property
     def address(self) -> str:
-        """The public doors of all."""
+        """The public doors of all, of each service's first process."""
         return f"unix:{self.root}/{{service}}/public.sock"
 
-    def socket(self, service: str) -> Path:
-        """The socket of a service's public door."""
-        return self.root / service / "public.sock"
+    def of_service(self, service: str) -> "list[Process]":
+        """A service's processes."""
+        return [Process(service, number) for number in range(1, self.processes.get(service, 1) + 1)]
+
+    def socket(self, service: str, number: int = 1) -> Path:
+        """The socket of the public door of a service's process."""
+        return self.root / service / f"public{_suffix(number)}.sock"
+
+    def peer_socket(self, service: str, number: int = 1) -> Path:
+        """The socket of its door for other services."""
+        return self.root / service / f"peers{_suffix(number)}.sock"
+
+    def public(self, service: str) -> str:
+        """The public doors of all of a service's processes: one address, over which a channel balances."""
+        return "unix:" + ",".join(str(self.socket(service, each.number)) for each in self.of_service(service))
 
     def peers(self, service: str) -> str:
-        """A service's door for other services."""
-        return f"unix:{self.root}/{service}/peers.sock"
+        """Their doors for other services, likewise."""
+        return "unix:" + ",".join(str(self.peer_socket(service, each.number)) for each in self.of_service(service))
+
+
+@dataclass(frozen=True)
+class Process:
+    """One of a service's processes, of which there is one unless more are asked for."""
+
+    service: str
+    number: int = 1
+
+    @property
+    def name(self) -> str:
+        """What it is called: as the service, and the second ``broker-2``."""
+        return f"{self.service}{_suffix(self.number)}"
+
+
+def _suffix(number: int) -> str:
+    return "" if number == 1 else f"-{number}"
 
 
 @asynccontextmanager
@@ -98,7 +129,7 @@ async def run_apart(
         told("PostgreSQL and Valkey")
         pair = await stack.enter_async_context(servers_of(home))
         told("databases")
-        zones, doors = Zones.load(), Doors.of(home)
+        zones, doors = Zones.load(), Doors.of(home, options.processes)
         await prepare(pair, home, zones, SERVICES, prefix=options.stream_prefix)
         create_sockets(doors.root, SERVICES)
         log_listener = stack.enter_context(http.listen(f"{options.host}:{options.http_port}"))
@@ -106,8 +137,10 @@ async def run_apart(
         told(", ".join(SERVICES))
         listeners = Listeners(log_listener.fileno(), {name: each.fileno() for name, each in metrics.items()})
         children = Children(home, pair, options, zones, doors, listeners, to_stderr=to_stderr)
-        await stack.enter_async_context(kept_running([children.supervisor(name) for name in SERVICES]))
-        await asyncio.gather(*(_serving(doors.address, name) for name in SERVICES))
+        await stack.enter_async_context(kept_running([children.supervisor(each) for each in children.all()]))
+        await asyncio.gather(
+            *(_serving(f"unix:{doors.socket(each.service, each.number)}", each) for each in children.all())
+        )
         where = {name: f"{_url(each)}/metrics" for name, each in metrics.items()}
         now = Running(doors.address, _url(log_listener), os.getpid(), where)
         home.started(now)
@@ -148,33 +181,44 @@ class Children:
     listeners: Listeners
     to_stderr: bool
 
-    def supervisor(self, name: str) -> Supervisor:
-        """Keeps one running."""
-        launch, log = self.launch(name), None if self.to_stderr else self.home.log(name)
-        return Supervisor(name, prepare=lambda: launch, lock=self.doors.root / name / "lock", log=log)
+    def all(self) -> Iterator[Process]:
+        """The processes of all services."""
+        return (process for name in SERVICES for process in self.doors.of_service(name))
 
-    def launch(self, name: str) -> Launch:
+    def supervisor(self, process: Process) -> Supervisor:
+        """Keeps one running."""
+        launch, log = self.launch(process), None if self.to_stderr else self.home.log(process.name)
+        lock = self.doors.root / process.service / f"lock{_suffix(process.number)}"
+        return Supervisor(process.name, prepare=lambda: launch, lock=lock, log=log)
+
+    def launch(self, process: Process) -> Launch:
         """How one is started."""
+        told = self.environment(process.service, process.number)
+
+        def environment() -> dict[str, str]:
+            faults = self.options.faults(process.name)
+            return {**told, "PARLEY_FAULTS": faults} if faults else told
+
         return Launch(
-            command=[sys.executable, "-P", "-m", f"parley_{name}"],
+            command=[sys.executable, "-P", "-m", f"parley_{process.service}"],
             stop=SIGTERM,
-            ready=partial(_listens, self.doors.socket(name)),
-            environment=self.environment(name),
-            descriptors=self.listeners.of(name),
+            ready=partial(_listens, self.doors.socket(process.service, process.number)),
+            environment=environment,
+            descriptors=self.listeners.of(process.service),
         )
 
-    def environment(self, name: str) -> dict[str, str]:
+    def environment(self, name: str, number: int = 1) -> dict[str, str]:
         """All that one is told. Raises SettingsWrong."""
         config = configure(name, self.home, dsn(self.pair, self.home, name), self.options.settings.get(name, {}))
-        serving = read_settings(Serving, self._serving(name))
+        serving = read_settings(Serving, self._serving(name, number))
         inherited = {key: os.environ[key] for key in _INHERITED if key in os.environ}
         return {**inherited, **_QUIET, **variables(config), **variables(serving)}
 
-    def _serving(self, name: str) -> Mapping[str, Any]:
+    def _serving(self, name: str, number: int) -> Mapping[str, Any]:
         called = any(name in self.zones.callees(caller) for caller in SERVICES)
         return {
-            "public": at(self.doors.address, name),
-            "peers": self.doors.peers(name) if called else None,
+            "public": f"unix:{self.doors.socket(name, number)}",
+            "peers": f"unix:{self.doors.peer_socket(name, number)}" if called else None,
             "peer_addresses": {peer: self.doors.peers(peer) for peer in self.zones.callees(name)},
             "secrets": self.home.keys(name),
             "tls_certificate": self.home.tls_certificate(name),
@@ -205,14 +249,15 @@ def _listens(socket: Path, pid: int) -> bool:
     return listener_of(socket) == pid
 
 
-async def _serving(address: str, name: str) -> None:
-    """Wait until a service says that it serves. Raises ServersUnavailable if it doesn't in time."""
+async def _serving(address: str, process: Process) -> None:
+    """Wait until a service's process says that it serves. Raises ServersUnavailable if it doesn't in time."""
+    name = process.service
     request = health_pb2.HealthCheckRequest(service=f"parley.{name}.v1.{name.title()}Service")
-    async with connect(at(address, name)) as channel:
+    async with connect(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 while (await stub.Check(request)).status != health_pb2.HealthCheckResponse.SERVING:  # noqa: ASYNC110 - not ours
                     await asyncio.sleep(_POLL_S)
         except (TimeoutError, grpc.RpcError) as error:
-            raise ServersUnavailable(f"{name} started but doesn't serve: see its log") from error
+            raise ServersUnavailable(f"{process.name} started but doesn't serve: see its log") from error

@@ -14,6 +14,7 @@ from parley_crypto.keyring import KeyRing
 from parley_crypto.subject_ref import RefInvalid, open_ref
 from parley_db.database import Database, Tx
 from parley_db.mutations import Mutations
+from parley_kit.faultpoints import reach
 from parley_kit.faults import InvalidRequest, Violation
 from parley_kit.offload import work
 from parley_rpc.principal import caller
@@ -108,12 +109,14 @@ class VaultServicer(vaultgrpc.VaultServiceServicer):
         criteria = _criteria(request.criteria)
         search = Search(request.marketer_card, request.exchange, criteria, size, request.page_token)
         refs, token = await self.matcher.match(search)
+        await reach("vault.after_match")
         return vaultpb.MatchResponse(candidate_refs=refs, next_page_token=token)
 
     async def Release(self, request: vaultpb.ReleaseRequest, _context: Any) -> Any:
         """Open what permits allow."""
         asked = [Asked(entry.vault_ref, entry.permit) for entry in request.entries]
         outcomes = await self.releases.release(request.batch, asked)
+        await reach("vault.after_release")
         return vaultpb.ReleaseResponse(outcomes=[_outcome_to(outcome) for outcome in outcomes])
 
     def _subject(self, sealed: bytes, index: int) -> str:

@@ -21,7 +21,7 @@ from tools.docs import commands, configuration, generated, protos
 _GENERATED = generated()
 _FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir()} - {"docs.egg-info"}
 _VARIABLE = re.compile(r"PARLEY_[A-Z][A-Z_]*[A-Z]")
-_OF_TESTS = {"PARLEY_NODE", "PARLEY_SERVERS", "PARLEY_VECTORS", "PARLEY_DATA"}
+_OF_TESTS = {"PARLEY_SEED", "PARLEY_NODE", "PARLEY_SERVERS", "PARLEY_VECTORS", "PARLEY_DATA"}
 _PYTHON = [block for document in DOCUMENTS for block in blocks(document, "python")]
 _RUN_ELSEWHERE = {ROOT / "README.md"}  # against a running Parley, in test_docs_run.py
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pytest
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
-KEPT = re.compile(r"PARLEY_(DATA|VECTORS|SERVERS|NODE)|PARLEY_\w+_URL")
+KEPT = re.compile(r"PARLEY_(DATA|VECTORS|SERVERS|NODE|SEED)|PARLEY_\w+_URL")
 ALLOWED_SKIPS = Path(__file__).parents[1] / "allowed-skips.txt"
 
 

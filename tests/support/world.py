@@ -8,12 +8,13 @@ import asyncio
 import os
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -315,11 +316,16 @@ def calling(home: Home, name: str) -> grpc.aio.Channel:
     return RoutedChannel(lambda service: dial(doors.peers(service), credentials, server_name=service))
 
 
-def quick(**settings: Mapping[str, Any]) -> Options:
+def quick(
+    *,
+    processes: Mapping[str, int] = MappingProxyType({}),
+    faults: Callable[[str], str] = lambda _process: "",
+    **settings: Mapping[str, Any],
+) -> Options:
     """Options for tests: any free ports, notices at once."""
     notices = {"consent": {"longest_notice_delay": timedelta(0)}}
     merged = {name: {**notices.get(name, {}), **settings.get(name, {})} for name in {*notices, *settings}}
-    return Options(port=0, http_port=0, settings=merged)
+    return Options(port=0, http_port=0, settings=merged, processes=processes, faults=faults)
 
 
 def terms(

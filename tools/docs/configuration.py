@@ -40,7 +40,7 @@ _COMMAND_LINE = (
     (
         "PARLEY_FAULTS",
         "",
-        "For tests: faults, with commas between: `point=sleep:SECONDS`, `point=kill`, `SERVICE.clock=ahead:SECONDS`.",
+        "For tests: faults, comma between: `point=sleep:SECONDS`, `=stop`, `=kill` (`@3`: the third time), `SERVICE.clock=ahead:SECONDS`.",
     ),
 )
 

@@ -14,7 +14,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -44,7 +44,7 @@ class Launch:
 
     ``leash`` are options of :mod:`leash` that give up root; ``stop`` is the signal that asks the server to end, also
     when its parent dies; ``tidy`` runs before each start; ``ready`` says whether the process with this id answers.
-    ``environment`` and ``descriptors`` are all that it inherits.
+    ``environment``, asked for at each start, and ``descriptors`` are all that it inherits.
     """
 
     command: Sequence[str]
@@ -52,7 +52,7 @@ class Launch:
     ready: Callable[[int], bool]
     leash: Sequence[str] = ()
     tidy: Callable[[], None] = lambda: None
-    environment: Mapping[str, str] = field(default_factory=server_environment)
+    environment: Callable[[], Mapping[str, str]] = server_environment
     descriptors: Sequence[int] = ()
 
 
@@ -136,7 +136,7 @@ class Supervisor(threading.Thread):
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=launch.environment,
+                env=launch.environment(),
                 pass_fds=launch.descriptors,
                 cwd="/",
                 start_new_session=True,  # a terminal's Ctrl-C is the owner's to answer, not the servers'

@@ -64,15 +64,31 @@ async def test_points_are_armed_from_a_list(monkeypatch: pytest.MonkeyPatch) -> 
     assert ([0.5], [(os.getpid(), signal.SIGKILL)]) == (slept, killed)
 
 
+async def test_point_is_armed_for_some_of_the_times_that_it_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+    monkeypatch.setattr(
+        faultpoints, "os", SimpleNamespace(getpid=os.getpid, kill=lambda _pid, number: sent.append(number))
+    )
+    arm_from("a.b=stop@2+4,c.d=kill@3")
+    for _ in range(5):
+        await reach("a.b")
+        await reach("c.d")
+
+    assert [signal.SIGSTOP, signal.SIGKILL, signal.SIGSTOP] == sent
+
+
 def test_empty_list_arms_nothing() -> None:
     arm_from("")
 
     assert {} == faultpoints._armed
 
 
-@pytest.mark.parametrize("spec", ["a.b", "a.b=", "a.b=stop", "a.b=sleep", "a.b=sleep:soon", "a.b=kill,c.d=oops"])
+@pytest.mark.parametrize(
+    "spec",
+    ["a.b", "a.b=", "a.b=stopped", "a.b=sleep", "a.b=sleep:soon", "a.b=kill,c.d=oops", "a.b=kill@soon", "a.b=kill@1+"],
+)
 def test_action_that_is_none_is_refused(spec: str) -> None:
-    with pytest.raises(ValueError, match=r"unknown fault action|could not convert"):
+    with pytest.raises(ValueError, match=r"unknown fault action|could not convert|invalid literal"):
         arm_from(spec)
 
 

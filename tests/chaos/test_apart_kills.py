@@ -1,0 +1,113 @@
+"""
+G6 and G7, with a process for each service: kill -9 of any, of PostgreSQL and of Valkey, between any two commits of a campaign.
+
+A marketer asks 1,000 customers, and again whenever it has them all. Meanwhile processes die at fault points that are drawn from a
+seed, or stand still there while a server is killed. Then an independent checker compares the marketer's history with what
+consent, broker and audit hold.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping
+from contextlib import suppress
+
+import pytest
+
+from parley_node.services import SERVICES
+from tests.support.city import City, kill_another
+from tests.support.deaths import kills, pid_of, stands_still, stops
+from tests.support.history import History
+from tests.support.load import Backend, checked, seeded
+from tests.support.waiting import until
+
+
+async def survive_kills(city: City, backend: Backend, plans: Mapping[str, list[str]]) -> None:
+    """Let services die as planned while a backend works, then let all come to its end."""
+    async with backend.working():
+        await backend.ask()
+        goals = {name: await city.die(name, plan) for name, plan in plans.items()}
+
+        async def dead_often_enough() -> bool:
+            await backend.busy()
+            return all(city.deaths.starts[name] >= goal for name, goal in goals.items())
+
+        await until(dead_often_enough, 400)
+        await backend.finish(city.world)
+
+
+async def survive_kills_of(
+    city: City, backend: Backend, server: str, plans: Mapping[str, list[str]], count: int
+) -> None:
+    """Kill a server whenever a service stands still at a fault point, so many times, then let all come to its end."""
+    for name, plan in plans.items():
+        city.deaths.plans[name] = plan * _OFTEN
+    pids = await city.once_more(list(plans))
+    async with backend.working(), asyncio.timeout(500):
+        killing = asyncio.create_task(_kill_beneath(city, server, dict(zip(plans, pids, strict=True)), count))
+        await backend.ask()
+        while not killing.done():
+            await backend.busy()
+            await asyncio.sleep(0.05)
+        await killing
+        city.deaths.plans.clear()
+        await city.once_more(list(plans))  # from now on they are armed with nothing
+        await backend.finish(city.world)
+
+
+_OFTEN = 1000  # a process that could not start without the server is armed with the same again
+
+
+async def _kill_beneath(city: City, server: str, pids: dict[str, int], count: int) -> None:
+    """Kill a server beneath whichever process stands still, and let that one go on."""
+    killed: list[int] = []
+    while len(killed) < count:
+        for name, pid in list(pids.items()):
+            try:
+                if stands_still(pid):
+                    killed.append(await kill_another(city.sockets[server], killed))
+                    os.kill(pid, signal.SIGCONT)
+            except (FileNotFoundError, ProcessLookupError):  # it was just starting, without the server: it starts again
+                with suppress(LookupError):
+                    pids[name] = pid_of(city.node, name)
+        await asyncio.sleep(0.01)
+
+
+def _shares(count: int) -> dict[str, int]:
+    """How many of a server's kills fall to standing services."""
+    return {"broker": count - 3 * (count // 5), "consent": count // 5, "audit": count // 5, "vault": count // 5}
+
+
+async def test_campaign_survives_deaths_of_every_process(city: City, history: History) -> None:
+    rng, backend = seeded(), await city.backend(history)
+    await survive_kills(city, backend, {name: kills(rng, name, 1) for name in SERVICES})
+    print(f"{len(backend.exchanges)} exchanges, {len(backend.kept)} releases, {backend.repeats} repeats")
+    assert [] == await checked(city.world, backend.history)
+
+
+@pytest.mark.parametrize("server", ["postgres", "valkey"])
+async def test_campaign_survives_deaths_of_a_server(city: City, history: History, server: str) -> None:
+    rng, backend = seeded(), await city.backend(history)
+    await survive_kills_of(city, backend, server, stops(rng, {"broker": 2, "consent": 2}), 1)
+    print(f"{len(backend.exchanges)} exchanges, {len(backend.kept)} releases, {backend.repeats} repeats")
+    assert [] == await checked(city.world, backend.history)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("service", SERVICES)
+async def test_campaign_survives_20_deaths_of_a_process(city: City, history: History, service: str) -> None:
+    rng, backend = seeded(), await city.backend(history)
+    await survive_kills(city, backend, {service: kills(rng, service, 19)})
+    print(f"{len(backend.exchanges)} exchanges, {len(backend.kept)} releases, {backend.repeats} repeats")
+    assert [] == await checked(city.world, backend.history)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("server", ["postgres", "valkey"])
+async def test_campaign_survives_20_deaths_of_a_server(city: City, history: History, server: str) -> None:
+    rng, backend = seeded(), await city.backend(history)
+    await survive_kills_of(city, backend, server, stops(rng, _shares(30)), 20)
+    print(f"{len(backend.exchanges)} exchanges, {len(backend.kept)} releases, {backend.repeats} repeats")
+    assert [] == await checked(city.world, backend.history)

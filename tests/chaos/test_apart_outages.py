@@ -1,0 +1,328 @@
+"""
+G7, with a process for each service: what if Valkey is wiped or away, and PostgreSQL is restarted?
+
+Postgres is the truth, and Valkey a transport that it can rebuild: a wiped one loses nothing, and while it is away whoever asks
+for a release in the answer gets it. While PostgreSQL is away, callers are told to come back soon, in words a client can act on.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any
+
+import asyncpg
+import grpc
+import pytest
+from redis.asyncio import Redis
+
+from parley.audit.v1 import audit_pb2 as auditpb
+from parley.broker.v1 import broker_pb2 as brokerpb
+from parley.consent.v1 import consent_pb2 as consentpb
+from parley.identity.v1 import identity_pb2 as identitypb
+from parley.vault.v1 import vault_pb2 as vaultpb
+from parley_kit.faults import Unavailable
+from parley_node.embedded.paths import try_lock
+from parley_node.services import SERVICES
+from parley_rpc.channels import RoutedChannel, at
+from parley_rpc.status import fault_from
+from tests.support.chaos import each, frozen, listener, rows
+from tests.support.city import City, kill_another
+from tests.support.deaths import children, pid_of
+from tests.support.history import History
+from tests.support.load import Backend, checked, seeded, streams_are_read
+from tests.support.waiting import until
+from tests.support.world import Stubs
+
+AT_ONCE = 4
+
+
+@asynccontextmanager
+async def acquainted(city: City, history: History) -> AsyncIterator[Backend]:
+    """A backend at work that knows everybody."""
+    backend = await city.backend(history)
+    async with backend.working():
+        await backend.ask()
+        await backend.finish(city.world)
+        yield backend
+
+
+async def _all_read(city: City) -> float:
+    """Wait until all events are read; the seconds it took."""
+    since = time.monotonic()
+    await until(lambda: streams_are_read(city.world), 60)
+    return time.monotonic() - since
+
+
+# --- Valkey is wiped -------------------------------------------------------------------------------------------------------
+
+
+async def flush(city: City) -> None:
+    """Wipe everything that it holds."""
+    async with Redis.from_url(city.world.servers.valkey_url) as client:
+        await client.flushall()
+
+
+async def lose_file(city: City) -> None:
+    """Kill it, and let it come back without what it had written to its files; its users are kept elsewhere."""
+    shutil.rmtree(city.where.valkey_data / "appendonlydir")
+    before = await kill_another(city.sockets["valkey"])
+
+    async def back() -> bool:
+        with suppress(OSError):
+            return listener(city.sockets["valkey"]) != before
+        return False
+
+    await until(back)
+
+
+async def test_nothing_is_lost_when_valkey_is_wiped_three_times_in_a_campaign(city: City, history: History) -> None:
+    rng, backend = seeded(), await city.backend(history)
+    async with backend.working():
+        await backend.ask()
+        for share in sorted(rng.uniform(0.05, 0.9) for _ in range(3)):
+
+            async def far_enough(share: float = share) -> bool:
+                return len(backend.kept) >= share * backend.expected
+
+            await until(far_enough, 60)
+            await rng.choice([flush, lose_file])(city)
+        assert not backend.has_all()  # or the last came too late to disturb anything
+        await backend.finish(city.world)
+        seconds = await _all_read(city)
+    print(f"all read {seconds:.1f} s after the campaign's end")
+    assert seconds <= 10
+    assert [] == await checked(city.world, backend.history)
+
+
+# --- Valkey is away --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def stands_still(city: City) -> Iterator[None]:
+    """It takes connections and answers nothing."""
+    with frozen(city.sockets["valkey"]):
+        yield
+
+
+@contextmanager
+def is_gone(city: City) -> Iterator[None]:
+    """It is killed, and what would start it again waits for its lock."""
+    os.kill(listener(city.sockets["valkey"]), signal.SIGKILL)
+    lock = None
+    while lock is None:
+        lock = try_lock(city.where.lock("valkey"))
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+async def _exchanges_while(backend: Backend, rng: Random, still: Callable[[], bool]) -> list[bool | Exception]:
+    """Ask one customer after the other, some at a time, for a release in the answer; what came of each."""
+
+    async def ask(_number: int) -> list[bool | Exception]:
+        came: list[bool | Exception] = []
+        while still():
+            try:
+                came.append(await backend.ask_one(rng.choice(pseudonyms)))
+            except grpc.aio.AioRpcError as error:
+                came.append(error)
+        return came
+
+    pseudonyms = backend.pseudonyms()
+    return [one for came in await each(ask, range(AT_ONCE)) for one in came]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("away", "seconds"),
+    [
+        (stands_still, 3.0),
+        pytest.param(stands_still, 30.0, marks=pytest.mark.slow),
+        pytest.param(is_gone, 30.0, marks=pytest.mark.slow),
+    ],
+)
+async def test_every_release_in_an_answer_comes_while_valkey_is_away(
+    city: City, history: History, away: Callable[[City], Any], seconds: float
+) -> None:
+    rng = seeded()
+    async with acquainted(city, history) as backend:
+        with away(city):
+            end = time.monotonic() + seconds
+            came = await _exchanges_while(backend, rng, lambda: time.monotonic() < end)
+        print(f"{len(came)} exchanges in {seconds} s")
+        assert {True} == set(came)
+        since = time.monotonic()
+        await backend.finish(city.world)
+        await _all_read(city)
+        print(f"all read {time.monotonic() - since:.1f} s after it was back")
+        assert time.monotonic() - since <= 15
+    assert [] == await checked(city.world, backend.history)
+
+
+# --- PostgreSQL is restarted -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Probe:
+    """One kind of call, made over and over by a client that repeats nothing: what failed, and when the last one went through."""
+
+    call: Callable[[], Awaitable[Any]]
+    refused: list[grpc.aio.AioRpcError] = field(default_factory=list)
+    begun: float = 0.0
+    """When the last call that went through was begun."""
+
+    async def run(self) -> None:
+        """Call, for ever."""
+        while True:
+            begun = time.monotonic()
+            try:
+                await self.call()
+                self.begun = begun
+            except grpc.aio.AioRpcError as error:
+                self.refused.append(error)
+            await asyncio.sleep(0.02)  # two cores
+
+
+_NO_RETRIES = [("grpc.enable_retries", 0)]
+
+
+@asynccontextmanager
+async def _probes(city: City, backend: Backend, rng: Random) -> AsyncIterator[dict[str, Probe]]:
+    """Calls of services with databases, while they last."""
+    address = city.node.running.address
+
+    def one(service: str) -> grpc.aio.Channel:
+        return grpc.aio.insecure_channel(at(address, service), options=_NO_RETRIES)
+
+    pseudonyms = backend.pseudonyms()
+    async with RoutedChannel(one) as channel:
+        marketer = replace(backend.marketer, stubs=Stubs(channel))
+        request = brokerpb.ListExchangesRequest()
+        probes = {
+            "release": Probe(lambda: backend.ask_one(rng.choice(pseudonyms), marketer)),
+            "read": Probe(lambda: marketer.call("broker", "ListExchanges", request, timeout=5)),
+            "sign in": Probe(marketer.sign_in),
+        }
+        tasks = [asyncio.create_task(probe.run()) for probe in probes.values()]
+        try:
+            yield probes
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _answers(city: City) -> bool:
+    with suppress(asyncpg.PostgresError, OSError):
+        connection = await asyncpg.connect(city.world.servers.admin_dsn, timeout=1)
+        await connection.close()
+        return True
+    return False
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("rounds", [1, pytest.param(10, marks=pytest.mark.slow)])
+async def test_callers_are_told_to_come_back_while_postgres_restarts_and_then_served(
+    city: City, history: History, rounds: int
+) -> None:
+    rng, took = seeded(), list[float]()
+    async with acquainted(city, history) as backend:
+        async with _probes(city, backend, rng) as probes:
+            for number in [signal.SIGKILL, signal.SIGQUIT, signal.SIGINT] * rounds:  # a crash, at once, and in order
+                await _served(probes, time.monotonic())
+                os.kill(listener(city.sockets["postgres"]), number)
+                await until(lambda: _not(_answers(city)))
+                await until(lambda: _answers(city), 30)
+                took.append(await _served(probes, time.monotonic()))
+        refused = [error for probe in probes.values() for error in probe.refused]
+        print(f"{len(refused)} refused; served again after {max(took):.2f} s at most")
+        await backend.finish(city.world)
+    assert {(grpc.StatusCode.UNAVAILABLE, Unavailable, True)} == {_kind(error) for error in refused}
+    assert max(took) <= 2
+    assert [] == await checked(city.world, backend.history)
+
+
+async def _not(answer: Awaitable[bool]) -> bool:
+    return not await answer
+
+
+async def _served(probes: dict[str, Probe], since: float) -> float:
+    """Wait until every call goes through that is begun from now on; how long that took."""
+
+    async def all_served() -> bool:
+        return all(probe.begun > since for probe in probes.values())
+
+    await until(all_served, 30)
+    return time.monotonic() - since
+
+
+def _kind(error: grpc.aio.AioRpcError) -> tuple[Any, type, bool]:
+    fault = fault_from(error)
+    return error.code(), type(fault), fault.retry_after is not None
+
+
+# --- Anything stands still -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _stopped(pid: int) -> Iterator[None]:
+    """A process stands still, and all that it started: each session of PostgreSQL's is a process."""
+    family = [pid, *children(pid)]
+    for each_pid in family:
+        os.kill(each_pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for each_pid in family:
+            with suppress(ProcessLookupError):
+                os.kill(each_pid, signal.SIGCONT)
+
+
+async def _took(call: Awaitable[Any]) -> float:
+    begun = time.monotonic()
+    with suppress(grpc.aio.AioRpcError):
+        await call
+    return time.monotonic() - begun
+
+
+def _calls(backend: Backend, rng: Random, timeout: float) -> Sequence[Awaitable[Any]]:
+    """A call of each service, and one that needs them all."""
+    stubs, marketer, options = backend.marketer.stubs, backend.marketer, {"timeout": timeout}
+    return (
+        backend.ask_one(rng.choice(backend.pseudonyms()), seconds=timeout),
+        marketer.call("broker", "ListExchanges", brokerpb.ListExchangesRequest(), **options),
+        stubs.identity.GetKeySet(identitypb.GetKeySetRequest(), **options),
+        stubs.audit.GetCheckpoint(auditpb.GetCheckpointRequest(), **options),
+        stubs.vault.ListAttributes(vaultpb.ListAttributesRequest(), metadata=marketer.tokens["broker"], **options),
+        stubs.consent.ListConsents(consentpb.ListConsentsRequest(), metadata=marketer.tokens["broker"], **options),
+    )
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("rounds", [1, pytest.param(8, marks=pytest.mark.slow)])
+async def test_every_call_ends_by_its_deadline_whatever_stands_still(city: City, history: History, rounds: int) -> None:
+    rng, took = seeded(), list[float]()
+    async with acquainted(city, history) as backend:
+        pids = {name: pid_of(city.node, name) for name in SERVICES}
+        pids |= {name: listener(socket) for name, socket in city.sockets.items()}
+        for name, pid in sorted(pids.items()):
+            overdue = list[float]()
+            with _stopped(pid):
+                for _ in range(rounds):
+                    timeout = rng.uniform(0.15, 1.0)
+                    spans = await asyncio.gather(*(_took(call) for call in _calls(backend, rng, timeout)))
+                    overdue += [span - timeout for span in spans]
+            print(f"{name}: {max(overdue):.3f} s past the deadline at most")
+            took += overdue
+        await backend.finish(city.world)
+    assert max(took) <= 0.25
+    busy = "SELECT state, query FROM pg_stat_activity WHERE usename LIKE 'parley\\_%' AND state LIKE 'idle in%'"
+    assert [] == await rows(city.world, "broker", busy)  # no transaction is left open
+    assert [] == await checked(city.world, backend.history)

@@ -1,0 +1,348 @@
+"""
+An independent checker: ``python -m tests.support.checker HISTORY DSN...``.
+
+It reads a history (:mod:`tests.support.history`) and the final databases of consent, broker and audit, in any order, and says
+each thing that must not be. It shares no code with what it checks: of Parley it knows its tables, and that a leaf stands for the
+SHA-256 of salt and detail.
+"""
+
+import asyncio
+import hashlib
+import json
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+Line = Mapping[str, Any]
+Pair = tuple[str, str]
+Release = tuple[str, str, str]
+"""Exchange, pseudonym, release id."""
+
+FINALIZED, TERMINATED = 5, 6
+WINDOW_S = 1.0
+"""What was settled may be sent for so long."""
+SLACK_S = 1.0
+"""What a busy machine adds until the marketer notes what it was sent."""
+
+
+class Kind(StrEnum):
+    """What must not be."""
+
+    NO_END = "no end"
+    TWO_ENDS = "two ends"
+    TWO_RELEASES = "two releases"
+    LOST = "lost"
+    ESCAPED = "escaped after a withdrawal"
+    UNEQUAL = "sets unequal"
+    LEAF_MISSING = "leaf missing"
+    LEAF_TWICE = "leaf twice"
+    TWO_OUTCOMES = "two outcomes"
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One thing that must not be, and about what it is."""
+
+    kind: Kind
+    about: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.about}"
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """A release as consent has it."""
+
+    exchange: str
+    pseudonym: str
+    release: str
+    consent: str
+    salt: bytes
+    detail: bytes
+
+
+@dataclass(frozen=True)
+class Participant:
+    """A customer's part in an exchange as broker has it."""
+
+    exchange: str
+    pseudonym: str
+    state: int
+    acknowledged: bool
+
+
+@dataclass(frozen=True)
+class Databases:
+    """What the databases hold in the end, of the marketers that the history names."""
+
+    settlements: Sequence[Settlement] = ()
+    participants: Sequence[Participant] = ()
+    exchanges: Sequence[str] = ()
+    answers: Mapping[Pair, bytes] = field(default_factory=dict)
+    """What is stored for a caller's request id."""
+    commitments: Sequence[bytes] = ()
+    """Audit's, of all leaves."""
+    history: Sequence[bytes] = ()
+    """The commitments that audit keeps details of."""
+    entries: Sequence[bytes] = ()
+    """The log's entries, hashed."""
+
+
+def violations(history: Sequence[Line], found: Databases) -> list[Violation]:
+    """Everything that must not be, in a history and what is left in the end."""
+    case = _Case(history, found)
+    checks: Sequence[Callable[[_Case], Iterator[Violation]]] = (
+        _ends,
+        _releases,
+        _lost,
+        _escaped,
+        _unequal,
+        _leaves,
+        _outcomes,
+    )
+    return [violation for check in checks for violation in check(case)]
+
+
+class _Case:
+    """A history and databases, sorted into what the checks ask for."""
+
+    def __init__(self, history: Sequence[Line], found: Databases) -> None:
+        lines: dict[str, list[Line]] = defaultdict(list)
+        for line in history:
+            lines[line["what"]].append(line)
+        self.asked, self.answered, self.delivered = lines["asked"], lines["answered"], lines["delivered"]
+        self.acknowledged, self.stopped = lines["acknowledged"], lines["stopped"]
+        self.found = found
+        self.withdrawn: dict[str, Line] = {}
+        for line in lines["withdrawn"]:
+            self.withdrawn.setdefault(line["consent"], line)  # the first answer is the promise
+        self.consent_of = {each.release: each.consent for each in found.settlements}
+        self.settled: list[Release] = [(one.exchange, one.pseudonym, one.release) for one in found.settlements]
+        self.held: list[Release] = [_release(line) for line in self.delivered]
+        self.over = {release for release in self.settled if self.consent_of[release[2]] in self.withdrawn}
+        """Released, then withdrawn, before or after they were sent: either end at broker is right."""
+        self.overtaken = self.over - {*self.held}
+        """Those that were not sent."""
+
+
+def _release(line: Line) -> Release:
+    return line["exchange"], line["pseudonym"], line["release"]
+
+
+def _ends(case: _Case) -> Iterator[Violation]:
+    ends: dict[Pair, list[int]] = defaultdict(list)
+    for one in case.found.participants:
+        ends[one.exchange, one.pseudonym].append(one.state)
+    released = {release[:2] for release in (*case.settled, *case.held) if release not in case.over}
+    for pair, states in ends.items():
+        over = [state for state in states if state in (FINALIZED, TERMINATED)]
+        if not over:
+            yield Violation(Kind.NO_END, f"{pair}: state {states}")
+        if len(over) > 1 or (TERMINATED in over and pair in released):
+            yield Violation(Kind.TWO_ENDS, f"{pair}: states {states}{', and a release' if pair in released else ''}")
+
+
+def _releases(case: _Case) -> Iterator[Violation]:
+    for where, releases in (("consent", case.settled), ("the marketer's end", {*case.held})):
+        for pair, count in Counter(release[:2] for release in releases).items():
+            if count > 1:
+                yield Violation(Kind.TWO_RELEASES, f"{pair}: {count} at {where}")
+
+
+def _lost(case: _Case) -> Iterator[Violation]:
+    exchanges = {*case.found.exchanges}
+    members = Counter(one.exchange for one in case.found.participants)
+    customers = {line["request_id"]: line["customers"] for line in case.asked}
+    for line in case.answered:
+        request_id, exchange = line["request_id"], line["outcome"]
+        if request_id not in customers:
+            continue
+        if exchange not in exchanges:
+            yield Violation(Kind.LOST, f"{exchange} was answered to {request_id} and is not there")
+        elif customers[request_id] not in (None, members[exchange]):
+            yield Violation(Kind.LOST, f"{exchange} has {members[exchange]} of {customers[request_id]} customers")
+    kept = {(one.exchange, one.pseudonym) for one in case.found.participants if one.acknowledged}
+    for pair in {(line["exchange"], line["pseudonym"]) for line in case.acknowledged} - kept:
+        yield Violation(Kind.LOST, f"{pair} was acknowledged, and broker forgot")
+    for release in {*case.settled} - {*case.held} - case.overtaken:
+        yield Violation(Kind.LOST, f"{release} was settled, and never reached the marketer")
+
+
+def _escaped(case: _Case) -> Iterator[Violation]:
+    for release, consent in case.consent_of.items():
+        if consent in case.withdrawn and release not in case.withdrawn[consent]["releases"]:
+            yield Violation(Kind.ESCAPED, f"{release} was settled, and the answer to its withdrawal doesn't name it")
+    for line in case.delivered:
+        withdrawal = case.withdrawn.get(_consent(case, line))
+        if withdrawal is None:
+            continue
+        late = line["at"] - withdrawal["at"] - _standstill(case, withdrawal["at"], line["at"])
+        if line["release"] not in withdrawal["releases"]:
+            yield Violation(Kind.ESCAPED, f"{line['release']} reached the marketer, and the answer doesn't name it")
+        elif late > WINDOW_S + SLACK_S:
+            yield Violation(Kind.ESCAPED, f"{line['release']} reached the marketer {late:.2f} s after the answer")
+
+
+def _consent(case: _Case, line: Line) -> str:
+    """Under which consent a release was made: as settled, or else as the marketer was told."""
+    detail = json.loads(bytes.fromhex(line["detail"]) or b"{}")
+    return case.consent_of.get(line["release"]) or str(detail.get("consent", ""))
+
+
+def _standstill(case: _Case, since: float, until: float) -> float:
+    """How much of a span some process stood still, that may have checked a release and not yet sent it."""
+    spans = [min(until, float(stop["at"])) - max(since, float(stop["since"])) for stop in case.stopped]
+    return sum(span for span in spans if span > 0)
+
+
+def _unequal(case: _Case) -> Iterator[Violation]:
+    logged = {*case.found.commitments} & {*case.found.history}
+    openings = [
+        *((one.salt, one.detail) for one in case.found.settlements),
+        *((bytes.fromhex(line["salt"]), bytes.fromhex(line["detail"])) for line in case.delivered),
+    ]
+    at_audit = {_said(detail) for salt, detail in openings if hashlib.sha256(salt + detail).digest() in logged}
+    at_consent = {*case.settled} - case.overtaken
+    at_broker = {(one.exchange, one.pseudonym) for one in case.found.participants if one.state == FINALIZED}
+    yield from _compared("consent", at_consent, "the marketer's end", {*case.held})
+    yield from _compared("consent", at_consent, "audit", at_audit - case.overtaken)
+    over = {release[:2] for release in case.over}
+    yield from _compared("consent", {release[:2] for release in at_consent} - over, "broker", at_broker - over)
+
+
+def _said(detail: bytes) -> Release:
+    said = json.loads(detail)
+    return said["exchange"], said["pseudonym"], said["release"]
+
+
+def _compared(one: str, first: set[Any], other: str, second: set[Any]) -> Iterator[Violation]:
+    for where, missing in ((other, first - second), (one, second - first)):
+        if missing:
+            yield Violation(Kind.UNEQUAL, f"{len(missing)} missing at {where}, {min(missing)} among them")
+
+
+def _leaves(case: _Case) -> Iterator[Violation]:
+    commitments = {hashlib.sha256(one.salt + one.detail).digest(): one.release for one in case.found.settlements}
+    told = {
+        hashlib.sha256(bytes.fromhex(line["salt"] + line["detail"])).digest(): line["release"]
+        for line in case.delivered
+    }
+    for place, found in (("log", Counter(case.found.commitments)), ("history", Counter(case.found.history))):
+        for commitment, release in {**told, **commitments}.items():
+            if not found[commitment]:
+                yield Violation(Kind.LEAF_MISSING, f"{release} is not in the {place}")
+        for commitment, count in found.items():
+            if count > 1:
+                yield Violation(Kind.LEAF_TWICE, f"{commitment.hex()[:16]} is {count} times in the {place}")
+    for entry, count in Counter(case.found.entries).items():
+        if count > 1:
+            yield Violation(Kind.LEAF_TWICE, f"entry {entry.hex()[:16]} is {count} times in the log")
+
+
+def _outcomes(case: _Case) -> Iterator[Violation]:
+    outcomes: dict[Pair, set[str]] = defaultdict(set)
+    for line in case.answered:
+        outcomes[line["caller"], line["request_id"]].add(line["outcome"])
+    for request, answers in outcomes.items():
+        if len(answers) > 1:
+            yield Violation(Kind.TWO_OUTCOMES, f"{request} was answered {sorted(answers)}")
+    asked = {(line["caller"], line["request_id"]) for line in case.asked}
+    for request in asked & outcomes.keys():
+        stored = case.found.answers.get(request, b"")
+        if not all(outcome.encode() in stored for outcome in outcomes[request]):
+            yield Violation(Kind.TWO_OUTCOMES, f"{request} was answered {sorted(outcomes[request])}, stored otherwise")
+    many = Counter(exchange.partition("/exchanges/")[0] for exchange in case.found.exchanges)
+    requests = Counter(caller for caller, _ in asked)
+    for caller, count in many.items():
+        if count > requests[caller]:
+            yield Violation(Kind.TWO_OUTCOMES, f"{caller} asked {requests[caller]} times, and has {count} exchanges")
+
+
+# --- The databases ---------------------------------------------------------------------------------------------------------
+
+
+async def read_databases(dsns: Iterable[str], history: Sequence[Line]) -> Databases:
+    """Read what a history's marketers left in databases, which are known by their tables."""
+    callers = sorted({line["caller"] for line in history if "caller" in line})
+    parts: dict[str, Any] = {}
+    for dsn in dsns:
+        connection = await asyncpg.connect(dsn)
+        try:
+            parts |= await _read(connection, callers)
+        finally:
+            await connection.close()
+    return Databases(**parts)
+
+
+async def _read(connection: asyncpg.Connection, callers: Sequence[str]) -> dict[str, Any]:
+    for table, read in (("settlements", _consent_rows), ("participants", _broker_rows), ("log_entries", _audit_rows)):
+        if await connection.fetchval("SELECT to_regclass($1)", table):
+            return await read(connection, callers)
+    raise LookupError("a database that is neither consent's nor broker's nor audit's")
+
+
+async def _consent_rows(connection: asyncpg.Connection, callers: Sequence[str]) -> dict[str, Any]:
+    rows = await connection.fetch(
+        "SELECT s.exchange, c.pseudonym, s.release_id, 'consents/' || s.consent_id, s.salt, s.detail FROM settlements AS s "
+        "JOIN consents AS c USING (customer, consent_id) WHERE c.marketer = ANY($1)",
+        callers,
+    )
+    return {"settlements": [Settlement(*row) for row in rows]}
+
+
+async def _broker_rows(connection: asyncpg.Connection, callers: Sequence[str]) -> dict[str, Any]:
+    participants = await connection.fetch(
+        "SELECT marketer || '/exchanges/' || exchange_id, pseudonym, state, acknowledged FROM participants "
+        "WHERE marketer = ANY($1)",
+        callers,
+    )
+    exchanges = await connection.fetch(
+        "SELECT marketer || '/exchanges/' || exchange_id FROM exchanges WHERE marketer = ANY($1)", callers
+    )
+    answers = await connection.fetch(
+        "SELECT caller, request_id, response FROM requests WHERE caller = ANY($1)", callers
+    )
+    return {
+        "participants": [Participant(*row) for row in participants],
+        "exchanges": [row[0] for row in exchanges],
+        "answers": {(caller, request_id): response or b"" for caller, request_id, response in answers},
+    }
+
+
+async def _audit_rows(connection: asyncpg.Connection, _callers: Sequence[str]) -> dict[str, Any]:
+    return {
+        "commitments": [row[0] for row in await connection.fetch("SELECT commitment FROM log_commitments")],
+        "history": [row[0] for row in await connection.fetch("SELECT commitment FROM history")],
+        "entries": [row[0] for row in await connection.fetch("SELECT sha256(entry) FROM log_entries")],
+    }
+
+
+def read_history(path: Path) -> list[Line]:
+    """The lines of a history's file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+async def check(history: Path, *dsns: str) -> list[Violation]:
+    """Check a history's file against databases."""
+    lines = read_history(history)
+    return violations(lines, await read_databases(dsns, lines))
+
+
+def main() -> None:
+    """Say each violation; the exit code says whether there was one."""
+    found = asyncio.run(check(Path(sys.argv[1]), *sys.argv[2:]))
+    for violation in found:
+        print(violation)
+    print(f"{len(found)} violations")
+    sys.exit(bool(found))
+
+
+if __name__ == "__main__":
+    main()

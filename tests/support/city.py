@@ -1,0 +1,95 @@
+"""A Parley whose services run apart, with everybody in it, to be broken."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from parley_node.embedded import ServerPair
+from parley_node.embedded.paths import Layout
+from parley_node.split import ApartNode
+from tests.support.chaos import listener
+from tests.support.crashes import kill_listener
+from tests.support.deaths import Deaths, kill, pid_of
+from tests.support.history import History
+from tests.support.load import Backend, populate
+from tests.support.servers import scratch_directory
+from tests.support.waiting import until
+from tests.support.world import World, living_world, quick
+
+PEOPLE, BATCH = 1000, 20
+
+
+@dataclass
+class City:
+    """A Parley whose services run apart, with everybody in it."""
+
+    world: World
+    node: ApartNode
+    deaths: Deaths
+
+    async def backend(self, history: History) -> Backend:
+        """A new marketer's backend, which writes down what it sees."""
+        return Backend(await self.world.marketer(), history, PEOPLE)
+
+    async def die(self, service: str, plan: list[str]) -> int:
+        """Kill a service, and let it die as planned from then on; how many starts that will have taken."""
+        self.deaths.plans[service] = plan
+        until_then = self.deaths.starts[service] + 1 + len(plan)
+        kill(self.node, service)
+        return until_then
+
+    @property
+    def where(self) -> Layout:
+        """Where the servers are."""
+        assert isinstance(self.world.servers, ServerPair)
+        return self.world.servers.where
+
+    @property
+    def sockets(self) -> Mapping[str, Path]:
+        """Where the servers listen."""
+        return {"postgres": self.where.postgres_sockets / ".s.PGSQL.5432", "valkey": self.where.valkey_socket}
+
+    async def once_more(self, services: Sequence[str]) -> list[int]:
+        """Kill services, and wait until each is started again; their new ids."""
+        before = {name: pid_of(self.node, name) for name in services}
+        for pid in before.values():
+            os.kill(pid, signal.SIGKILL)
+        started: dict[str, int] = {}
+
+        async def back() -> bool:
+            for name in before.keys() - started.keys():
+                with suppress(LookupError):
+                    if (pid := pid_of(self.node, name)) != before[name]:
+                        started[name] = pid
+            return len(started) == len(before)
+
+        await until(back, 30)
+        return [started[name] for name in services]
+
+
+@asynccontextmanager
+async def living_city() -> AsyncIterator[City]:
+    """Everybody, and vault started anew so that it finds them."""
+    deaths = Deaths()
+    options = quick(broker={"batch": BATCH}, faults=deaths)
+    with scratch_directory() as root:
+        async with living_world(root / "home", options, apart=True) as world:
+            assert isinstance(world.node, ApartNode)
+            found = City(world, world.node, deaths)
+            await populate(world, PEOPLE)
+            await found.once_more(["vault"])
+            yield found
+
+
+async def kill_another(socket: Path, before: Collection[int] = ()) -> int:
+    """Kill the process that listens, which is none that was killed before; its pid."""
+    async with asyncio.timeout(30):
+        while True:
+            with suppress(OSError):
+                if listener(socket) not in before:
+                    return kill_listener(socket)
+            await asyncio.sleep(0.02)

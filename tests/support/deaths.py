@@ -1,0 +1,111 @@
+"""Where processes die or stand still: plans drawn from a seed, an entry for each start of a process."""
+
+import os
+import signal
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from parley_node.split import ApartNode
+
+_OF_ALL = {"{}.relay.before_commit": 9, "{}.relay.after_commit": 9}
+_APPLY = {"{}.apply.before_commit": 3, "{}.apply.after_commit": 3}
+_POINTS: Mapping[str, Mapping[str, int]] = {
+    "broker": {
+        **dict.fromkeys(("after_create", "after_lease_exchange", "after_introduce"), 1),
+        **dict.fromkeys(("matched.before_commit", "matched.after_commit"), 1),
+        **dict.fromkeys(("after_lease", "after_decide", "after_release", "before_settle", "after_settle"), 8),
+        **dict.fromkeys(("before_finish", "after_finish", "after_reopen"), 4),
+        **dict.fromkeys(("acknowledge.before_commit", "acknowledge.after_commit"), 4),
+        "before_send": 99,
+    },
+    "consent": {"before_settle": 9, "after_settle": 9},
+    "identity": {"after_introduce": 1},
+    "vault": {"after_match": 1, "after_release": 9},
+    "audit": {"publish.before_commit": 3, "publish.after_commit": 3},
+}
+_SELDOM = (".relay.before_commit", ".relay.after_commit", ".after_reopen")
+"""What comes first in a life, or may not come at all."""
+_READS = ("broker", "consent", "audit")
+
+
+def points(service: str) -> dict[str, int]:
+    """The fault points of a service that a campaign comes by, and the most times to let one pass before it counts."""
+    common = {**_OF_ALL, **(_APPLY if service in _READS else {})}
+    own = {f"{service}.{point}": most for point, most in _POINTS[service].items()}
+    return {**own, **{point.format(service): most for point, most in common.items()}}
+
+
+@dataclass
+class Deaths:
+    """What each process is armed with: the next entry of its plan whenever it is started, then nothing."""
+
+    plans: dict[str, list[str]] = field(default_factory=dict)
+    starts: Counter[str] = field(default_factory=Counter)
+
+    def __call__(self, process: str) -> str:
+        """The faults of a process that is being started."""
+        self.starts[process] += 1
+        plan = self.plans.get(process)
+        return plan.pop(0) if plan else ""
+
+
+def kills(rng: Random, service: str, count: int) -> list[str]:
+    """So many deaths of a service, each at a point of a campaign; after a while at its relay, should that point not come."""
+    found = points(service)
+    drawn = [(point, rng.randint(1, found[point])) for point in rng.choices(list(found), k=count)]
+    return [f"{service}.relay.after_commit=kill@99,{point}=kill@{time}" for point, time in drawn]
+
+
+def stops(rng: Random, services: Mapping[str, int]) -> dict[str, list[str]]:
+    """
+    Plans in which services stand still so many times each, at points of a campaign, all in one life of each.
+
+    Not at their relays': those come first in a life, and nobody would get any further.
+    """
+    plans: dict[str, list[str]] = {}
+    for service, count in services.items():
+        found = points(service)
+        times: dict[str, list[int]] = defaultdict(list)
+        for point in rng.choices([each for each in found if found[each] > 1 and not each.endswith(_SELDOM)], k=count):
+            times[point].append(max(times[point], default=0) + rng.randint(1, 5))
+        plans[service] = [",".join(f"{point}=stop@{'+'.join(map(str, at))}" for point, at in times.items())]
+    return plans
+
+
+def pid_of(node: ApartNode, service: str, number: int = 1) -> int:
+    """A service's process, be it ready or standing still: so its socket isn't asked. Raises LookupError while there is none."""
+    door = f"PARLEY_SERVE_PUBLIC=unix:{node.doors.socket(service, number)}".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if door in (process / "environ").read_bytes().split(b"\0"):
+                return int(process.name)
+    raise LookupError(service)
+
+
+def kill(node: ApartNode, service: str, number: int = 1) -> None:
+    """Kill -9 a service's process."""
+    os.kill(pid_of(node, service, number), signal.SIGKILL)
+
+
+def stands_still(pid: int) -> bool:
+    """Whether a process is stopped."""
+    return _status(Path(f"/proc/{pid}"))[0] == "T"
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process started and that are still there."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if _status(process)[1] == str(pid):
+                found.append(int(process.name))
+    return found
+
+
+def _status(process: Path) -> list[str]:
+    """A process's state, its parent, and more (proc_pid_stat(5))."""
+    return (process / "stat").read_text().rpartition(") ")[2].split()

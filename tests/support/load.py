@@ -1,0 +1,260 @@
+"""
+A load of real exchanges over many customers, and what is left of it in the end.
+
+Everything is written down in a history as it is asked and answered, for the independent checker.
+"""
+
+import asyncio
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any
+
+import asyncpg
+import grpc
+
+from parley.broker.v1 import broker_pb2 as brokerpb
+from parley.identity.v1 import identity_pb2 as identitypb
+from parley.vault.v1 import vault_pb2 as vaultpb
+from parley_crypto.keyring import KeyRing
+from parley_crypto.subject_ref import SubjectRef, seal_ref
+from parley_kit.ids import new_id
+from parley_node.provision import key_file
+from parley_node.services import SERVICES
+from tests.support.chaos import ALLOW, rows
+from tests.support.checker import Violation, check
+from tests.support.dumps import database_url
+from tests.support.history import History
+from tests.support.waiting import until
+from tests.support.world import Marketer, World, between, by_criteria, terms, to_known
+
+ASKED = ("profile.city", "profile.age")
+_NOT_OVER = {
+    "broker": (
+        "SELECT 1 FROM deliveries WHERE marketer = $1 LIMIT 1",
+        "SELECT 1 FROM exchanges WHERE marketer = $1 AND NOT matched LIMIT 1",
+        "SELECT 1 FROM participants WHERE marketer = $1 AND state < 5 LIMIT 1",
+    ),
+    "consent": ("SELECT 1 FROM notices WHERE marketer = $1 LIMIT 1",),
+}
+_UNREAD = "SELECT 1 FROM outbox LIMIT 1"
+
+
+def seeded() -> Random:
+    """Draws from the seed that ``PARLEY_SEED`` gives, or a new one; says which, so that a run can be had again."""
+    seed = int(os.environ.get("PARLEY_SEED") or secrets.randbits(32))
+    print(f"PARLEY_SEED={seed}")
+    return Random(seed)
+
+
+# --- Everybody -------------------------------------------------------------------------------------------------------------
+
+
+async def populate(world: World, people: int) -> None:
+    """
+    Import everybody, then write what each would say with two calls of their own: discoverable age, and an allow rule.
+
+    Vault must be started anew before it finds them.
+    """
+    importer, keys = await world.staff("importer"), [str(n) for n in range(people)]
+    opened = await importer.call(
+        "identity",
+        "OpenImportedAccounts",
+        identitypb.OpenImportedAccountsRequest(row_keys=keys, **{"import": "everybody"}),
+    )
+    for start in range(0, people, 500):
+        entries = [_entry(account.vault_ref) for account in opened.accounts[start : start + 500]]
+        await importer.call("vault", "ImportItems", vaultpb.ImportItemsRequest(entries=entries))
+    complete = identitypb.CompleteImportedAccountsRequest(row_keys=keys, **{"import": "everybody"})
+    await importer.call("identity", "CompleteImportedAccounts", complete)
+    await rows(world, "vault", "INSERT INTO discoverable SELECT subject, 'profile.age', 1 FROM subjects")
+    await _allow(world)
+
+
+def _entry(vault_ref: bytes) -> vaultpb.ImportEntry:
+    items = [
+        vaultpb.ImportedItem(attribute=name, value=value, provenance=vaultpb.PROVENANCE_IMPORTED)
+        for name, value in (("profile.age", "34"), ("profile.city", "Lisbon"))
+    ]
+    return vaultpb.ImportEntry(vault_ref=vault_ref, items=items)
+
+
+async def _allow(world: World) -> None:
+    ring = KeyRing.load(key_file(world.home, "audit", "ref"))
+    people = await rows(world, "identity", "SELECT consent_subject, audit_subject FROM customers")
+    rule = terms(*ASKED, valid_for=timedelta(days=365), decide_within=None).SerializeToString(deterministic=True)
+    connection = await asyncpg.connect(database_url(world, "consent"))
+    try:
+        refs = [
+            (person["consent_subject"], seal_ref(ring, "audit", SubjectRef(person["audit_subject"])))
+            for person in people
+        ]
+        await connection.executemany("INSERT INTO customers (customer, revision, audit_ref) VALUES ($1, 1, $2)", refs)
+        await connection.executemany(
+            "INSERT INTO rules VALUES ($1, $2, $3, '', 0, $4, $5)",
+            [(person["consent_subject"], new_id(), ALLOW, rule, datetime.now(UTC)) for person in people],
+        )
+    finally:
+        await connection.close()
+
+
+# --- The marketer ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Backend:
+    """A marketer's backend: it asks, keeps what comes, acknowledges it, and comes back whenever the line breaks."""
+
+    marketer: Marketer
+    history: History
+    customers: int
+    kept: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """(exchange, pseudonym) by the delivery's name."""
+    repeats: int = 0
+    exchanges: list[str] = field(default_factory=list)
+    expected: int = 0
+    """How many releases are to come in all."""
+    _token: str = ""
+    _to_acknowledge: set[str] = field(default_factory=set)
+
+    async def ask(self) -> None:
+        """Ask everybody once more; a retry carries the same request id."""
+        request = by_criteria(terms("profile.city"), between("profile.age", "34", "34"))
+        answer = await self._insist(lambda: self.tried(request, self.customers))
+        self.exchanges.append(answer.exchange.name)
+        self.expected += self.customers
+
+    async def ask_one(self, pseudonym: str, by: Marketer | None = None, seconds: float = 5.0) -> bool:
+        """Ask one customer for a release in the answer, once; whether it was in it. Raises grpc.aio.AioRpcError."""
+        request = to_known(terms("profile.city", valid_for=timedelta(days=20)), pseudonym, in_answer=True)
+        answer = await self.tried(request, 1, by, timeout=seconds)
+        self.expected += 1
+        if answer.HasField("delivery"):
+            self._keep(answer.delivery)
+        return bool(answer.HasField("delivery"))
+
+    async def tried(
+        self, request: brokerpb.CreateExchangeRequest, customers: int, by: Marketer | None = None, **options: Any
+    ) -> brokerpb.CreateExchangeResponse:
+        """Ask once, over the marketer's own line or another, and write down how that went. Raises grpc.aio.AioRpcError."""
+        name, request_id = self.marketer.name, request.request_id
+        self.history.asked(name, request_id, customers)
+        try:
+            answer: brokerpb.CreateExchangeResponse = await (by or self.marketer).call(
+                "broker", "CreateExchange", request, **options
+            )
+        except grpc.aio.AioRpcError as error:
+            self.history.failed(name, request_id, error.code().name)
+            raise
+        self.history.answered(name, request_id, answer.exchange.name)
+        return answer
+
+    def has_all(self) -> bool:
+        """Whether every release that is to come is kept."""
+        return len(self.kept) >= self.expected
+
+    def pseudonyms(self) -> list[str]:
+        """The customers it knows."""
+        return sorted({pseudonym for _, pseudonym in self.kept.values()})
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """Follow the feed and acknowledge for the length of a block."""
+        tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._acknowledge())]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def busy(self) -> None:
+        """Ask again if all is done, so that there is something to disturb."""
+        if self.has_all():
+            await self.ask()
+
+    async def _follow(self) -> None:
+        while True:
+            with suppress(grpc.aio.AioRpcError):
+                await self.marketer.sign_in()
+                async with self.marketer.feed(self._token) as feed:
+                    async for delivery in feed:
+                        self._keep(delivery)
+            await asyncio.sleep(0.1)  # as a marketer's backend does
+
+    def _keep(self, delivery: brokerpb.Delivery) -> None:
+        self.history.delivered(self.marketer.name, delivery)
+        self.repeats += delivery.name in self.kept
+        self.kept[delivery.name] = (delivery.release.exchange, delivery.release.pseudonym)
+        self._to_acknowledge.add(delivery.name)
+        self._token = delivery.resume_token or self._token
+
+    async def _acknowledge(self) -> None:
+        while True:
+            names = sorted(self._to_acknowledge)[:100]
+            if names:
+                request = brokerpb.AcknowledgeDeliveriesRequest(names=names)
+                await self._insist(lambda: self.marketer.call("broker", "AcknowledgeDeliveries", request))  # noqa: B023
+                for name in names:
+                    self.history.acknowledged(self.marketer.name, *self.kept[name])
+                self._to_acknowledge.difference_update(names)
+            await asyncio.sleep(0.05)
+
+    async def _insist(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        while True:
+            with suppress(grpc.aio.AioRpcError):
+                return await call()
+            await asyncio.sleep(0.1)
+
+    async def finish(self, world: World, seconds: float = 60.0) -> float:
+        """Wait until all is kept, and then until all is over everywhere; how many seconds that took after the last was kept."""
+
+        async def has_all() -> bool:
+            return self.has_all()
+
+        async def is_over() -> bool:
+            return not await left(world, self.marketer.name)
+
+        try:
+            await until(has_all, seconds)
+            since = time.monotonic()
+            await until(is_over, seconds)
+        except TimeoutError:
+            kept = f"{len(self.kept)} of {self.expected} kept"
+            raise AssertionError(f"{kept}, and left are: {await left(world, self.marketer.name)}") from None
+        return time.monotonic() - since
+
+
+async def left(world: World, marketer: str) -> list[str]:
+    """What isn't over yet of a marketer's, and which services have events that not all readers have read."""
+    try:
+        found = [
+            query
+            for service, queries in _NOT_OVER.items()
+            for query in queries
+            if await rows(world, service, query, marketer)
+        ]
+        return [*found, *[f"{service}: {_UNREAD}" for service in _NOT_OVER if await rows(world, service, _UNREAD)]]
+    except (asyncpg.PostgresError, OSError):
+        return ["PostgreSQL is just coming back"]
+
+
+async def streams_are_read(world: World) -> bool:
+    """Whether every event of every service is in the log, is read by all, and consent knows how far audit has logged."""
+    logged = {row["service"]: row["logged_seq"] for row in await rows(world, "audit", "SELECT * FROM stream_progress")}
+    ((known,),) = await rows(world, "consent", "SELECT logged_seq FROM audit_progress")
+    for service in SERVICES:
+        ((last, acked),) = await rows(world, service, "SELECT last_seq, acked_seq FROM stream_head")
+        if acked != last or (service != "audit" and logged.get(service, 0) != last):
+            return False
+    return bool(known == logged.get("consent", 0))
+
+
+async def checked(world: World, history: History) -> Sequence[Violation]:
+    """What the independent checker says of a history and the databases."""
+    return await check(history.path, *(database_url(world, name) for name in ("consent", "broker", "audit")))

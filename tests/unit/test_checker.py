@@ -1,0 +1,167 @@
+"""The checker of histories: it has nothing to say about a good one, and finds each way to tamper with it."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.support.checker import (
+    FINALIZED,
+    TERMINATED,
+    Databases,
+    Kind,
+    Line,
+    Participant,
+    Settlement,
+    read_history,
+    violations,
+)
+from tests.support.history import History
+
+M = "marketers/m"
+X = f"{M}/exchanges/x"
+PEOPLE = ("ana", "bea", "cem")
+"""Ana's release arrives, Bea's is overtaken by her withdrawal, and Cem's arrives before his."""
+
+
+def _detail(name: str) -> bytes:
+    said = {"exchange": X, "pseudonym": name, "release": f"r-{name}", "consent": f"consents/{name}"}
+    return json.dumps(said).encode()
+
+
+def _settlement(name: str) -> Settlement:
+    return Settlement(X, name, f"r-{name}", f"consents/{name}", b"salt", _detail(name))
+
+
+def _commitment(name: str) -> bytes:
+    return hashlib.sha256(b"salt" + _detail(name)).digest()
+
+
+def _delivered(name: str, at: float, release: str = "") -> Line:
+    line = {"at": at, "what": "delivered", "caller": M, "delivery": name, "exchange": X, "pseudonym": name}
+    return {**line, "release": release or f"r-{name}", "salt": b"salt".hex(), "detail": _detail(name).hex()}
+
+
+def _withdrawn(name: str, at: float, *releases: str) -> Line:
+    return {"at": at, "what": "withdrawn", "consent": f"consents/{name}", "releases": list(releases)}
+
+
+HISTORY: Sequence[Line] = (
+    {"at": 1.0, "what": "asked", "caller": M, "request_id": "q", "customers": 3},
+    {"at": 1.1, "what": "answered", "caller": M, "request_id": "q", "outcome": X},
+    _withdrawn("bea", 1.5, "r-bea"),
+    _delivered("ana", 2.0),
+    _delivered("cem", 2.0),
+    {"at": 2.1, "what": "acknowledged", "caller": M, "exchange": X, "pseudonym": "ana"},
+    _withdrawn("cem", 3.0, "r-cem"),
+)
+FOUND = Databases(
+    settlements=[_settlement(name) for name in PEOPLE],
+    participants=[
+        Participant(X, "ana", FINALIZED, acknowledged=True),
+        Participant(X, "bea", TERMINATED, acknowledged=False),
+        Participant(X, "cem", FINALIZED, acknowledged=False),
+    ],
+    exchanges=[X],
+    answers={(M, "q"): b"\x0a" + X.encode()},
+    commitments=[_commitment(name) for name in PEOPLE],
+    history=[_commitment(name) for name in PEOPLE],
+    entries=[b"1", b"2"],
+)
+
+
+def _found(**changed: Any) -> Databases:
+    return replace(FOUND, **changed)
+
+
+def _kinds(history: Sequence[Line], found: Databases = FOUND) -> set[Kind]:
+    return {violation.kind for violation in violations(history, found)}
+
+
+def test_good_history_has_no_violation() -> None:
+    assert [] == violations(HISTORY, FOUND)
+
+
+def test_history_without_anything_has_no_violation() -> None:
+    assert [] == violations([], Databases())
+
+
+BAD_DATABASES: Sequence[tuple[Kind, Databases]] = [
+    (Kind.NO_END, _found(participants=[*FOUND.participants[:2], replace(FOUND.participants[2], state=3)])),
+    (Kind.TWO_ENDS, _found(participants=[*FOUND.participants, replace(FOUND.participants[0], state=TERMINATED)])),
+    (Kind.TWO_ENDS, _found(participants=[replace(FOUND.participants[0], state=6), *FOUND.participants[1:]])),
+    (Kind.TWO_RELEASES, _found(settlements=[*FOUND.settlements, replace(FOUND.settlements[0], release="r-2")])),
+    (Kind.LOST, _found(exchanges=[])),
+    (Kind.LOST, _found(participants=FOUND.participants[:2])),
+    (Kind.LOST, _found(participants=[replace(each, acknowledged=False) for each in FOUND.participants])),
+    (Kind.ESCAPED, _found(settlements=[*FOUND.settlements[:2], replace(FOUND.settlements[2], release="r-3")])),
+    (Kind.UNEQUAL, _found(settlements=FOUND.settlements[1:])),
+    (Kind.UNEQUAL, _found(participants=FOUND.participants[1:])),
+    (Kind.UNEQUAL, _found(commitments=[_commitment("bea"), _commitment("cem")])),
+    (Kind.LEAF_MISSING, _found(commitments=[_commitment("ana"), _commitment("bea")])),
+    (Kind.LEAF_MISSING, _found(history=[_commitment("ana"), _commitment("cem")])),
+    (Kind.LEAF_TWICE, _found(commitments=[*FOUND.commitments, _commitment("ana")])),
+    (Kind.LEAF_TWICE, _found(history=[*FOUND.history, _commitment("ana")])),
+    (Kind.LEAF_TWICE, _found(entries=[b"1", b"2", b"1"])),
+    (Kind.TWO_OUTCOMES, _found(answers={(M, "q"): b"something else"})),
+    (Kind.TWO_OUTCOMES, _found(exchanges=[X, f"{M}/exchanges/y"])),
+]
+
+
+@pytest.mark.parametrize(("kind", "found"), BAD_DATABASES)
+def test_database_that_was_tampered_with_is_found_out(kind: Kind, found: Databases) -> None:
+    assert kind in _kinds(HISTORY, found)
+
+
+BAD_HISTORIES: Sequence[tuple[Kind, Callable[[], Sequence[Line]]]] = [
+    (Kind.LOST, lambda: [line for line in HISTORY if line.get("delivery") != "ana"]),
+    (Kind.TWO_RELEASES, lambda: [*HISTORY, _delivered("ana", 2.0, release="r-other")]),
+    (Kind.ESCAPED, lambda: [_withdrawn("ana", 1.9), *HISTORY]),  # named by no answer, and settled and sent
+    (Kind.ESCAPED, lambda: [*HISTORY, _delivered("cem", 5.1)]),  # named, and sent again much later
+    (Kind.UNEQUAL, lambda: [*HISTORY, {**_delivered("dan", 2.0), "pseudonym": "ana"}]),
+    (Kind.LEAF_MISSING, lambda: [*HISTORY, _delivered("dan", 2.0)]),
+    (Kind.TWO_OUTCOMES, lambda: [*HISTORY, {**HISTORY[1], "outcome": f"{M}/exchanges/y"}]),
+]
+
+
+@pytest.mark.parametrize(("kind", "history"), BAD_HISTORIES)
+def test_history_that_was_tampered_with_is_found_out(kind: Kind, history: Callable[[], Sequence[Line]]) -> None:
+    assert kind in _kinds(history())
+
+
+def test_release_that_a_standing_process_sent_late_is_not_held_against_it() -> None:
+    late = _delivered("cem", 6.0)
+    stopped = {"at": 5.9, "what": "stopped", "process": "broker", "since": 2.9}
+
+    assert Kind.ESCAPED in _kinds([*HISTORY, late])
+    assert set() == _kinds([*HISTORY, late, stopped])
+
+
+def test_first_answer_to_a_withdrawal_is_the_promise() -> None:
+    assert Kind.ESCAPED not in _kinds([*HISTORY, _withdrawn("cem", 9.0)])
+
+
+def test_what_is_written_down_is_what_the_checker_reads(tmp_path: Path) -> None:
+    history = History(tmp_path / "history")
+    history.asked(M, "q", 3)
+    history.failed(M, "q", "UNAVAILABLE")
+    history.answered(M, "q", X)
+    history.withdrawn("consents/bea", ["r-bea"])
+    history.delivered(M, SimpleNamespace(name="ana", release=_release_of("ana")))
+    history.delivered(M, SimpleNamespace(name="cem", release=_release_of("cem")))
+    history.acknowledged(M, X, "ana")
+    history.withdrawn("consents/cem", ["r-cem"])
+    history.stopped("vault", 1.0)
+    history.close()
+
+    assert [] == violations(read_history(history.path), FOUND)
+
+
+def _release_of(name: str) -> Any:
+    opening = SimpleNamespace(salt=b"salt", detail=_detail(name))
+    return SimpleNamespace(exchange=X, pseudonym=name, release_id=f"r-{name}", opening=opening)
