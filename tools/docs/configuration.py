@@ -40,7 +40,7 @@ _COMMAND_LINE = (
     (
         "PARLEY_FAULTS",
         "",
-        "For tests, comma between: `POINT=sleep:SECONDS`, `=stop`, `=kill` (`@3`: the third time), `SERVICE.clock=ahead:SECONDS`.",
+        "For tests, comma between: `POINT=sleep:SECONDS`, `=stop`, `=kill` (`@3`: third time), `SERVICE.clock=ahead:SECONDS`.",
     ),
 )
 
