@@ -229,6 +229,7 @@ async def _answers(city: City) -> bool:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("rounds", [1, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.slow
 async def test_callers_are_told_to_come_back_while_postgres_restarts_and_then_served(
     city: City, history: History, rounds: int
 ) -> None:

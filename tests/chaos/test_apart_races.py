@@ -213,6 +213,7 @@ def in_one_query(_whole: str) -> str:
 
 
 @pytest.mark.parametrize("broken", [without_lock, in_one_query])
+@pytest.mark.slow
 async def test_races_across_processes_find_a_broken_settle_out(
     twice: Twice, history: History, broken: Callable[[str], str]
 ) -> None:
@@ -235,6 +236,7 @@ async def test_races_across_processes_find_a_broken_settle_out(
 
 
 @pytest.mark.parametrize("endless", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["broken", "whole"])
+@pytest.mark.slow
 async def test_held_withdrawals_across_processes_find_a_broker_out_whose_second_never_ends(
     twice: Twice, history: History, endless: bool
 ) -> None:

@@ -185,7 +185,9 @@ def test_valkey_that_is_away(parley: Parley) -> None:
     assert hanging != listener_of(paths.layout(parley.home.servers).valkey_socket)
 
 
-@pytest.mark.parametrize("clock", ["consent.clock=ahead:600", "vault.clock=ahead:-600"])
+@pytest.mark.parametrize(
+    "clock", ["consent.clock=ahead:600", pytest.param("vault.clock=ahead:-600", marks=pytest.mark.slow)]
+)
 def test_clock_that_is_off_by_ten_minutes(clock: str) -> None:
     with scratch_directory() as root, commands(root / "home") as parley:
         with parley_up(root / "home", PARLEY_FAULTS=clock) as wrong:
@@ -297,6 +299,7 @@ async def _failing(parley: Parley, database: str, table: str, condition: str) ->
 # --- Services apart ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_services_that_refuse_each_other_hang_or_shut_their_doors() -> None:
     with scratch_directory() as root, commands(root / "home") as parley:
         home, doors = parley.home, Doors.of(parley.home)

@@ -55,7 +55,7 @@ class Story:
         return next((each for each in self.spans if each.span == span.parent), None)
 
 
-@pytest.fixture(scope="module", params=["together", "apart"])
+@pytest.fixture(scope="module", params=["together", pytest.param("apart", marks=pytest.mark.slow)])
 async def story(request: pytest.FixtureRequest) -> Story:
     """It is told once, and looked at when everything is over."""
     told = Story()

@@ -9,7 +9,6 @@ from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.common.v1 import terms_pb2 as termspb
 from parley_broker.domain.states import Participant
 from parley_broker.store import LEASE
-from parley_db.queries import load
 from parley_kit.clock import SystemClock
 from parley_kit.faults import Unavailable
 from tests.support.broker import (
@@ -280,40 +279,3 @@ async def test_everyone_of_a_long_list_is_found_once(world: World) -> None:
     offers = "SELECT count(DISTINCT customer) AS customers, count(*) AS made FROM consents WHERE exchange = $1"
     (found,) = await rows(world, "consent", offers, name)
     assert (people, people) == (found["customers"], found["made"])
-
-
-async def test_release_acknowledged_while_it_is_given_its_place_is_off_the_feed(world: World) -> None:
-    age = an_age()
-    await a_willing(world, age)
-    store, marketer = work(world).store, await world.marketer()
-    name = await ask(marketer, age)
-    (delivery,) = await marketer.collect(1)
-    key = (marketer.name, id_of(name), delivery.release.pseudonym)
-    await rows(
-        world, "broker", "UPDATE participants SET state = 1, leased_until = 'infinity' WHERE exchange_id = $1", key[1]
-    )
-    await rows(world, "broker", "DELETE FROM deliveries WHERE marketer = $1", marketer.name)  # as one sent in an answer
-    async with store.db.tx("test.finish") as tx:
-        await tx.fetch(load("parley_broker").participants_finish, *([each] for each in key), SystemClock().now())
-        acknowledging = asyncio.create_task(marketer.acknowledge(delivery))
-        waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%acknowledged = true%'"
-        await until(partial(_is_waiting_or_done, world, waiting, acknowledging))
-    await acknowledging
-    assert [] == await rows(world, "broker", "SELECT FROM deliveries WHERE marketer = $1", marketer.name)
-    assert [FINALIZED] == await states(world, name)
-
-
-async def test_release_acknowledged_while_it_is_taken_up_again_stays_finished(world: World) -> None:
-    age = an_age()
-    await a_willing(world, age)
-    store, marketer = work(world).store, await world.marketer()
-    name = await ask(marketer, age)
-    (delivery,) = await marketer.collect(1)
-    async with store.db.tx("test.acknowledge") as tx:
-        await tx.execute("UPDATE participants SET acknowledged = true WHERE exchange_id = $1", id_of(name))
-        reopening = asyncio.create_task(store.reopen(marketer.name, [(id_of(name), delivery.release.pseudonym)]))
-        waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%SET state = 1%'"
-        await until(partial(_is_waiting_or_done, world, waiting, reopening))
-        await tx.execute("DELETE FROM deliveries WHERE marketer = $1", marketer.name)
-    await reopening
-    assert [FINALIZED] == await states(world, name)
