@@ -23,6 +23,8 @@ from parley_kit.faults import Fault
 
 _PAGE = 100
 _LOOK_EVERY_S = 0.25
+_RENEW_S = 0.3
+"""Seconds for which releases of several exchanges are made ready before the first of them is sent."""
 _AGAIN_S = 2.0
 """Seconds before a release is tried again that could not be sent."""
 
@@ -76,19 +78,30 @@ class Feed:
         return brokerpb.Delivery(release=release) if release else None
 
     async def _renew(self, reading: "_Reading", records: Sequence[DeliveryRecord]) -> None:
-        """Take releases through every step anew, but for those that may be sent as they are."""
+        """
+        Take releases through every step anew, but for those that may be sent as they are.
+
+        For a while only, the first of them at least: what was settled first must be on its way before its second is over.
+        """
         now = self.clock.monotonic()
         late = [one for one in records if not self._is_ready(reading, one) and reading.may_try(one, now)]
         await self.store.reopen(reading.marketer, [(one.exchange_id, one.pseudonym) for one in late])
+        found = await self.store.participants_of(reading.marketer, late)
         by_exchange: dict[str, list[ParticipantRecord]] = defaultdict(list)
-        for (exchange_id, _), participant in (await self.store.participants_of(reading.marketer, late)).items():
-            by_exchange[exchange_id].append(participant)
+        for one in late:
+            if participant := found.get((one.exchange_id, one.pseudonym)):
+                by_exchange[one.exchange_id].append(participant)
+        left_out = set(by_exchange)
         for exchange_id, participants in by_exchange.items():
+            if self.clock.monotonic() - now >= _RENEW_S and len(left_out) < len(by_exchange):
+                break
+            left_out.remove(exchange_id)
             exchange = await self.store.exchange(self.store.db, reading.marketer, exchange_id)
             assert exchange is not None
             with contextlib.suppress(Fault):  # a part of Parley is away: these are tried again, the others go on
                 await self.releasing.carry(exchange, participants)
-        reading.tried |= {one.seq: now for one in late if not self._is_ready(reading, one)}
+        tried = (one for one in late if one.exchange_id not in left_out)
+        reading.tried |= {one.seq: now for one in tried if not self._is_ready(reading, one)}
 
     def _is_ready(self, reading: "_Reading", record: DeliveryRecord) -> bool:
         return self.settling.holds(reading.key(record))

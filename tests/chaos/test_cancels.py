@@ -26,7 +26,7 @@ from parley_db.database import Database
 from parley_kit.faultpoints import armed
 from tests.support.chaos import ALLOW, each, population
 from tests.support.history import History
-from tests.support.load import checked, left, seeded, streams_are_read
+from tests.support.load import Backend, checked, seeded, streams_are_read
 from tests.support.servers import scratch_directory
 from tests.support.waiting import until
 from tests.support.world import (
@@ -221,22 +221,10 @@ async def test_whoever_gives_up_and_asks_again_gets_the_one_outcome(
 
 async def _collect_all(world: World, marketer: Marketer, history: History) -> None:
     """Take everything off the feed, and let all come to its end."""
-
-    async def collect() -> None:
-        async with marketer.feed() as feed:
-            async for delivery in feed:
-                history.delivered(marketer.name, delivery)
-                await marketer.acknowledge(delivery)
-
-    async def over() -> bool:
-        return not await left(world, marketer.name) and await streams_are_read(world)
-
-    collecting = asyncio.create_task(collect())
-    try:
-        await until(over, 60)
-    finally:
-        collecting.cancel()
-        await asyncio.gather(collecting, return_exceptions=True)
+    backend = Backend(marketer, history, 0)
+    async with backend.working():
+        await backend.finish(world, 120)
+        await until(lambda: streams_are_read(world), 30)
 
 
 async def _is_as_before(before: Counter[str]) -> bool:

@@ -10,6 +10,7 @@ import pytest
 
 from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.consent.v1 import consent_pb2 as consentpb
+from parley_kit.faultpoints import armed
 from parley_rpc.status import fault_from
 from tests.integration.broker.conftest import Timed
 from tests.support.broker import (
@@ -27,6 +28,7 @@ from tests.support.broker import (
     settlements,
     states,
     within_half_an_hour,
+    work,
 )
 from tests.support.chaos import each, rows
 from tests.support.waiting import until
@@ -274,3 +276,27 @@ async def test_level_lost_since_the_request_counts_at_the_decision(timed: Timed)
 
 async def _offered(world: World, name: str) -> bool:
     return [OFFERED] == await states(world, name)
+
+
+async def test_first_release_is_sent_before_those_of_many_other_exchanges_are_ready(world: World) -> None:
+    age, exchanges, ready = an_age(), 8, 0
+    await a_willing(world, age)
+    marketer = await world.marketer()
+    for _ in range(exchanges):
+        await ask(marketer, age)
+    settling = work(world).releasing.settling
+
+    async def settled_too_long_ago() -> bool:
+        query = "SELECT marketer, exchange_id, pseudonym FROM deliveries WHERE marketer = $1"
+        found = await rows(world, "broker", query, marketer.name)
+        return len(found) == exchanges and not any(settling.holds(tuple(row)) for row in found)
+
+    async def make_ready() -> None:
+        nonlocal ready
+        await asyncio.sleep(0.25)  # all of them take longer than the second for which the first is good
+        ready += 1
+
+    await until(settled_too_long_ago)
+    with armed("broker.after_release", make_ready):
+        await marketer.collect(1)
+        assert ready < exchanges
