@@ -21,6 +21,8 @@ from tests.support.history import History
 from tests.support.load import Backend, checked, seeded
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 async def survive_kills(city: City, backend: Backend, plans: Mapping[str, list[str]]) -> None:
     """Let services die as planned while a backend works, then let all come to its end."""
@@ -85,7 +87,6 @@ async def test_campaign_survives_deaths_of_every_process(city: City, history: Hi
     assert [] == await checked(city.world, backend.history)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("server", ["postgres"])  # Valkey is killed, and its files with it, in test_apart_outages.py
 async def test_campaign_survives_deaths_of_a_server(city: City, history: History, server: str) -> None:
     rng, backend = seeded(), await city.backend(history)
@@ -94,7 +95,6 @@ async def test_campaign_survives_deaths_of_a_server(city: City, history: History
     assert [] == await checked(city.world, backend.history)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("service", SERVICES)
 async def test_campaign_survives_20_deaths_of_a_process(city: City, history: History, service: str) -> None:
@@ -104,7 +104,6 @@ async def test_campaign_survives_20_deaths_of_a_process(city: City, history: His
     assert [] == await checked(city.world, backend.history)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("server", ["postgres", "valkey"])
 async def test_campaign_survives_20_deaths_of_a_server(city: City, history: History, server: str) -> None:

@@ -39,6 +39,8 @@ from tests.support.load import Backend, checked, seeded, streams_are_read
 from tests.support.waiting import until
 from tests.support.world import Stubs
 
+pytestmark = pytest.mark.slow
+
 AT_ONCE = 4
 
 
@@ -229,7 +231,6 @@ async def _answers(city: City) -> bool:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("rounds", [1, pytest.param(10, marks=pytest.mark.slow)])
-@pytest.mark.slow
 async def test_callers_are_told_to_come_back_while_postgres_restarts_and_then_served(
     city: City, history: History, rounds: int
 ) -> None:

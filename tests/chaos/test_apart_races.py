@@ -46,6 +46,8 @@ ENDLESS = "broken.second_never_ends=sleep:0"
 """Armed with this, which no code reaches, a process takes on the module below."""
 BROKEN_BROKER = f"""
 import os
+
+pytestmark = pytest.mark.slow
 if {ENDLESS!r} in os.environ.get("PARLEY_FAULTS", ""):
     import parley_broker.settling
     parley_broker.settling.WINDOW_S = 1e9
@@ -179,7 +181,6 @@ async def test_nothing_escapes_withdrawals_while_one_of_two_stands_still(twice: 
     assert [] == await checked(twice.world, history)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 async def test_nothing_escapes_500_withdrawals_while_any_one_stands_still(twice: Twice, history: History) -> None:
     rng, before, after = seeded(), 0, 0
@@ -213,7 +214,6 @@ def in_one_query(_whole: str) -> str:
 
 
 @pytest.mark.parametrize("broken", [without_lock, in_one_query])
-@pytest.mark.slow
 async def test_races_across_processes_find_a_broken_settle_out(
     twice: Twice, history: History, broken: Callable[[str], str]
 ) -> None:
@@ -236,7 +236,6 @@ async def test_races_across_processes_find_a_broken_settle_out(
 
 
 @pytest.mark.parametrize("endless", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["broken", "whole"])
-@pytest.mark.slow
 async def test_held_withdrawals_across_processes_find_a_broker_out_whose_second_never_ends(
     twice: Twice, history: History, endless: bool
 ) -> None:

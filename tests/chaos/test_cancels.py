@@ -41,6 +41,8 @@ from tests.support.world import (
     to_known,
 )
 
+pytestmark = pytest.mark.slow
+
 PEOPLE, AT_ONCE, LONGEST_S = 12, 8, 0.25
 POINTS = [
     *(

@@ -28,6 +28,8 @@ from tests.support.servers import scratch_directory
 from tests.support.spans import Seen, collector, from_memory
 from tests.support.world import World, between, by_criteria, living_world, quick, request_id, terms
 
+pytestmark = pytest.mark.slow
+
 CITY = word()
 OUTSIDE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 _CONSENT = "parley.consent.v1.ConsentService"
