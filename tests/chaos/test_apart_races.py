@@ -31,6 +31,8 @@ from tests.support.servers import scratch_directory
 from tests.support.waiting import until
 from tests.support.world import Customer, Stubs, World, living_world, quick
 
+pytestmark = pytest.mark.slow
+
 PEOPLE, STILL_S = 50, 3.0
 TARGETS = [Process("vault"), *(Process(service, number) for service in ("broker", "consent") for number in (1, 2))]
 POINTS = {
@@ -46,8 +48,6 @@ ENDLESS = "broken.second_never_ends=sleep:0"
 """Armed with this, which no code reaches, a process takes on the module below."""
 BROKEN_BROKER = f"""
 import os
-
-pytestmark = pytest.mark.slow
 if {ENDLESS!r} in os.environ.get("PARLEY_FAULTS", ""):
     import parley_broker.settling
     parley_broker.settling.WINDOW_S = 1e9
