@@ -19,7 +19,7 @@ async def test_exchange_and_withdrawal_are_counted_by_outcome(world: World) -> N
     await _exchange(world, "71")
 
     made = {name: total - before.get(name, 0) for name, total in (await _totals(world)).items()}
-    assert 1 == made["parley_decisions_total asked"]
+    assert made["parley_decisions_total asked"] >= 1  # others of that age may live in this world, too
     assert made["parley_decisions_total allowed"] >= 1
     assert made["parley_settlements_total settled"] >= 1
     assert 1 == made["parley_withdrawals_total "]
