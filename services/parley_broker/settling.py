@@ -67,7 +67,7 @@ class Settling:
         self._held[key] = settled
 
     def forget(self) -> None:
-        """Let go of what was held for its second and not sent: the oldest come first."""
+        """Let go of what was held for its second and not sent, as it came: within two seconds at most."""
         while self._held and not self.is_fresh(self._held[oldest := next(iter(self._held))]):
             del self._held[oldest]
 
@@ -97,7 +97,7 @@ class Settling:
         Only where somebody follows a feed here: what nobody waits for is settled to be decided, and sent when it is.
         """
         self.forget()
-        waiting = Counter(marketer for marketer, _, _ in self._held)
+        waiting = Counter(key[0] for key, one in self._held.items() if self.is_fresh(one))
         return {marketer for marketer, many in waiting.items() if self._followed[marketer] and many >= _MOST_AHEAD}
 
     def is_fresh(self, settled: Settled) -> bool:

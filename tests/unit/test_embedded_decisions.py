@@ -88,7 +88,7 @@ def test_one_url_without_the_other_is_refused(only: str) -> None:
 def test_password_of_the_administrator_is_no_roles() -> None:
     mine = "postgresql://parley_vault@db.internal:5433/parley_vault?sslmode=require&passfile=/keys/vault"
     assert dsn_for(POSTGRES_URL, "parley_vault", "parley_vault", Path("/keys/vault")) == mine
-    with_file = f"{POSTGRES_URL}&passfile=/root/.pgpass"
+    with_file = f"{POSTGRES_URL}&passfile=/keys/mine"
     assert dsn_for(with_file, "parley_vault", "parley_vault", Path("/keys/vault")) == mine
 
 
