@@ -22,11 +22,20 @@ def envelope(payload: Message, at: datetime, *, traced: bool = True) -> OutboxEv
 
     What must not be joined to what led to it isn't traced.
     """
+    return _event(type(payload), payload.SerializeToString(), at, traced=traced)
+
+
+def header(kind: type[Message], at: datetime) -> OutboxEvent:
+    """An envelope without its payload, for a statement that puts it in (``with_payload``)."""
+    return _event(kind, b"", at, traced=True)
+
+
+def _event(kind: type[Message], payload: bytes, at: datetime, *, traced: bool) -> OutboxEvent:
     event_id = uuid7()
     message = envelopepb.EventEnvelope(
         event_id=str(event_id),
-        type=payload.DESCRIPTOR.full_name,
-        payload=payload.SerializeToString(),
+        type=kind.DESCRIPTOR.full_name,
+        payload=payload,
         traceparent=traceparent.get() if traced else "",
     )
     message.occurred_at.FromDatetime(at)

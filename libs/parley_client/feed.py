@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from datetime import timedelta
 from enum import Enum
 
@@ -68,7 +68,7 @@ class Feed:
         self._connection = connection
         self._silence = silence.total_seconds()
         self._backoff = backoff or Backoff(most=10.0)
-        self._stream: Stream[brokerpb.Delivery] | None = None
+        self._stream: Stream[brokerpb.DeliveriesResponse] | None = None
         self._place = ""
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._failures = 0
@@ -78,19 +78,19 @@ class Feed:
         """Releases and notices, oldest first, for ever. Raises ParleyError for what trying again doesn't mend."""
         try:
             while True:
-                message = await self._message()
-                if message is not None and self._is_new(message):
-                    yield message
+                for delivery in await self._next():
+                    if self._is_new(delivery):
+                        yield delivery
         finally:
             self._drop()
 
-    async def _message(self) -> brokerpb.Delivery | None:
-        """The next message; None where the feed broke, and is to be opened anew."""
+    async def _next(self) -> Sequence[brokerpb.Delivery]:
+        """What the next message brings; nothing where the feed broke, and is to be opened anew."""
         try:
             self._stream = self._stream or await self._open()
         except _PASSING as error:  # any other error of signing in is final
             await self._broken(error.reason, error.retry_after)
-            return None
+            return ()
         try:
             async with asyncio.timeout(self._silence):
                 message = await self._stream.read()
@@ -99,18 +99,18 @@ class Feed:
         except errors.ParleyError as error:
             await self._failed(error)
         else:
-            await self._note(message)
-            return message
-        return None
+            return await self._taken(message)
+        return ()
 
-    async def _note(self, message: brokerpb.Delivery | None) -> None:
+    async def _taken(self, message: brokerpb.DeliveriesResponse | None) -> Sequence[brokerpb.Delivery]:
         if message is None:
             await self._broken("end of stream")
-        else:
-            self._place = message.resume_token or self._place
-            self._failures, self._refused = 0, False
+            return ()
+        self._place = message.deliveries[-1].resume_token if message.deliveries else self._place
+        self._failures, self._refused = 0, False
+        return message.deliveries
 
-    async def _open(self) -> Stream[brokerpb.Delivery]:
+    async def _open(self) -> Stream[brokerpb.DeliveriesResponse]:
         request = brokerpb.DeliveriesRequest(resume_token=self._place)
         method = BrokerServiceStub(self._connection.channel).Deliveries
         return await self._connection.open(method, request, service="broker")

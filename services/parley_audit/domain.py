@@ -3,6 +3,7 @@
 import base64
 import binascii
 import struct
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,12 +23,16 @@ _TOKEN = struct.Struct(">q32s")
 
 @dataclass(frozen=True)
 class Noted:
-    """An event as audit logs it: whose it is, when it happened, and what opens its commitment."""
+    """
+    Something that happened, as audit logs it: to whom, when, and what opens its commitment.
+
+    What has the same ``together`` comes in numbers, from many customers, and shares a leaf; empty, it has its own.
+    """
 
     subject: str
     occurred_at: datetime
     opening: Opening
-    release: bool = False
+    together: str = ""
 
     @cached_property
     def commitment(self) -> bytes:
@@ -69,16 +74,18 @@ class Page:
 
 def leaves_of(noted: Iterable[Noted]) -> list[Leaf]:
     """
-    Make the leaves of events handled together: one for all releases, one for each other event.
+    Make the leaves of events handled together: one for each kind that comes in numbers, one for each other event.
 
     Commitments in a leaf, and leaves, are sorted, which for hashes means shuffled: two parties who compare their receipts
     learn nothing from the order. An opening that comes twice is one.
     """
     unique = {each.commitment: each for each in noted}
     ordered = [unique[commitment] for commitment in sorted(unique)]
-    releases = [each for each in ordered if each.release]
-    batches = [[each] for each in ordered if not each.release] + ([releases] if releases else [])
-    return sorted(map(_leaf, batches), key=lambda leaf: leaf.entry)
+    shared: dict[str, list[Noted]] = defaultdict(list)
+    for each in ordered:
+        shared[each.together].append(each)
+    alone = [[each] for each in shared.pop("", [])]
+    return sorted(map(_leaf, alone + list(shared.values())), key=lambda leaf: leaf.entry)
 
 
 def _leaf(batch: Sequence[Noted]) -> Leaf:

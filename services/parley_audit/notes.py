@@ -3,14 +3,14 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
+from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 
 from parley.common.v1 import event_envelope_pb2 as envelopepb
 from parley.common.v1 import receipt_pb2 as receiptpb
-from parley.consent.v1 import consent_events_pb2 as consentpb
 from parley_audit.domain import SYSTEM, Noted
 from parley_audit.faults import NoteRefused
 from parley_bus.log import Log
@@ -20,22 +20,24 @@ from parley_crypto.signing import Sealer
 from parley_crypto.subject_ref import RefInvalid, open_ref
 from parley_crypto.tlog.receipt import SALT_SIZE
 
-_RELEASE = consentpb.ReleaseSettled.DESCRIPTOR.full_name
-"""The events that share a leaf: many at a time, and each party is shown its own commitment's way to it."""
+_NOTE, _NOTES = 1, 15
+"""The fields of every event that hold what is logged: one thing, or what happened to many customers together."""
 
 
 def _noted_class() -> type[Message]:
-    """A message with nothing but the note that every event has as field 1: newer events must reach an older log too."""
+    """A message with nothing but the notes that every event has: newer events must reach an older log too."""
     file = descriptor_pb2.FileDescriptorProto(
         name="parley_audit/noted.proto",
         package="parley_audit",
         syntax="proto3",
         dependency=[receiptpb.DESCRIPTOR.name],
     )
-    field = file.message_type.add(name="Noted").field.add(name="note", number=1)
-    field.label = descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL
-    field.type = descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE
-    field.type_name = f".{receiptpb.AuditNote.DESCRIPTOR.full_name}"
+    noted = file.message_type.add(name="Noted")
+    for name, number in (("note", _NOTE), ("notes", _NOTES)):
+        field = noted.field.add(name=name, number=number)
+        field.label = descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED
+        field.type = descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE
+        field.type_name = f".{receiptpb.AuditNote.DESCRIPTOR.full_name}"
     pool = descriptor_pool.Default()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("parley_audit.Noted"))
@@ -52,22 +54,26 @@ class NoteReader:
     refs: KeyRing
     log: Log
 
-    def read(self, envelope: envelopepb.EventEnvelope) -> Noted:
+    def read(self, envelope: envelopepb.EventEnvelope) -> list[Noted]:
         """
-        Read an event as it will be logged. Raises NoteRefused.
+        Read what an event will be logged as. Raises NoteRefused.
 
-        One whose reference doesn't open is the system's: what happened is still logged and provable.
+        What has a reference that doesn't open is the system's: that it happened is still logged and provable.
         """
-        note = _note(envelope.payload)
-        (opening, ref), occurred_at = self._opening(note.sealed_opening), envelope.occurred_at.ToDatetime(UTC)
-        noted = Noted(self._subject(ref), occurred_at, opening, release=envelope.type == _RELEASE)
-        if noted.commitment != note.commitment:
-            raise NoteRefused
-        return noted
+        noted, occurred_at = _noted(envelope.payload), envelope.occurred_at.ToDatetime(UTC)
+        single = [self._read(note, occurred_at, "") for note in noted.note]
+        return single + [self._read(note, occurred_at, envelope.type) for note in noted.notes]
 
     def read_all(self, envelopes: Iterable[envelopepb.EventEnvelope]) -> list[Noted]:
         """Read several, in order. Raises NoteRefused."""
-        return [self.read(envelope) for envelope in envelopes]
+        return [noted for envelope in envelopes for noted in self.read(envelope)]
+
+    def _read(self, note: receiptpb.AuditNote, occurred_at: datetime, together: str) -> Noted:
+        opening, ref = self._opening(note.sealed_opening)
+        noted = Noted(self._subject(ref), occurred_at, opening, together)
+        if noted.commitment != note.commitment:
+            raise NoteRefused
+        return noted
 
     def _opening(self, sealed: bytes) -> tuple[Opening, bytes]:
         try:
@@ -96,10 +102,11 @@ def _is_object(detail: bytes) -> bool:
         return False
 
 
-def _note(payload: bytes) -> receiptpb.AuditNote:
+def _noted(payload: bytes) -> Any:
     try:
-        noted = _NOTED.FromString(payload)
+        noted: Any = _NOTED.FromString(payload)
     except DecodeError as error:
         raise NoteRefused from error
-    note: receiptpb.AuditNote = noted.note  # type: ignore[attr-defined] # the class is made above
-    return note
+    if not noted.note and not noted.notes:
+        raise NoteRefused
+    return noted

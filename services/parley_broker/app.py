@@ -37,7 +37,7 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
     clock, telemetry = platform.clock, platform.telemetry
     async with Database.open(config.postgres_dsn, application_name="parley_broker", telemetry=telemetry) as db:
         await check(db, "parley_broker")
-        store, bell = Store(db), Bell(asyncio.Event())
+        store, bell = Store(db, clock), Bell(asyncio.Event())
         peers = Peers(Identity(platform, trust), Vault(platform), Consent(platform), clock)
         settling = Settling(peers.consent, clock)
         releasing = Releasing(store, peers, settling, bell, platform.log, config.batch, telemetry.tracer)

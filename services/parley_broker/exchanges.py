@@ -13,7 +13,7 @@ from parley_broker.domain.requests import Objection, Wrong, objections, with_que
 from parley_broker.faults import DeliveryNotFound, ExchangeNotFound, VerificationRequired
 from parley_broker.names import Names
 from parley_broker.store import LEASE, Acknowledged, ExchangeRecord, Key, NewExchange, Store
-from parley_bus.envelopes import Notary, envelope
+from parley_bus.envelopes import Notary
 from parley_db.mutations import Mutations
 from parley_kit.clock import Clock
 from parley_kit.faults import Fault, InvalidRequest, NotSupportedYet, Violation
@@ -121,11 +121,11 @@ class Exchanges:
         return releases
 
     def _acknowledged(self, key: Key, audit_ref: bytes) -> Acknowledged:
-        """A release that was sent, with the event that tells of it."""
+        """A release that was sent, with what is told of it."""
         marketer, exchange_id, pseudonym = key
         detail = {"marketer": marketer, "pseudonym": pseudonym, "exchange": f"{marketer}/exchanges/{exchange_id}"}
         note, _ = self.notary.note("broker:release:acknowledged", detail, audit_ref)
-        return Acknowledged(key, envelope(eventspb.DeliveryAcknowledged(note=note), self.clock.now()))
+        return Acknowledged(key, eventspb.DeliveryAcknowledged(notes=[note]).SerializeToString())
 
 
 def _criteria(request: brokerpb.CreateExchangeRequest) -> Criteria | None:

@@ -8,7 +8,7 @@ that its customer has acted elsewhere.
 
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -22,6 +22,8 @@ from parley_kit.faultpoints import reach
 from parley_kit.faults import Fault
 
 _PAGE = 100
+_MOST_BYTES = 1024 * 1024
+"""Where a message of the feed ends, however much more is ready: far below what a client takes."""
 _LOOK_EVERY_S = 0.25
 _RENEW_S = 0.3
 """Seconds for which releases of several exchanges are made ready before the first of them is sent."""
@@ -41,7 +43,7 @@ class Feed:
     clock: Clock
     heartbeat: timedelta
 
-    async def follow(self, marketer: str, seq: int) -> AsyncIterator[brokerpb.Delivery]:
+    async def follow(self, marketer: str, seq: int) -> AsyncIterator[brokerpb.DeliveriesResponse]:
         """
         What is on the feed behind a place, then what comes, for ever; a heartbeat where nothing comes.
 
@@ -53,29 +55,54 @@ class Feed:
             page = await self.store.behind(marketer, reading.seq, sorted(reading.sent), _PAGE)
             reading.turn(page)
             sent = False
-            for index, record in enumerate(page):
-                if message := await self._message(reading, page[index:]):
-                    yield self._named(reading, record, message)
-                    sent, quiet_since = True, self.clock.monotonic()
+            async for message in self._messages(reading, page):
+                yield message
+                sent, quiet_since = True, self.clock.monotonic()
             if sent:
                 self.bell.ring()  # there may be room for more to be settled
             else:
                 await self.bell.wait(_LOOK_EVERY_S)
             if self.clock.monotonic() - quiet_since >= self.heartbeat.total_seconds():
                 token = self.names.place(marketer, reading.seq)
-                yield brokerpb.Delivery(resume_token=token, heartbeat=brokerpb.Heartbeat())
+                beat = brokerpb.Delivery(resume_token=token, heartbeat=brokerpb.Heartbeat())
+                yield brokerpb.DeliveriesResponse(deliveries=[beat])
                 quiet_since = self.clock.monotonic()
 
-    async def _message(self, reading: "_Reading", records: Sequence[DeliveryRecord]) -> brokerpb.Delivery | None:
-        """The first of these as it is sent; None if it may not be, just now or ever. The others are made ready beside it."""
-        record = records[0]
+    async def _messages(
+        self, reading: "_Reading", page: Sequence[DeliveryRecord]
+    ) -> AsyncIterator[brokerpb.DeliveriesResponse]:
+        """What may be sent of a page. Nothing that is ready waits for what is made ready behind it."""
+        ready: list[DeliveryRecord] = []
+        for index, record in enumerate(page):
+            if record.exchange_id:
+                await reach("broker.before_send")
+            if self._is_late(reading, record):
+                for message in self._taken(reading, ready):
+                    yield message
+                ready = []
+                await self._renew(reading, [one for one in page[index:] if one.exchange_id])
+            ready.append(record)
+        for message in self._taken(reading, ready):
+            yield message
+
+    def _taken(self, reading: "_Reading", records: Sequence[DeliveryRecord]) -> Iterator[brokerpb.DeliveriesResponse]:
+        """Records as they are sent, as many in a message as fit; without those that may not be, just now or ever."""
+        message, size = brokerpb.DeliveriesResponse(), 0
+        for record in records:
+            if delivery := self._delivery(reading, record):
+                message.deliveries.append(delivery)
+                size += delivery.ByteSize()
+            if size >= _MOST_BYTES:
+                yield message
+                message, size = brokerpb.DeliveriesResponse(), 0
+        if size:
+            yield message
+
+    def _delivery(self, reading: "_Reading", record: DeliveryRecord) -> brokerpb.Delivery | None:
         if not record.exchange_id:
-            return brokerpb.Delivery.FromString(record.payload)
-        await reach("broker.before_send")
-        if not self._is_ready(reading, record) and reading.may_try(record, self.clock.monotonic()):
-            await self._renew(reading, [one for one in records if one.exchange_id])
+            return self._named(reading, record, brokerpb.Delivery.FromString(record.payload))
         release = self.settling.take(reading.key(record))
-        return brokerpb.Delivery(release=release) if release else None
+        return self._named(reading, record, brokerpb.Delivery(release=release)) if release else None
 
     async def _renew(self, reading: "_Reading", records: Sequence[DeliveryRecord]) -> None:
         """
@@ -102,6 +129,12 @@ class Feed:
                 await self.releasing.carry(exchange, participants)
         tried = (one for one in late if one.exchange_id not in left_out)
         reading.tried |= {one.seq: now for one in tried if not self._is_ready(reading, one)}
+
+    def _is_late(self, reading: "_Reading", record: DeliveryRecord) -> bool:
+        """Whether it is time to make a release ready (again)."""
+        if not record.exchange_id or self._is_ready(reading, record):
+            return False
+        return reading.may_try(record, self.clock.monotonic())
 
     def _is_ready(self, reading: "_Reading", record: DeliveryRecord) -> bool:
         return self.settling.holds(reading.key(record))

@@ -211,8 +211,8 @@ WHERE marketer = $1 AND seq > $2 AND seq <> ALL($3::bigint[]) ORDER BY seq LIMIT
 DELETE FROM deliveries WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = ANY($3);
 
 -- name: releases_acknowledge
--- Take releases off their feeds that were sent and are kept, and tell of each, the first time.
-SELECT acknowledge($1, $2, $3, $4, $5, $6);
+-- Take releases off their feeds that were sent and are kept, and tell of those that weren't before.
+SELECT acknowledge($1, $2, $3, $4, $5, $6, $7);
 
 -- name: notices_acknowledge
 -- Take notices off the feed and remember their names; answers those that were there.

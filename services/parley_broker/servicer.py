@@ -97,12 +97,14 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
         exchange = await self.exchanges.cancel(marketer, exchange_id)
         return exchange_to(exchange, self.exchanges.clock.now())
 
-    async def Deliveries(self, request: brokerpb.DeliveriesRequest, context: Any) -> AsyncIterator[brokerpb.Delivery]:
+    async def Deliveries(
+        self, request: brokerpb.DeliveriesRequest, context: Any
+    ) -> AsyncIterator[brokerpb.DeliveriesResponse]:
         marketer = caller().id
         seq = self.feed.names.read_place(marketer, request.resume_token)
         with self.feed.settling.following(marketer):
-            async for delivery in self.feed.follow(marketer, seq):
-                yield delivery
+            async for message in self.feed.follow(marketer, seq):
+                yield message
 
     async def AcknowledgeDeliveries(
         self, request: brokerpb.AcknowledgeDeliveriesRequest, context: Any

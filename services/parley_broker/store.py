@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from parley.broker.v1 import broker_events_pb2 as eventspb
 from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.identity.v1 import identity_pb2 as identitypb
 from parley_broker.domain.states import Participant
+from parley_bus.envelopes import header
 from parley_db.database import Database, Tx
-from parley_db.outbox import OutboxEvent
 from parley_db.queries import load
+from parley_kit.clock import Clock
 from parley_kit.coalesce import Coalescer
 from parley_kit.faultpoints import reach
 from parley_kit.ids import new_id
@@ -99,10 +101,10 @@ class NewExchange:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """A release that a marketer keeps, and the event that tells of it."""
+    """A release that a marketer keeps, and its part of the event that tells of it."""
 
     key: Key
-    event: OutboxEvent
+    note: bytes = field(repr=False)
 
 
 class Store:
@@ -113,8 +115,9 @@ class Store:
     between states happen only from the state they start in: whoever comes late changes nothing.
     """
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, clock: Clock) -> None:
         self.db = db
+        self._clock = clock
         self._creating = Coalescer(self._create)
         self._acknowledging = Coalescer(self._acknowledge)
         self._introduced: OrderedDict[tuple[str, str], Introduction] = OrderedDict()
@@ -332,16 +335,17 @@ class Store:
         return [DeliveryRecord(*row) for row in rows]
 
     async def acknowledge(self, kept: Sequence[Acknowledged]) -> None:
-        """Take releases that were sent off their feeds, and tell of each, the first time."""
+        """Take releases that were sent off their feeds, and tell of those that weren't before."""
         if kept:
             await self._acknowledging.submit(kept)
 
     async def _acknowledge(self, requests: Sequence[Sequence[Acknowledged]]) -> list[None]:
-        """Do it for all who wait, in one statement."""
+        """Do it for all who wait, in one statement and one event."""
         kept = [one for request in requests for one in request]
         keys = [list(column) for column in zip(*(one.key for one in kept), strict=True)]
-        events = [one.event.event_id for one in kept], [one.event.envelope for one in kept], kept[0].event.type
-        await self.db.execute(_SQL.releases_acknowledge, *keys, *events)
+        event = header(eventspb.DeliveryAcknowledged, self._clock.now())
+        notes = [one.note for one in kept]
+        await self.db.execute(_SQL.releases_acknowledge, *keys, notes, event.event_id, event.envelope, event.type)
         return [None] * len(requests)
 
     async def acknowledge_notices(self, tx: Tx, marketer: str, names: Sequence[str]) -> set[str]:

@@ -1,7 +1,9 @@
 """Writing down an agreement: its signed artefact, and what audit logs of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from parley.common.v1 import receipt_pb2 as receiptpb
@@ -37,28 +39,30 @@ class Scribe:
         }
         return sign_statement("notice", claims, self.signer)
 
-    def note(self, kind: str, about: "About", audit_ref: bytes, **more: Any) -> tuple[receiptpb.AuditNote, Opening]:
+    def note(
+        self, kind: str, about: Mapping[str, Any], audit_ref: bytes, **more: Any
+    ) -> tuple[receiptpb.AuditNote, Opening]:
         """Note something that happened to an offer, a consent or a release of a customer."""
-        return self.notary.note(kind, {**about.claims(), **more}, audit_ref)
+        return self.notary.note(kind, {**about, **more}, audit_ref)
 
 
-@dataclass(frozen=True, slots=True)
-class About:
-    """What every detail about an agreement says: with whom, as whom, for what."""
+@dataclass(frozen=True)
+class Deal:
+    """What agreements of an exchange have in common: with whom, and for what."""
 
-    consent_id: str
     marketer: MarketerRecord
-    pseudonym: str
     exchange: str
     terms: Terms
 
-    def claims(self) -> dict[str, Any]:
-        """As canonical JSON takes it."""
+    def claims(self, consent_id: str, pseudonym: str) -> dict[str, Any]:
+        """What every detail about one such agreement says, as canonical JSON takes it."""
+        return {**self._claims, "consent": f"consents/{consent_id}", "pseudonym": pseudonym}
+
+    @cached_property
+    def _claims(self) -> Mapping[str, Any]:
         return {
-            "consent": f"consents/{self.consent_id}",
             "marketer": self.marketer.marketer,
             "marketer_name": self.marketer.name,
-            "pseudonym": self.pseudonym,
             "exchange": self.exchange,
             "purposes": sorted(self.terms.purposes),
             "fields": [field_claims(field) for field in self.terms.fields],

@@ -10,9 +10,10 @@ from parley_bus.relay import Relay
 from parley_consent.agreements import Scribe
 from parley_consent.commands import Acts
 from parley_consent.config import Config
+from parley_consent.decisions import Decisions
 from parley_consent.events import Hearing, Notices
-from parley_consent.releases import Releases
 from parley_consent.servicer import ConsentServicer
+from parley_consent.settlements import Settlements
 from parley_consent.store import Store
 from parley_crypto.keyfiles import read_key
 from parley_crypto.keyring import KeyRing
@@ -37,7 +38,9 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
         store = Store(db, config.audit_limit)
         scribe = Scribe(signer, Notary(trust.sealing["audit"], clock), config.jurisdiction)
         acts = Acts(store, scribe, clock, config.longest_notice_delay)
-        releases = Releases(store, scribe, signer, KeyRing.load(config.ref_key), request_key, clock)
+        refs = KeyRing.load(config.ref_key)
+        decisions = Decisions(store, scribe, signer, refs, request_key, clock)
+        settlements = Settlements(store, scribe, signer, refs, clock)
         hearing = Hearing(store)
         consumers = {
             "audit": Consumer(
@@ -68,7 +71,7 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
             log=platform.log,
             telemetry=telemetry,
         )
-        servicer = ConsentServicer(acts, releases, Mutations(db, request_key), trust, telemetry.meter)
+        servicer = ConsentServicer(acts, decisions, settlements, Mutations(db, request_key), trust, telemetry.meter)
         yield Service(
             registrations=[Registration(add_ConsentServiceServicer_to_server, servicer)],
             tasks={

@@ -4,11 +4,12 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from parley.common.v1 import terms_pb2 as termspb
 from parley.consent.v1 import consent_events_pb2 as eventspb
 from parley_bus.envelopes import envelope
-from parley_consent.agreements import About, Scribe
+from parley_consent.agreements import Deal, Scribe
 from parley_consent.domain.artefact import Birth
 from parley_consent.domain.deciding import Effect, Scope
 from parley_consent.domain.records import ConsentRecord, RuleRecord, SettlementRecord
@@ -201,9 +202,9 @@ def _require(consent: ConsentRecord, wanted: State, now: datetime) -> None:
         raise InvalidConsentStatus
 
 
-def _about(consent: ConsentRecord, terms: Terms | None = None) -> About:
+def _about(consent: ConsentRecord, terms: Terms | None = None) -> dict[str, Any]:
     agreed = terms or terms_from(termspb.Terms.FromString(consent.terms))
-    return About(consent.consent_id, consent.marketer, consent.pseudonym, consent.exchange, agreed)
+    return Deal(consent.marketer, consent.exchange, agreed).claims(consent.consent_id, consent.pseudonym)
 
 
 def _agreed(terms: Terms, now: datetime) -> Terms:

@@ -108,7 +108,7 @@ WHERE customer = $1 AND consent_id = $2 ORDER BY settled_at, release_id;
 
 -- name: settle
 -- Commit releases or refuse them; see the function.
-SELECT refusal, salt, detail, artefact, born_salt, born_detail FROM settle($1::settle_item[], $2) ORDER BY ordinal;
+SELECT refusal, salt, detail, artefact, born_salt, born_detail FROM settle($1::settle_batch[], $2::settle_release[], $3) ORDER BY ordinal;
 
 -- name: notice_schedule
 -- Plan what a marketer will be told.

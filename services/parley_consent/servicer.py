@@ -8,9 +8,10 @@ from typing import Any
 from parley.consent.v1 import consent_pb2 as consentpb
 from parley.consent.v1 import consent_pb2_grpc
 from parley_consent.commands import Acts, Customer
+from parley_consent.decisions import Decisions, Request
 from parley_consent.domain.states import State
 from parley_consent.faults import ConsentNotFound, OfferNotFound
-from parley_consent.releases import Releases, Request
+from parley_consent.settlements import Settlements
 from parley_consent.wire import (
     checked_terms,
     consent_to,
@@ -45,7 +46,8 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
     """``parley.consent.v1.ConsentService``; the proto says what each method does."""
 
     acts: Acts
-    releases: Releases
+    decisions: Decisions
+    settlements: Settlements
     mutations: Mutations
     trust: Trust
     meter: Meter
@@ -205,12 +207,12 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
         except StatementInvalid as error:
             raise Unauthenticated("The marketer's card is not valid now: fetch a fresh one.") from error
         asked = Request(card, request.exchange, request.terms, request.offer_text, request.opens_no_offer)
-        answer = await self.releases.decide(asked, request.entries)
+        answer = await self.decisions.decide(asked, request.entries)
         self.meter.decided(_counted((each.outcome for each in answer.decisions), _DECISIONS))
         return answer
 
     async def Settle(self, request: consentpb.SettleRequest, context: Any) -> consentpb.SettleResponse:
-        answer = await self.releases.settle(request.entries)
+        answer = await self.settlements.settle(request.entries)
         self.meter.settled(_counted((each.refusal for each in answer.outcomes), _SETTLEMENTS))
         return answer
 

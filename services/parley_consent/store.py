@@ -70,38 +70,43 @@ class OfferBatch:
     created_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class SettleItem:
-    """One release to settle, with everything that is written if it is; columns as the type ``settle_item``."""
+@dataclass(frozen=True, slots=True, eq=False)
+class SettleBatch:
+    """What is the same in many releases, and the events that tell of them, without payload; columns as ``settle_batch``."""
 
-    customer: str
-    release_id: str
-    consent_id: str
-    rule_id: str
-    revision: int
     exchange: str
     marketer: str
     marketer_name: str
     marketer_entity: str
     marketer_contact: str
     marketer_level: int
-    pseudonym: str
     terms: bytes
     one_time: bool
     valid_until: datetime
+    born_event_id: UUID
+    born_event: bytes
+    event_id: UUID
+    event: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SettleItem:
+    """One release to settle, with everything that is written if it is; columns as the type ``settle_release``."""
+
+    batch: SettleBatch
+    customer: str
+    release_id: str
+    consent_id: str
+    rule_id: str
+    revision: int
+    pseudonym: str
     artefact: str
     born_salt: bytes
     born_detail: bytes
-    born_event_id: UUID
-    born_envelope: bytes
+    born_note: bytes
     salt: bytes
     detail: bytes
-    event_id: UUID
-    envelope: bytes
-
-    def row(self) -> tuple[Any, ...]:
-        """As asyncpg takes a composite."""
-        return tuple(getattr(self, name) for name in self.__slots__)
+    note: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,8 +328,13 @@ class Store:
 
     async def _settle_together(self, requests: Sequence[Sequence[SettleItem]]) -> list[list[Settled]]:
         """One autocommitted call of one function."""
-        items = [item.row() for request in requests for item in request]
-        settled = iter([Settled(*row) for row in await self.db.fetch(_SQL.settle, items, self._audit_limit)])
+        items = [item for request in requests for item in request]
+        places: dict[SettleBatch, int] = {}
+        for item in items:
+            places.setdefault(item.batch, len(places) + 1)
+        releases = [(places[item.batch], *_columns(item)[1:]) for item in items]
+        rows = await self.db.fetch(_SQL.settle, list(map(_columns, places)), releases, self._audit_limit)
+        settled = iter([Settled(*row) for row in rows])
         return [list(islice(settled, len(request))) for request in requests]
 
     async def schedule_notice(
@@ -361,6 +371,11 @@ class Store:
     async def suspend(self, tx: Tx, marketer: str, *, suspended: bool) -> None:
         """Note whether a marketer is suspended."""
         await tx.execute(_SQL.marketer_suspend if suspended else _SQL.marketer_reinstate, marketer)
+
+
+def _columns(of: SettleBatch | SettleItem) -> tuple[Any, ...]:
+    """As asyncpg takes a composite."""
+    return tuple(getattr(of, name) for name in of.__slots__)
 
 
 def _stood(row: Any) -> Stood:

@@ -217,7 +217,7 @@ def in_one_query(_whole: str) -> str:
 async def test_races_across_processes_find_a_broken_settle_out(
     twice: Twice, history: History, broken: Callable[[str], str]
 ) -> None:
-    definition = "SELECT pg_get_functiondef('settle(settle_item[], interval)'::regprocedure) AS text"
+    definition = "SELECT pg_get_functiondef('settle(settle_batch[], settle_release[], interval)'::regprocedure) AS text"
     ((whole,),) = await rows(twice.world, "consent", definition)
     found = 0
     for number, races in enumerate((in_background, in_answers) * 3, 1):

@@ -91,7 +91,9 @@ async def test_nothing_escapes_withdrawals_while_valkey_is_down(
 
 async def test_races_find_a_settle_of_one_query_out(world: World, people: Sequence[Customer]) -> None:
     (whole,) = await rows(
-        world, "consent", "SELECT pg_get_functiondef('settle(settle_item[], interval)'::regprocedure) AS text"
+        world,
+        "consent",
+        "SELECT pg_get_functiondef('settle(settle_batch[], settle_release[], interval)'::regprocedure) AS text",
     )
     found: set[str] = set()
     for races in (in_background, in_answers) * 3:

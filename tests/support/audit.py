@@ -19,6 +19,7 @@ from parley.audit.v1 import audit_pb2 as auditpb
 from parley.audit.v1.audit_pb2_grpc import AuditServiceStub
 from parley.broker.v1 import broker_events_pb2 as brokerpb
 from parley.common.v1.event_envelope_pb2 import EventEnvelope
+from parley.common.v1.receipt_pb2 import AuditNote
 from parley.consent.v1 import consent_events_pb2 as consentpb
 from parley.identity.v1 import identity_events_pb2 as identitypb
 from parley.vault.v1 import vault_events_pb2 as vaultpb
@@ -128,7 +129,7 @@ class Writer:
     refs: KeyRing
 
     def tell(self, service: str, subject: str = "", kind: str = "test:thing:done", **detail: Any) -> Told:
-        """An event that gets a leaf of its own."""
+        """An event that gets a leaf of its own, but for broker's, which come in numbers."""
         return self._told(ORDINARY[service], subject, kind, detail)
 
     def release(self, subject: str = "", **detail: Any) -> Told:
@@ -145,7 +146,13 @@ class Writer:
     def _told(self, kind_of_event: Any, subject: str, kind: str, detail: Mapping[str, Any]) -> Told:
         ref = seal_ref(self.refs, "audit", SubjectRef(subject)) if subject else b""
         note, opening = Notary(self.audit_key, CLOCK).note(kind, detail, ref)
-        return _in_envelope(kind_of_event(note=note), opening)
+        return _in_envelope(_noting(kind_of_event, note), opening)
+
+
+def _noting(kind_of_event: Any, note: AuditNote) -> Any:
+    """An event that tells of one thing, whether its kind comes in numbers or not."""
+    many = "notes" in kind_of_event.DESCRIPTOR.fields_by_name
+    return kind_of_event(notes=[note]) if many else kind_of_event(note=note)
 
 
 def _payload(service: str, told: Told) -> Any:

@@ -168,9 +168,10 @@ class Marketer(Caller):
         )
 
         async def messages() -> AsyncIterator[brokerpb.Delivery]:
-            async for delivery in stream:
-                if delivery.name:
-                    yield delivery
+            async for message in stream:
+                for delivery in message.deliveries:
+                    if delivery.name:
+                        yield delivery
 
         try:
             yield messages()

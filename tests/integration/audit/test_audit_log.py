@@ -92,25 +92,25 @@ async def test_releases_that_come_together_share_a_leaf(audit: Audit) -> None:
 
 
 async def test_a_repeated_delivery_makes_no_second_leaf(audit: Audit, bus: Bus) -> None:
-    told = [audit.writer.tell("broker") for _ in range(3)]
+    told = [audit.writer.tell("vault") for _ in range(3)]
     async with audit.running():
-        await audit.publish("broker", told)
+        await audit.publish("vault", told)
         await until(audit.covered)
-        await bus.rebuild(bus.stream("broker"), ["audit"])
+        await bus.rebuild(bus.stream("vault"), ["audit"])
         audit.seqs.clear()
-        last = audit.writer.tell("broker")
-        await audit.publish("broker", [*told, last])
+        last = audit.writer.tell("vault")
+        await audit.publish("vault", [*told, last])
         await until(audit.covered)
     assert 4 == await audit.size()
     assert 3 not in {(await audit.receipt(each.opening)).index for each in told}
 
 
 async def test_an_opening_that_comes_in_two_events_is_one_leaf(audit: Audit, keys: Secrets) -> None:
-    one = audit.writer.tell("broker")
-    await take_in(audit, keys, "broker", {1: one, 2: one})
-    await take_in(audit, keys, "broker", {3: one})
+    one = audit.writer.tell("vault")
+    await take_in(audit, keys, "vault", {1: one, 2: one})
+    await take_in(audit, keys, "vault", {3: one})
     assert 1 == await audit.size()
-    assert 3 == await audit.logged("broker")
+    assert 3 == await audit.logged("vault")
 
 
 async def test_a_crash_between_leaf_and_acknowledgement_makes_no_second_leaf(audit: Audit) -> None:
@@ -135,7 +135,7 @@ async def test_a_crash_between_leaf_and_acknowledgement_makes_no_second_leaf(aud
 async def test_a_note_that_lies_is_never_logged_and_stops_its_stream_alone(audit: Audit, bus: Bus) -> None:
     before, lie, after = audit.writer.tell("vault"), audit.writer.liar("vault"), audit.writer.tell("vault")
     await audit.publish("vault", [before, lie, after])
-    await audit.publish("broker", [audit.writer.tell("broker")])
+    await audit.publish("consent", [audit.writer.tell("consent")])
     async with audit.running():
         await until(lambda: _is_stuck(audit))  # five tries have failed
         await until(lambda: _covers(audit, 2))
@@ -148,7 +148,7 @@ async def test_a_note_that_lies_is_never_logged_and_stops_its_stream_alone(audit
 
 
 async def _is_stuck(audit: Audit) -> bool:
-    return '"state": "stuck"' in audit.log.getvalue() and await audit.logged("broker") == 1
+    return '"state": "stuck"' in audit.log.getvalue() and await audit.logged("consent") == 1
 
 
 async def test_a_second_writer_with_a_stale_size_changes_nothing(audit: Audit, keys: Secrets) -> None:

@@ -24,7 +24,7 @@ from tests.support.waiting import until
 
 async def log(audit: Audit, count: int = 3) -> None:
     async with audit.running():
-        await audit.publish("broker", [audit.writer.tell("broker") for _ in range(count)])
+        await audit.publish("vault", [audit.writer.tell("vault") for _ in range(count)])
         await until(audit.covered)
 
 
@@ -69,17 +69,17 @@ async def test_a_database_older_than_the_published_log_is_never_signed_nor_appen
     restored = keys.config(await fresh_database("audit", migrate_audit))
     async with audit_service(restored, keys, bus) as older:
         older.seqs.update(audit.seqs)
-        await older.publish("broker", [older.writer.tell("broker")])
+        await older.publish("vault", [older.writer.tell("vault")])
         async with older.running():
             await until(lambda: _is_pending(bus))
             await refused(older)
-        assert (0, 0) == (await older.size(), await older.logged("broker"))
+        assert (0, 0) == (await older.size(), await older.logged("vault"))
         assert Unavailable is type(await fault_of(older.stub.GetCheckpoint(auditpb.GetCheckpointRequest(), timeout=5)))
     assert before == published(keys)[1]
 
 
 async def _is_pending(bus: Bus) -> bool:
-    batch = await bus.read_pending(bus.stream("broker"), "audit", gethostname(), 10)
+    batch = await bus.read_pending(bus.stream("vault"), "audit", gethostname(), 10)
     return [4] == [entry.seq for entry in batch.entries]
 
 

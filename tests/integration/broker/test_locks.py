@@ -70,9 +70,10 @@ async def test_release_that_is_acknowledged_while_it_is_to_be_made_again_stays_f
     (delivery,) = await marketer.collect(1)
     ids, pseudonyms = [id_of(name)], [delivery.release.pseudonym]
     async with transaction(world) as acknowledging:
-        event = [uuid4()], [b""], "parley.broker.v1.Unread"
-        await acknowledging.execute(SQL.releases_acknowledge, [marketer.name], ids, pseudonyms, *event)
-        await acknowledging.execute("DELETE FROM outbox WHERE event_id = ANY($1)", event[0])
+        event = uuid4()
+        told = [b""], event, b"", "parley.broker.v1.Unread"
+        await acknowledging.execute(SQL.releases_acknowledge, [marketer.name], ids, pseudonyms, *told)
+        await acknowledging.execute("DELETE FROM outbox WHERE event_id = $1", event)
         reopening = asyncio.create_task(work(world).store.reopen(marketer.name, [(ids[0], pseudonyms[0])]))
         await until(lambda: waits(world))
     await reopening
@@ -93,7 +94,7 @@ async def test_writers_lock_participants_in_one_order_whatever_theirs(world: Wor
     key = [marketer.name] * 2, [id_of(name)] * 2, [last, first]
     rest = {
         "participants_finish": (datetime.now(UTC),),
-        "releases_acknowledge": ([uuid4(), uuid4()], [b"", b""], "parley.broker.v1.Unread"),
+        "releases_acknowledge": ([b"", b""], uuid4(), b"", "parley.broker.v1.Unread"),
     }
     lock = "SELECT FROM participants WHERE marketer = $1 AND pseudonym = $2 FOR UPDATE NOWAIT"
     async with transaction(world) as holding, asyncpg.create_pool(database_url(world, "broker"), min_size=0) as pool:

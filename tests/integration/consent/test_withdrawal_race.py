@@ -158,7 +158,9 @@ async def test_no_release_escapes_100_of_another_act(world: World, prepare: Any,
 
 async def without_lock(world: World) -> None:
     """Replace ``settle`` by itself without its lock."""
-    text = await world.db.fetchval("SELECT pg_get_functiondef('settle(settle_item[], interval)'::regprocedure)")
+    text = await world.db.fetchval(
+        "SELECT pg_get_functiondef('settle(settle_batch[], settle_release[], interval)'::regprocedure)"
+    )
     assert 1 == text.count(" FOR UPDATE;")
     await world.db.execute(text.replace(" FOR UPDATE;", ";"))
 

@@ -12,26 +12,29 @@ from parley_crypto.tlog.receipt import make_entry
 AT = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
 
 
-def noted(count: int, *, release: bool = False) -> list[Noted]:
-    return [Noted(f"s{n}", AT, commit({"n": n}), release=release) for n in range(count)]
+RELEASES, BIRTHS = "ReleaseSettled", "ConsentBorn"
+
+
+def noted(count: int, together: str = "") -> list[Noted]:
+    return [Noted(f"s{n}", AT, commit({"n": n}), together) for n in range(count)]
 
 
 def openings(batch: list[Noted]) -> list[Opening]:
     return sorted((each.opening for each in batch), key=lambda opening: opening.commitment)
 
 
-def test_releases_share_a_leaf_and_everything_else_has_its_own() -> None:
-    releases, others = noted(9, release=True), noted(3)
-    leaves = leaves_of([*others, *releases])
-    assert 4 == len(leaves)
-    shared = make_entry([each.commitment for each in openings(releases)])
+def test_what_comes_in_numbers_shares_a_leaf_with_its_like_and_everything_else_has_its_own() -> None:
+    releases, births, others = noted(9, RELEASES), noted(4, BIRTHS), noted(3)
+    leaves = leaves_of([*others, *births, *releases])
+    assert 5 == len(leaves)
+    shared = {make_entry([each.commitment for each in openings(batch)]) for batch in (releases, births)}
     alone = {make_entry([each.opening.commitment]) for each in others}
-    assert alone | {shared} == {leaf.entry for leaf in leaves}
+    assert alone | shared == {leaf.entry for leaf in leaves}
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 17])
 def test_every_way_leads_to_its_entry(count: int) -> None:
-    (leaf,) = leaves_of(noted(count, release=True))
+    (leaf,) = leaves_of(noted(count, RELEASES))
     assert count == len(leaf.members)
     for member in leaf.members:
         assert (member.noted.opening.salt, member.noted.opening.detail) == (member.way.salt, member.way.detail)
@@ -39,14 +42,14 @@ def test_every_way_leads_to_its_entry(count: int) -> None:
 
 
 def test_the_order_of_events_is_not_the_order_of_leaves() -> None:
-    batch = [*noted(8), *noted(8, release=True)]
+    batch = [*noted(8), *noted(8, RELEASES)]
     leaves = leaves_of(batch)
     assert leaves == leaves_of(reversed(batch))
     assert sorted(leaf.entry for leaf in leaves) == [leaf.entry for leaf in leaves]
 
 
 def test_an_opening_that_comes_twice_is_one_member() -> None:
-    (one,) = noted(1, release=True)
+    (one,) = noted(1, RELEASES)
     (leaf,) = leaves_of([one, one])
     assert 1 == len(leaf.members)
 

@@ -30,24 +30,37 @@ def envelope(told: Told) -> EventEnvelope:
 def test_every_services_note_is_read(service: str) -> None:
     subject = customer()
     told = WRITER.tell(service, subject)
-    noted = READER.read(envelope(told))
-    assert (subject, told.opening, False) == (noted.subject, noted.opening, noted.release)
+    (noted,) = READER.read(envelope(told))
+    assert (subject, told.opening) == (noted.subject, noted.opening)
     assert envelope(told).occurred_at.ToJsonString() == noted.occurred_at.isoformat().replace("+00:00", "Z")
 
 
-def test_releases_are_told_from_the_rest() -> None:
-    assert READER.read(envelope(WRITER.release(customer()))).release
+def test_what_comes_in_numbers_is_told_from_the_rest() -> None:
+    (release,), (other,) = (
+        READER.read(envelope(WRITER.release(customer()))),
+        READER.read(envelope(WRITER.tell("vault"))),
+    )
+    assert ("parley.consent.v1.ReleaseSettled", "") == (release.together, other.together)
+
+
+def test_every_note_of_an_event_is_read() -> None:
+    told = [envelope(WRITER.release(customer())) for _ in range(3)]
+    together = EventEnvelope.FromString(told[0].SerializeToString())
+    together.payload = b"".join(each.payload for each in told)
+    assert [READER.read(each)[0].commitment for each in told] == [each.commitment for each in READER.read(together)]
 
 
 def test_an_event_that_concerns_no_customer_is_the_systems() -> None:
-    assert SYSTEM == READER.read(envelope(WRITER.tell("identity"))).subject
+    (noted,) = READER.read(envelope(WRITER.tell("identity")))
+    assert SYSTEM == noted.subject
 
 
 def test_an_event_of_a_later_release_is_read_too() -> None:
     event = envelope(WRITER.tell("consent"))
     event.type = "parley.consent.v9.SomethingNew"
     event.payload += b"\x9a\x06\x03abc"  # field 99, which nobody here knows
-    assert not READER.read(event).release
+    (noted,) = READER.read(event)
+    assert not noted.together
 
 
 @pytest.mark.parametrize("foreign", [b"x" * 300, seal_ref(KeyRing({1: os.urandom(32)}, 1), "audit", SubjectRef("ada"))])
@@ -57,7 +70,7 @@ def test_an_event_whose_reference_nobody_here_sealed_is_the_systems_and_warned_o
     payload.note.commitment = opening.commitment
     payload.note.sealed_opening = seal_opening(SEALER.public_key, opening, foreign)
     event.payload = payload.SerializeToString()
-    noted = NoteReader(SEALER, REFS, logger("audit", logged)).read(event)
+    (noted,) = NoteReader(SEALER, REFS, logger("audit", logged)).read(event)
     assert (SYSTEM, opening) == (noted.subject, noted.opening)
     line = json.loads(logged.getvalue())
     assert ("warning", "audit_ref_refused") == (line["level"], line["event"])

@@ -133,7 +133,9 @@ class Script:
             await refuse(context, failure)
         return self.answers[type(request).__name__].pop(0)
 
-    async def deliveries(self, request: brokerpb.DeliveriesRequest, context: Any) -> AsyncIterator[brokerpb.Delivery]:
+    async def deliveries(
+        self, request: brokerpb.DeliveriesRequest, context: Any
+    ) -> AsyncIterator[brokerpb.DeliveriesResponse]:
         self.resumed.append(request.resume_token)
         await self._check_token(context)
         for step in self.turns.pop(0) if self.turns else [HANGS]:
@@ -142,7 +144,7 @@ class Script:
             if isinstance(step, Fault):
                 await refuse(context, step)
             assert isinstance(step, brokerpb.Delivery)
-            yield step
+            yield brokerpb.DeliveriesResponse(deliveries=[step])
 
     async def _check_token(self, context: Any) -> None:
         token = dict(context.invocation_metadata()).get("authorization", "").removeprefix("Bearer ")

@@ -64,7 +64,7 @@ def test_sealed_opening_is_opened_by_audit_alone_with_its_reference() -> None:
 def test_lengths_of_sealed_openings_show_only_to_the_next_512_bytes() -> None:
     openings = [(commit({"value": "x" * size}), bytes(size)) for size in range(0, 300, 10)]
 
-    assert {48 + 512, 48 + 1024} == {len(seal_opening(SEALER.public_key, *each)) for each in openings}
+    assert {72 + 512, 72 + 1024} == {len(seal_opening(SEALER.public_key, *each)) for each in openings}
 
 
 def test_opening_that_moves_bytes_between_salt_and_detail_is_refused() -> None:

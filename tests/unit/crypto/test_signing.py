@@ -1,7 +1,9 @@
+import time
 from pathlib import Path
 
 import pytest
 from nacl.bindings import crypto_core_ed25519_add, crypto_core_ed25519_is_valid_point
+from nacl.public import Box, PrivateKey, PublicKey
 
 from parley_crypto.signing import (
     KeyInvalid,
@@ -173,10 +175,25 @@ def test_sealed_box_opens_with_its_key_alone() -> None:
     sealed = seal(SEALER.public_key, b"secret")
 
     assert b"secret" == SEALER.open(sealed)
-    assert len(b"secret") + 48 == len(sealed)
+    assert len(b"secret") + 72 == len(sealed)
     for wrong in [*flips(sealed), *(sealed[:size] for size in range(len(sealed))), seal(OTHER_SEALER.public_key, b"s")]:
         with pytest.raises(SealInvalid):
             SEALER.open(wrong)
+
+
+def test_boxes_of_one_minute_share_their_senders_key_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = seal(SEALER.public_key, b"secret"), seal(SEALER.public_key, b"secret")
+    assert one[:32] == other[:32]
+    assert 16 > sum(a == b for a, b in zip(one[32:], other[32:], strict=True))
+    later = time.monotonic() + 60
+    monkeypatch.setattr("parley_crypto.signing.time.monotonic", lambda: later)
+    assert one[:32] != seal(SEALER.public_key, b"secret")[:32]
+    assert one[:32] != seal(OTHER_SEALER.public_key, b"secret")[:32]
+
+
+def test_box_opens_with_one_call_of_any_library_of_its_family() -> None:
+    sealed = seal(SEALER.public_key, b"secret")
+    assert b"secret" == Box(PrivateKey(SEALER.private_key), PublicKey(sealed[:32])).decrypt(sealed[32:])
 
 
 def test_key_ids_are_16_characters_of_the_public_keys_hash() -> None:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from parley.common.v1 import receipt_pb2 as parley_dot_common_dot_v1_dot_receipt__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$parley/broker/v1/broker_events.proto\x12\x10parley.broker.v1\x1a\x1eparley/common/v1/receipt.proto\"A\n\x14\x44\x65liveryAcknowledged\x12)\n\x04note\x18\x01 \x01(\x0b\x32\x1b.parley.common.v1.AuditNoteb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$parley/broker/v1/broker_events.proto\x12\x10parley.broker.v1\x1a\x1eparley/common/v1/receipt.proto\"N\n\x14\x44\x65liveryAcknowledged\x12*\n\x05notes\x18\x0f \x03(\x0b\x32\x1b.parley.common.v1.AuditNoteJ\x04\x08\x01\x10\x02R\x04noteb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'parley.broker.v1.broker_eve
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DELIVERYACKNOWLEDGED']._serialized_start=90
-  _globals['_DELIVERYACKNOWLEDGED']._serialized_end=155
+  _globals['_DELIVERYACKNOWLEDGED']._serialized_end=168
 # @@protoc_insertion_point(module_scope)

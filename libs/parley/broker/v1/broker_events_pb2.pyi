@@ -3,8 +3,10 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from parley.common.v1 import receipt_pb2 as _receipt_pb2
 import builtins as _builtins
 import sys
@@ -19,23 +21,23 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class DeliveryAcknowledged(_message.Message):
-    """A marketer acknowledged a delivery."""
+    """Marketers acknowledged deliveries."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    NOTE_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def note(self) -> _receipt_pb2.AuditNote:
-        """What audit logs of it."""
+    def notes(self) -> _containers.RepeatedCompositeFieldContainer[_receipt_pb2.AuditNote]:
+        """What audit logs, one for each delivery."""
 
     def __init__(
         self,
         *,
-        note: _receipt_pb2.AuditNote | None = ...,
+        notes: _abc.Iterable[_receipt_pb2.AuditNote] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["note", b"note"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["note", b"note"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["notes", b"notes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -347,6 +347,30 @@ class DeliveriesRequest(_message.Message):
 Global___DeliveriesRequest: _TypeAlias = DeliveriesRequest  # noqa: Y015
 
 @_typing.final
+class DeliveriesResponse(_message.Message):
+    """The next part of the feed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELIVERIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def deliveries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Delivery]:
+        """In the feed's order; one at least."""
+
+    def __init__(
+        self,
+        *,
+        deliveries: _abc.Iterable[Global___Delivery] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliveries", b"deliveries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeliveriesResponse: _TypeAlias = DeliveriesResponse  # noqa: Y015
+
+@_typing.final
 class Delivery(_message.Message):
     """One thing on the feed."""
 

@@ -58,7 +58,7 @@ class BrokerServiceStub:
         self.Deliveries = channel.unary_stream(
                 '/parley.broker.v1.BrokerService/Deliveries',
                 request_serializer=parley_dot_broker_dot_v1_dot_broker__pb2.DeliveriesRequest.SerializeToString,
-                response_deserializer=parley_dot_broker_dot_v1_dot_broker__pb2.Delivery.FromString,
+                response_deserializer=parley_dot_broker_dot_v1_dot_broker__pb2.DeliveriesResponse.FromString,
                 _registered_method=True)
         self.AcknowledgeDeliveries = channel.unary_unary(
                 '/parley.broker.v1.BrokerService/AcknowledgeDeliveries',
@@ -108,8 +108,8 @@ class BrokerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Deliveries(self, request, context):
-        """The marketer's one feed: releases and notices, oldest first, from behind the resume token on, then as they come, with
-        a heartbeat every 15 s. What isn't acknowledged comes again on the next call.
+        """The marketer's one feed: releases and notices, oldest first, from behind the resume token on, then as they come, as many in
+        a message as are ready, with a heartbeat every 15 s. What isn't acknowledged comes again on the next call.
 
         A read. Callers: the marketer. Reasons: `RESUME_TOKEN_INVALID`.
         """
@@ -152,7 +152,7 @@ def add_BrokerServiceServicer_to_server(servicer, server):
             'Deliveries': grpc.unary_stream_rpc_method_handler(
                     servicer.Deliveries,
                     request_deserializer=parley_dot_broker_dot_v1_dot_broker__pb2.DeliveriesRequest.FromString,
-                    response_serializer=parley_dot_broker_dot_v1_dot_broker__pb2.Delivery.SerializeToString,
+                    response_serializer=parley_dot_broker_dot_v1_dot_broker__pb2.DeliveriesResponse.SerializeToString,
             ),
             'AcknowledgeDeliveries': grpc.unary_unary_rpc_method_handler(
                     servicer.AcknowledgeDeliveries,
@@ -295,7 +295,7 @@ class BrokerService:
             target,
             '/parley.broker.v1.BrokerService/Deliveries',
             parley_dot_broker_dot_v1_dot_broker__pb2.DeliveriesRequest.SerializeToString,
-            parley_dot_broker_dot_v1_dot_broker__pb2.Delivery.FromString,
+            parley_dot_broker_dot_v1_dot_broker__pb2.DeliveriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

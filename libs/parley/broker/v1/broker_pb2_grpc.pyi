@@ -34,9 +34,9 @@ class BrokerServiceStub:
 
     Idempotent. Callers: the marketer. Reasons: `EXCHANGE_NOT_FOUND`.
     """
-    Deliveries: _aio.UnaryStreamMultiCallable[_broker_pb2.DeliveriesRequest, _broker_pb2.Delivery]
-    """The marketer's one feed: releases and notices, oldest first, from behind the resume token on, then as they come, with
-    a heartbeat every 15 s. What isn't acknowledged comes again on the next call.
+    Deliveries: _aio.UnaryStreamMultiCallable[_broker_pb2.DeliveriesRequest, _broker_pb2.DeliveriesResponse]
+    """The marketer's one feed: releases and notices, oldest first, from behind the resume token on, then as they come, as many in
+    a message as are ready, with a heartbeat every 15 s. What isn't acknowledged comes again on the next call.
 
     A read. Callers: the marketer. Reasons: `RESUME_TOKEN_INVALID`.
     """
@@ -95,10 +95,10 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
     def Deliveries(
         self,
         request: _broker_pb2.DeliveriesRequest,
-        context: _aio.ServicerContext[_broker_pb2.DeliveriesRequest, _abc.AsyncIterator[_broker_pb2.Delivery]],
-    ) -> _abc.AsyncIterator[_broker_pb2.Delivery]:
-        """The marketer's one feed: releases and notices, oldest first, from behind the resume token on, then as they come, with
-        a heartbeat every 15 s. What isn't acknowledged comes again on the next call.
+        context: _aio.ServicerContext[_broker_pb2.DeliveriesRequest, _abc.AsyncIterator[_broker_pb2.DeliveriesResponse]],
+    ) -> _abc.AsyncIterator[_broker_pb2.DeliveriesResponse]:
+        """The marketer's one feed: releases and notices, oldest first, from behind the resume token on, then as they come, as many in
+        a message as are ready, with a heartbeat every 15 s. What isn't acknowledged comes again on the next call.
 
         A read. Callers: the marketer. Reasons: `RESUME_TOKEN_INVALID`.
         """

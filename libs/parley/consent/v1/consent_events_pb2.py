@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from parley.common.v1 import receipt_pb2 as parley_dot_common_dot_v1_dot_receipt__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&parley/consent/v1/consent_events.proto\x12\x11parley.consent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eparley/common/v1/receipt.proto\"8\n\x0bRuleChanged\x12)\n\x04note\x18\x01 \x01(\x0b\x32\x1b.parley.common.v1.AuditNote\"6\n\tOfferMade\x12)\n\x04note\x18\x01 \x01(\x0b\x32\x1b.parley.common.v1.AuditNote\":\n\rOfferAnswered\x12)\n\x04note\x18\x01 \x01(\x0b\x32\x1b.parley.common.v1.AuditNote\"^\n\x0c\x43onsentGiven\x12)\n\x04note\x18\x01 \x01(\x0b\x32\x1b.parley.common.v1.AuditNote\x12\x10\n\x08\x65xchange\x18\x02 \x01(\t\x12\x11\n\tpseudonym\x18\x03 \x01(\t\"8\n\x0b\x43onsentBorn\x12)\n\x04note\x18\x01 \x01(\x0b\x32\x1b.parley.common.v1.AuditNote\";\n\x0e\x43onsentChanged\x12)\n\x04note\x18\x01 \x01(\x0b\x32\x1b.parley.common.v1.AuditNote\"=\n\x10ObjectionChanged\x12)\n\x04note\x18\x01 \x01(\x0b\x32\x1b.parley.common.v1.AuditNote\";\n\x0eReleaseSettled\x12)\n\x04note\x18\x01 \x01(\x0b\x32\x1b.parley.common.v1.AuditNote\"\xf6\x01\n\x0f\x43onsentNotified\x12)\n\x04note\x18\x01 \x01(\x0b\x32\x1b.parley.common.v1.AuditNote\x12\x10\n\x08marketer\x18\x02 \x01(\t\x12\x11\n\tpseudonym\x18\x03 \x01(\t\x12\x0f\n\x07\x63onsent\x18\x04 \x01(\t\x12\x0e\n\x06notice\x18\x05 \x01(\t\x12\x15\n\rsigned_notice\x18\x06 \x01(\t\x12/\n\x0bnotice_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07opening\x18\x08 \x01(\x0b\x32\x19.parley.common.v1.Openingb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&parley/consent/v1/consent_events.proto\x12\x11parley.consent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eparley/common/v1/receipt.proto\"8\n\x0bRuleChanged\x12)\n\x04note\x18\x01 \x01(\x0b\x32\x1b.parley.common.v1.AuditNote\"6\n\tOfferMade\x12)\n\x04note\x18\x01 \x01(\x0b\x32\x1b.parley.common.v1.AuditNote\":\n\rOfferAnswered\x12)\n\x04note\x18\x01 \x01(\x0b\x32\x1b.parley.common.v1.AuditNote\"^\n\x0c\x43onsentGiven\x12)\n\x04note\x18\x01 \x01(\x0b\x32\x1b.parley.common.v1.AuditNote\x12\x10\n\x08\x65xchange\x18\x02 \x01(\t\x12\x11\n\tpseudonym\x18\x03 \x01(\t\"E\n\x0b\x43onsentBorn\x12*\n\x05notes\x18\x0f \x03(\x0b\x32\x1b.parley.common.v1.AuditNoteJ\x04\x08\x01\x10\x02R\x04note\";\n\x0e\x43onsentChanged\x12)\n\x04note\x18\x01 \x01(\x0b\x32\x1b.parley.common.v1.AuditNote\"=\n\x10ObjectionChanged\x12)\n\x04note\x18\x01 \x01(\x0b\x32\x1b.parley.common.v1.AuditNote\"H\n\x0eReleaseSettled\x12*\n\x05notes\x18\x0f \x03(\x0b\x32\x1b.parley.common.v1.AuditNoteJ\x04\x08\x01\x10\x02R\x04note\"\xf6\x01\n\x0f\x43onsentNotified\x12)\n\x04note\x18\x01 \x01(\x0b\x32\x1b.parley.common.v1.AuditNote\x12\x10\n\x08marketer\x18\x02 \x01(\t\x12\x11\n\tpseudonym\x18\x03 \x01(\t\x12\x0f\n\x07\x63onsent\x18\x04 \x01(\t\x12\x0e\n\x06notice\x18\x05 \x01(\t\x12\x15\n\rsigned_notice\x18\x06 \x01(\t\x12/\n\x0bnotice_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07opening\x18\x08 \x01(\x0b\x32\x19.parley.common.v1.Openingb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,13 +42,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONSENTGIVEN']._serialized_start=300
   _globals['_CONSENTGIVEN']._serialized_end=394
   _globals['_CONSENTBORN']._serialized_start=396
-  _globals['_CONSENTBORN']._serialized_end=452
-  _globals['_CONSENTCHANGED']._serialized_start=454
-  _globals['_CONSENTCHANGED']._serialized_end=513
-  _globals['_OBJECTIONCHANGED']._serialized_start=515
-  _globals['_OBJECTIONCHANGED']._serialized_end=576
-  _globals['_RELEASESETTLED']._serialized_start=578
-  _globals['_RELEASESETTLED']._serialized_end=637
-  _globals['_CONSENTNOTIFIED']._serialized_start=640
-  _globals['_CONSENTNOTIFIED']._serialized_end=886
+  _globals['_CONSENTBORN']._serialized_end=465
+  _globals['_CONSENTCHANGED']._serialized_start=467
+  _globals['_CONSENTCHANGED']._serialized_end=526
+  _globals['_OBJECTIONCHANGED']._serialized_start=528
+  _globals['_OBJECTIONCHANGED']._serialized_end=589
+  _globals['_RELEASESETTLED']._serialized_start=591
+  _globals['_RELEASESETTLED']._serialized_end=663
+  _globals['_CONSENTNOTIFIED']._serialized_start=666
+  _globals['_CONSENTNOTIFIED']._serialized_end=912
 # @@protoc_insertion_point(module_scope)

@@ -1,4 +1,4 @@
-"""What the broker asks: decisions, with permits for what is allowed; and settlements, whose commit is the release."""
+"""What the broker asks first: decisions, with permits for what is allowed."""
 
 import base64
 import hashlib
@@ -7,28 +7,24 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from parley.common.v1 import permit_pb2 as permitpb
-from parley.common.v1 import receipt_pb2 as receiptpb
 from parley.common.v1 import terms_pb2 as termspb
 from parley.consent.v1 import consent_events_pb2 as eventspb
 from parley.consent.v1 import consent_pb2 as consentpb
 from parley_bus.envelopes import envelope
-from parley_consent.agreements import About, Scribe
+from parley_consent.agreements import Deal, Scribe
 from parley_consent.basis import Basis
-from parley_consent.domain.artefact import Birth
 from parley_consent.domain.deciding import Allowed, Asking, Otherwise, decide, sent_again
 from parley_consent.domain.records import MarketerRecord
 from parley_consent.domain.states import OPEN
-from parley_consent.store import NewOffer, OfferBatch, Settled, SettleItem, Stood, Store
-from parley_crypto.batch import Batch, BatchInvalid, sign_batch, verify_in_batch
-from parley_crypto.keyring import CiphertextInvalid, KeyRing
+from parley_consent.store import NewOffer, OfferBatch, Stood, Store
+from parley_crypto.batch import sign_batch
+from parley_crypto.keyring import KeyRing
 from parley_crypto.signing import Signer
 from parley_crypto.statements import Card
 from parley_crypto.subject_ref import RefInvalid, SubjectRef, open_ref
 from parley_db.outbox import append
 from parley_kit.clock import Clock
-from parley_kit.faultpoints import reach
 from parley_kit.ids import new_id
-from parley_kit.offload import work
 from parley_terms.terms import Level, Terms, Use
 from parley_terms.wire import field_to, terms_from, timestamp
 
@@ -56,8 +52,8 @@ class Person:
 
 
 @dataclass(frozen=True)
-class Releases:
-    """Decides and settles."""
+class Decisions:
+    """Decides, and permits."""
 
     store: Store
     scribe: Scribe
@@ -106,12 +102,13 @@ class Releases:
             created_at=now,
         )
         offers = [NewOffer(p.ref.subject, p.audit_ref, new_id(), p.ref.pseudonym) for p in people]
+        deal = Deal(marketer, request.exchange, terms)
         async with self.store.db.tx("consent.Ask") as tx:
             made = await self.store.make_offers(tx, batch, offers)
             events = []
             for offer in offers:
                 if offer.offer_id in made:
-                    about = About(offer.offer_id, marketer, offer.pseudonym, request.exchange, terms)
+                    about = deal.claims(offer.offer_id, offer.pseudonym)
                     note, _ = self.scribe.note("consent:offer:made", about, offer.audit_ref)
                     events.append(envelope(eventspb.OfferMade(note=note), now))
             await append(tx, events)
@@ -184,89 +181,6 @@ class Releases:
         digest = hashlib.blake2b(message, digest_size=20, key=self.release_key, person=b"parley/release").digest()
         return base64.b32encode(digest).decode().lower()
 
-    async def settle(self, entries: Sequence[consentpb.SettleEntry]) -> consentpb.SettleResponse:
-        """Commit releases, or refuse them, in the order asked."""
-        items = await work(len(entries), lambda: [self._item(entry) for entry in entries])
-        await reach("consent.before_settle")
-        wanted = [item for item in items if item]
-        settled = iter(await self.store.settle(wanted) if wanted else [])
-        await reach("consent.after_settle")
-        return consentpb.SettleResponse(
-            outcomes=[
-                _settle_outcome(next(settled))
-                if item
-                else consentpb.SettleOutcome(refusal=consentpb.SETTLE_REFUSAL_PERMIT_INVALID)
-                for item in items
-            ]
-        )
-
-    def _item(self, entry: consentpb.SettleEntry) -> SettleItem | None:
-        try:
-            ref = open_ref(self.ref_ring, "consent", entry.consent_ref)
-            batch = Batch(entry.batch.root, entry.batch.size, entry.batch.signature)
-            key = {self.signer.key_id: self.signer.public_key}[entry.batch.key_id]
-            verify_in_batch(key, batch, entry.permit.body, entry.permit.index, entry.permit.proof)
-            permit = permitpb.PermitBody.FromString(entry.permit.body)
-            basis = Basis.open(self.ref_ring, ref.subject, permit.basis)
-        except (RefInvalid, BatchInvalid, CiphertextInvalid, KeyError):
-            return None
-        if (ref.pseudonym, ref.marketer) != (permit.pseudonym, permit.marketer):
-            return None
-        return self._written(ref.subject, permit, basis)
-
-    def _written(self, customer: str, permit: permitpb.PermitBody, basis: Basis) -> SettleItem:
-        """Everything that is written if this settles: made before, because the commit is the release."""
-        now, terms = self.clock.now(), terms_from(permit.terms)
-        assert terms.validity.end is not None
-        marketer = MarketerRecord(
-            permit.marketer,
-            permit.marketer_display_name,
-            permit.marketer_legal_entity,
-            permit.marketer_contact,
-            permit.marketer_level,
-        )
-        consent_id = permit.consent.removeprefix("consents/")
-        about = About(consent_id, marketer, permit.pseudonym, permit.exchange, terms)
-        note, opening = self.scribe.note("consent:release:settled", about, permit.audit_ref, release=permit.release_id)
-        released = envelope(eventspb.ReleaseSettled(note=note), now)
-        # Without the rule: the marketer is given what opens this, and a rule is the same to every marketer.
-        born_note, born = (
-            self.scribe.note("consent:consent:born", about, permit.audit_ref) if basis.rule_id else (None, None)
-        )
-        birth = envelope(eventspb.ConsentBorn(note=born_note), now)
-        return SettleItem(
-            customer=customer,
-            release_id=permit.release_id,
-            consent_id=consent_id,
-            rule_id=basis.rule_id,
-            revision=basis.revision,
-            exchange=permit.exchange,
-            marketer=marketer.marketer,
-            marketer_name=marketer.name,
-            marketer_entity=marketer.entity,
-            marketer_contact=marketer.contact,
-            marketer_level=marketer.level,
-            pseudonym=permit.pseudonym,
-            terms=permit.terms.SerializeToString(deterministic=True),
-            one_time=terms.use is Use.ONE_TIME,
-            valid_until=terms.validity.end,
-            artefact=self._artefact(marketer, permit, consent_id, terms, now) if basis.rule_id else "",
-            born_salt=born.salt if born else b"",
-            born_detail=born.detail if born else b"",
-            born_event_id=birth.event_id,
-            born_envelope=birth.envelope,
-            salt=opening.salt,
-            detail=opening.detail,
-            event_id=released.event_id,
-            envelope=released.envelope,
-        )
-
-    def _artefact(
-        self, marketer: MarketerRecord, permit: permitpb.PermitBody, consent_id: str, terms: Terms, now: datetime
-    ) -> str:
-        birth = Birth(f"consents/{consent_id}", permit.exchange, now, by_rule=True)
-        return self.scribe.artefact(marketer, permit.pseudonym, birth, terms)
-
 
 def _marketer(card: Card) -> MarketerRecord:
     return MarketerRecord(card.marketer, card.display_name, card.legal_entity, card.contact, card.level)
@@ -283,15 +197,3 @@ def _outcome(verdict: Otherwise, stood: Stood | None) -> consentpb.DecisionOutco
     open_to_it = stood is not None and not stood.released and (stood.offer is None or stood.offer in OPEN)
     asked = verdict is Otherwise.ASK and open_to_it
     return consentpb.DECISION_OUTCOME_ASKED if asked else consentpb.DECISION_OUTCOME_REFUSED
-
-
-def _settle_outcome(settled: Settled) -> consentpb.SettleOutcome:
-    outcome = consentpb.SettleOutcome(refusal=_Refusal.ValueType(settled.refusal))
-    if settled.refusal == consentpb.SETTLE_REFUSAL_UNSPECIFIED:
-        outcome.opening.CopyFrom(receiptpb.Opening(salt=settled.salt or b"", detail=settled.detail or b""))
-        outcome.artefact = settled.artefact or ""
-        if settled.born_salt:
-            outcome.consent_opening.CopyFrom(
-                receiptpb.Opening(salt=settled.born_salt, detail=settled.born_detail or b"")
-            )
-    return outcome

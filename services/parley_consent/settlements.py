@@ -1,0 +1,158 @@
+"""What the broker asks last: settlements, whose commit is the release."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from parley.common.v1 import permit_pb2 as permitpb
+from parley.common.v1 import receipt_pb2 as receiptpb
+from parley.consent.v1 import consent_events_pb2 as eventspb
+from parley.consent.v1 import consent_pb2 as consentpb
+from parley_bus.envelopes import header
+from parley_consent.agreements import Deal, Scribe
+from parley_consent.basis import Basis
+from parley_consent.domain.artefact import Birth
+from parley_consent.domain.records import MarketerRecord
+from parley_consent.store import SettleBatch, Settled, SettleItem, Store
+from parley_crypto.batch import Batch, BatchInvalid, verify_in_batch
+from parley_crypto.keyring import CiphertextInvalid, KeyRing
+from parley_crypto.signing import Signer
+from parley_crypto.subject_ref import RefInvalid, open_ref
+from parley_kit.clock import Clock
+from parley_kit.faultpoints import reach
+from parley_kit.offload import work
+from parley_terms.terms import Use
+from parley_terms.wire import terms_from
+
+_Refusal = consentpb.SettleRefusal
+
+
+@dataclass(frozen=True)
+class Settlements:
+    """Settles."""
+
+    store: Store
+    scribe: Scribe
+    signer: Signer
+    ref_ring: KeyRing
+    clock: Clock
+
+    async def settle(self, entries: Sequence[consentpb.SettleEntry]) -> consentpb.SettleResponse:
+        """Commit releases, or refuse them, in the order asked."""
+        items = await work(len(entries), lambda: self._items(entries))
+        await reach("consent.before_settle")
+        wanted = [item for item in items if item]
+        settled = iter(await self.store.settle(wanted) if wanted else [])
+        await reach("consent.after_settle")
+        return consentpb.SettleResponse(
+            outcomes=[
+                _outcome(next(settled))
+                if item
+                else consentpb.SettleOutcome(refusal=consentpb.SETTLE_REFUSAL_PERMIT_INVALID)
+                for item in items
+            ]
+        )
+
+    def _items(self, entries: Sequence[consentpb.SettleEntry]) -> list[SettleItem | None]:
+        alike: dict[Any, _Alike] = {}
+        return [self._item(entry, alike) for entry in entries]
+
+    def _item(self, entry: consentpb.SettleEntry, alike: dict[Any, "_Alike"]) -> SettleItem | None:
+        try:
+            ref = open_ref(self.ref_ring, "consent", entry.consent_ref)
+            batch = Batch(entry.batch.root, entry.batch.size, entry.batch.signature)
+            key = {self.signer.key_id: self.signer.public_key}[entry.batch.key_id]
+            verify_in_batch(key, batch, entry.permit.body, entry.permit.index, entry.permit.proof)
+            permit = permitpb.PermitBody.FromString(entry.permit.body)
+            basis = Basis.open(self.ref_ring, ref.subject, permit.basis)
+        except (RefInvalid, BatchInvalid, CiphertextInvalid, KeyError):
+            return None
+        if (ref.pseudonym, ref.marketer) != (permit.pseudonym, permit.marketer):
+            return None
+        return self._written(ref.subject, permit, basis, self._alike(permit, alike))
+
+    def _alike(self, permit: permitpb.PermitBody, known: dict[Any, "_Alike"]) -> "_Alike":
+        """What is the same in a permit and others that are settled with it."""
+        marketer = MarketerRecord(
+            permit.marketer,
+            permit.marketer_display_name,
+            permit.marketer_legal_entity,
+            permit.marketer_contact,
+            permit.marketer_level,
+        )
+        raw = permit.terms.SerializeToString(deterministic=True)
+        key = (permit.exchange, marketer, raw)
+        if key not in known:
+            known[key] = self._new(permit, marketer, raw)
+        return known[key]
+
+    def _new(self, permit: permitpb.PermitBody, marketer: MarketerRecord, raw: bytes) -> "_Alike":
+        now, terms = self.clock.now(), terms_from(permit.terms)
+        assert terms.validity.end is not None
+        deal = Deal(marketer, permit.exchange, terms)
+        birth, released = header(eventspb.ConsentBorn, now), header(eventspb.ReleaseSettled, now)
+        batch = SettleBatch(
+            exchange=permit.exchange,
+            marketer=marketer.marketer,
+            marketer_name=marketer.name,
+            marketer_entity=marketer.entity,
+            marketer_contact=marketer.contact,
+            marketer_level=marketer.level,
+            terms=raw,
+            one_time=terms.use is Use.ONE_TIME,
+            valid_until=terms.validity.end,
+            born_event_id=birth.event_id,
+            born_event=birth.envelope,
+            event_id=released.event_id,
+            event=released.envelope,
+        )
+        return _Alike(batch, deal)
+
+    def _written(self, customer: str, permit: permitpb.PermitBody, basis: Basis, alike: "_Alike") -> SettleItem:
+        """Everything that is written if this settles: made before, because the commit is the release."""
+        deal, consent_id, audit_ref = alike.deal, permit.consent.removeprefix("consents/"), permit.audit_ref
+        about = deal.claims(consent_id, permit.pseudonym)
+        note, opening = self.scribe.note("consent:release:settled", about, audit_ref, release=permit.release_id)
+        born_note, artefact, born = b"", "", None
+        if basis.rule_id:
+            # Without the rule: the marketer is given what opens this, and a rule is the same to every marketer.
+            noted, born = self.scribe.note("consent:consent:born", about, audit_ref)
+            born_note = eventspb.ConsentBorn(notes=[noted]).SerializeToString()
+            birth = Birth(f"consents/{consent_id}", permit.exchange, self.clock.now(), by_rule=True)
+            artefact = self.scribe.artefact(deal.marketer, permit.pseudonym, birth, deal.terms)
+        return SettleItem(
+            batch=alike.batch,
+            customer=customer,
+            release_id=permit.release_id,
+            consent_id=consent_id,
+            rule_id=basis.rule_id,
+            revision=basis.revision,
+            pseudonym=permit.pseudonym,
+            artefact=artefact,
+            born_salt=born.salt if born else b"",
+            born_detail=born.detail if born else b"",
+            born_note=born_note,
+            salt=opening.salt,
+            detail=opening.detail,
+            note=eventspb.ReleaseSettled(notes=[note]).SerializeToString(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Alike:
+    """What releases of one exchange on the same terms share."""
+
+    batch: SettleBatch
+    deal: Deal
+
+
+def _outcome(settled: Settled) -> consentpb.SettleOutcome:
+    outcome = consentpb.SettleOutcome(refusal=_Refusal.ValueType(settled.refusal))
+    if settled.refusal == consentpb.SETTLE_REFUSAL_UNSPECIFIED:
+        outcome.opening.CopyFrom(receiptpb.Opening(salt=settled.salt or b"", detail=settled.detail or b""))
+        outcome.artefact = settled.artefact or ""
+        if settled.born_salt:
+            outcome.consent_opening.CopyFrom(
+                receiptpb.Opening(salt=settled.born_salt, detail=settled.born_detail or b"")
+            )
+    return outcome
