@@ -1,7 +1,6 @@
 """What audit does: it takes events into the log, proves that they are there, and shows customers their own."""
 
-import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from parley_audit.domain import Leaf, Noted, Page, advance, leaves_of, page_token
@@ -19,6 +18,7 @@ from parley_db.database import Database, Tx
 from parley_db.outbox import append
 from parley_kit.clock import Clock
 from parley_kit.faults import Unavailable
+from parley_kit.offload import each
 
 
 @dataclass(frozen=True)
@@ -38,20 +38,20 @@ class Logging:
         A commitment that is in the log already stays the leaf that it is. Raises NoteRefused, LogRefused and HeadMoved;
         then nothing of the batch may be kept.
         """
-        # Some 0.1 ms of crypto an event: in a thread, lest a large batch hold up whoever else is in this process.
-        noted = await asyncio.to_thread(self.notes.read_all, [each.envelope for each in received])
+        noted = [one for read in await each(self.notes.read, [one.envelope for one in received]) for one in read]
         head = await self.store.lock_head(tx)
         self.require(head.size)
-        known = await self.store.known(tx, [each.commitment for each in noted])
-        if leaves := leaves_of(each for each in noted if each.commitment not in known):
+        known = await self.store.known(tx, [one.commitment for one in noted])
+        if leaves := leaves_of(one for one in noted if one.commitment not in known):
             await self._append(tx, head, leaves)
-        await self._advance(tx, service, [each.seq for each in received])
+        await self._advance(tx, service, [one.seq for one in received])
 
     async def _append(self, tx: Tx, head: Head, leaves: Sequence[Leaf]) -> None:
         tiles = await self.store.tiles(tx, edge(head.size, head.size + len(leaves)))
         await self.store.append(tx, head, grow(head, [leaf.entry for leaf in leaves], tiles), leaves)
         keys = await self.keys.ensure(tx, [member.noted.subject for leaf in leaves for member in leaf.members])
-        await self.store.add_history(tx, await asyncio.to_thread(_sealed, leaves, head.size, keys))
+        placed = [(at, member.noted) for at, leaf in enumerate(leaves, head.size) for member in leaf.members]
+        await self.store.add_history(tx, await each(lambda one: _history(keys[one[1].subject], *one), placed))
 
     async def _advance(self, tx: Tx, service: str, seqs: Sequence[int]) -> None:
         before = await self.store.progress(tx, service)
@@ -116,12 +116,7 @@ class Reading:
         return [Happened(row, key.open(row.commitment, row.sealed)) for row in shown], token
 
 
-def _sealed(leaves: Iterable[Leaf], first: int, keys: Mapping[str, SubjectKey]) -> list[Sealed]:
-    """Seal the openings of leaves that are appended from an index on, each under its subject's key."""
-    placed = [(at, member.noted) for at, leaf in enumerate(leaves, first) for member in leaf.members]
-    return [_history(keys[noted.subject], noted, at) for at, noted in placed]
-
-
-def _history(key: SubjectKey, noted: Noted, log_index: int) -> Sealed:
+def _history(key: SubjectKey, log_index: int, noted: Noted) -> Sealed:
+    """Seal an opening for its subject's history."""
     sealed = key.seal(noted.commitment, noted.opening)
     return Sealed(key.subject, key.key_id, HistoryRow(noted.occurred_at, noted.commitment, log_index, sealed))

@@ -1,7 +1,6 @@
 """Reading events: what their writer noted for the log, checked against its commitment."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -63,10 +62,6 @@ class NoteReader:
         noted, occurred_at = _noted(envelope.payload), envelope.occurred_at.ToDatetime(UTC)
         single = [self._read(note, occurred_at, "") for note in noted.note]
         return single + [self._read(note, occurred_at, envelope.type) for note in noted.notes]
-
-    def read_all(self, envelopes: Iterable[envelopepb.EventEnvelope]) -> list[Noted]:
-        """Read several, in order. Raises NoteRefused."""
-        return [noted for envelope in envelopes for noted in self.read(envelope)]
 
     def _read(self, note: receiptpb.AuditNote, occurred_at: datetime, together: str) -> Noted:
         opening, ref = self._opening(note.sealed_opening)

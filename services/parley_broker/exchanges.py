@@ -18,7 +18,7 @@ from parley_db.mutations import Mutations
 from parley_kit.clock import Clock
 from parley_kit.faults import Fault, InvalidRequest, NotSupportedYet, Violation
 from parley_kit.ids import new_id
-from parley_kit.offload import work
+from parley_kit.offload import each
 from parley_terms.faults import AttributeUnknown, InvalidConsentPurpose, InvalidDateRange, InvalidValue
 from parley_terms.terms import Criteria, Level
 from parley_terms.wire import criteria_from, field_to, terms_from
@@ -117,11 +117,12 @@ class Exchanges:
         known = await self.store.introduced(marketer, [pseudonym for _, _, pseudonym in releases])
         # A customer who was forgotten since is told of nothing.
         told = [(key, known[key[2]].audit_ref) for key in releases if key[2] in known]
-        await self.store.acknowledge(await work(len(told), lambda: [self._acknowledged(*each) for each in told]))
+        await self.store.acknowledge(await each(self._acknowledged, told))
         return releases
 
-    def _acknowledged(self, key: Key, audit_ref: bytes) -> Acknowledged:
+    def _acknowledged(self, told: tuple[Key, bytes]) -> Acknowledged:
         """A release that was sent, with what is told of it."""
+        key, audit_ref = told
         marketer, exchange_id, pseudonym = key
         detail = {"marketer": marketer, "pseudonym": pseudonym, "exchange": f"{marketer}/exchanges/{exchange_id}"}
         note, _ = self.notary.note("broker:release:acknowledged", detail, audit_ref)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from parley.common.v1 import permit_pb2 as permitpb
@@ -20,7 +21,7 @@ from parley_crypto.signing import Signer
 from parley_crypto.subject_ref import RefInvalid, open_ref
 from parley_kit.clock import Clock
 from parley_kit.faultpoints import reach
-from parley_kit.offload import work
+from parley_kit.offload import each
 from parley_terms.terms import Use
 from parley_terms.wire import terms_from
 
@@ -39,7 +40,7 @@ class Settlements:
 
     async def settle(self, entries: Sequence[consentpb.SettleEntry]) -> consentpb.SettleResponse:
         """Commit releases, or refuse them, in the order asked."""
-        items = await work(len(entries), lambda: self._items(entries))
+        items = await each(partial(self._item, {}), entries)
         await reach("consent.before_settle")
         wanted = [item for item in items if item]
         settled = iter(await self.store.settle(wanted) if wanted else [])
@@ -53,11 +54,7 @@ class Settlements:
             ]
         )
 
-    def _items(self, entries: Sequence[consentpb.SettleEntry]) -> list[SettleItem | None]:
-        alike: dict[Any, _Alike] = {}
-        return [self._item(entry, alike) for entry in entries]
-
-    def _item(self, entry: consentpb.SettleEntry, alike: dict[Any, "_Alike"]) -> SettleItem | None:
+    def _item(self, alike: dict[Any, "_Alike"], entry: consentpb.SettleEntry) -> SettleItem | None:
         try:
             ref = open_ref(self.ref_ring, "consent", entry.consent_ref)
             batch = Batch(entry.batch.root, entry.batch.size, entry.batch.signature)

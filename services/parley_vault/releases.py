@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from google.protobuf.message import DecodeError
 from structlog.typing import FilteringBoundLogger
@@ -16,7 +16,7 @@ from parley_crypto.release import seal_release
 from parley_crypto.signing import KeyInvalid, Signer, check_sealing_key
 from parley_crypto.subject_ref import RefInvalid, open_ref
 from parley_kit.clock import Clock
-from parley_kit.offload import work
+from parley_kit.offload import each
 from parley_terms.values import Catalogue
 from parley_terms.wire import field_from
 from parley_vault.domain.releasing import Permit, Refusal, refusal, release
@@ -64,10 +64,10 @@ class Releases:
 
     async def release(self, batch: permitpb.PermitBatch, asked: Sequence[Asked]) -> list[bytes | Refusal]:
         """What came of each, in order: a sealed release or why there is none. All items are read in one statement."""
-        openings = await work(len(asked), lambda: [self._opening(batch, one) for one in asked])
+        openings = await each(partial(self._opening, batch), asked)
         pairs = {pair for opening in openings if isinstance(opening, Opening) for pair in opening.pairs()}
         kept = await self.store.latest(sorted(pairs)) if pairs else {}
-        return await work(len(asked), lambda: [self._outcome(opening, kept) for opening in openings])
+        return await each(partial(self._outcome, kept), openings)
 
     def _opening(self, batch: permitpb.PermitBatch, asked: Asked) -> Opening | Refusal:
         try:
@@ -84,7 +84,7 @@ class Releases:
         _check_key(body.sealing_key)
         return _permit_from(body)
 
-    def _outcome(self, opening: Opening | Refusal, kept: Mapping[Pair, Kept]) -> bytes | Refusal:
+    def _outcome(self, kept: Mapping[Pair, Kept], opening: Opening | Refusal) -> bytes | Refusal:
         if isinstance(opening, Refusal):
             return opening
         try:

@@ -9,7 +9,7 @@ from parley_identity.faults import MarketerNotFound
 from parley_identity.keys import Naming, Refs, Seeds
 from parley_identity.store import Store
 from parley_kit.clock import Clock
-from parley_kit.offload import work
+from parley_kit.offload import each
 
 
 @dataclass(frozen=True)
@@ -32,23 +32,18 @@ class Introductions:
             raise MarketerNotFound
         if to.suspended:
             return [None] * len(candidates)
-        subjects = await work(len(candidates), lambda: self._open(to, exchange, candidates))
+        subjects = await each(lambda sealed: self.naming.candidate_subject(sealed, to.name, exchange), candidates)
         introduced = await self._introduce(to, {subject for subject in subjects if subject})
         return [introduced.get(subject) if subject else None for subject in subjects]
 
-    def _open(self, to: Marketer, exchange: str, candidates: Sequence[bytes]) -> list[str | None]:
-        return [self.naming.candidate_subject(sealed, to.name, exchange) for sealed in candidates]
-
     async def _introduce(self, to: Marketer, subjects: set[str]) -> Mapping[str, Refs]:
         found = await self.store.found(list(subjects), to.sector)
-        refs = await work(len(found), lambda: self._name(to, found))
-        pairs = [(found[subject][0].customer, named.pseudonym) for subject, named in refs.items()]
+        sectors = {epoch: self.seeds.sector(to.sector, epoch) for epoch in {epoch for _, epoch in found.values()}}
+
+        def named(account: Account, epoch: int) -> Refs:
+            return self.naming.introduction(account, self.seeds.pseudonym(account, sectors[epoch]), to.name)
+
+        refs = dict(zip(found, await each(lambda one: named(*one), found.values()), strict=True))
+        pairs = [(found[subject][0].customer, one.pseudonym) for subject, one in refs.items()]
         await self.store.introduce(pairs, to.marketer, self.clock.now())
         return refs
-
-    def _name(self, to: Marketer, found: Mapping[str, tuple[Account, int]]) -> dict[str, Refs]:
-        sectors = {epoch: self.seeds.sector(to.sector, epoch) for epoch in {epoch for _, epoch in found.values()}}
-        return {
-            subject: self.naming.introduction(account, self.seeds.pseudonym(account, sectors[epoch]), to.name)
-            for subject, (account, epoch) in found.items()
-        }
