@@ -59,7 +59,7 @@ def _readers(service: str) -> list[str]:
 def _applying(event: protos.Element, readers: list[str]) -> list[str]:
     """Readers that do something with an event: audit logs whatever has a note, others name the event."""
     named = f"{_short(event.name)}.DESCRIPTOR.full_name"
-    logs = ["audit"] if "audit" in readers and "note" in event.members else []
+    logs = ["audit"] if "audit" in readers and {"note", "notes"} & set(event.members) else []
     return logs + [name for name in readers if name != "audit" and named in _source(name, "events.py")]
 
 
