@@ -22,5 +22,5 @@ def unpae(encoded: bytes) -> list[bytes]:
         if offset > len(encoded):
             raise ValueError("truncated")
     if offset != len(encoded):
-        raise ValueError("more than it says")
+        raise ValueError("not canonical")
     return pieces

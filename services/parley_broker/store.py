@@ -345,7 +345,9 @@ class Store:
         keys = [list(column) for column in zip(*(one.key for one in kept), strict=True)]
         event = header(eventspb.DeliveryAcknowledged, self._clock.now())
         notes = [one.note for one in kept]
+        await reach("broker.before_acknowledge")
         await self.db.execute(_SQL.releases_acknowledge, *keys, notes, event.event_id, event.envelope, event.type)
+        await reach("broker.after_acknowledge")
         return [None] * len(requests)
 
     async def acknowledge_notices(self, tx: Tx, marketer: str, names: Sequence[str]) -> set[str]:

@@ -19,7 +19,7 @@ _POINTS: Mapping[str, Mapping[str, int]] = {
         **dict.fromkeys(("matched.before_commit", "matched.after_commit"), 1),
         **dict.fromkeys(("after_lease", "after_decide", "after_release", "before_settle", "after_settle"), 8),
         **dict.fromkeys(("before_finish", "after_finish", "after_reopen"), 4),
-        **dict.fromkeys(("acknowledge.before_commit", "acknowledge.after_commit"), 4),
+        **dict.fromkeys(("before_acknowledge", "after_acknowledge"), 4),
         "before_send": 99,
     },
     "consent": {"before_settle": 9, "after_settle": 9},
@@ -54,9 +54,15 @@ class Deaths:
 
 
 def kills(rng: Random, service: str, count: int) -> list[str]:
-    """So many deaths of a service, each at a point of a campaign; after a while at its relay, should that point not come."""
+    """
+    So many deaths of a service, and one at each point of a campaign at least where there are enough.
+
+    After a while at its relay, should a point not come.
+    """
     found = points(service)
-    drawn = [(point, rng.randint(1, found[point])) for point in rng.choices(list(found), k=count)]
+    each = rng.sample(list(found), min(count, len(found)))
+    more = rng.choices(list(found), k=count - len(each))
+    drawn = [(point, rng.randint(1, found[point])) for point in each + more]
     return [f"{service}.relay.after_commit=kill@99,{point}=kill@{time}" for point, time in drawn]
 
 
