@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,6 +18,8 @@ from parley_kit.faults import Conflict, Unavailable
 from parley_kit.telemetry import SILENT, Telemetry
 
 TRIES = 5
+MOST_BYTES = 1024 * 1024
+"""Of events that share a transaction; one that is longer has its own."""
 
 _SQL = load("parley_bus")
 _NOT_THE_EVENTS_FAULT = (BusAway, GroupMissing, Unavailable, Conflict)
@@ -141,9 +143,9 @@ class Consumer:
             # Trimmed means acknowledged by all, so a Redis that came back older has forgotten our acknowledgement.
             self._log.warning("acknowledgements_lost", group=self._group, stream=self._stream_of, count=len(batch.lost))
             await self._bus.ack(self._stream, self._group, batch.lost)
-        if batch.entries:
-            await self._apply_all(batch.entries)
-            await self._bus.ack(self._stream, self._group, [entry.seq for entry in batch.entries])
+        for run in runs(batch.entries):
+            await self._apply_all(run)
+            await self._bus.ack(self._stream, self._group, [entry.seq for entry in run])
 
     async def _apply_all(self, entries: Sequence[Entry]) -> None:
         try:
@@ -218,3 +220,17 @@ class Consumer:
 
 def _received(seq: int, envelope: bytes) -> Received:
     return Received(seq, EventEnvelope.FromString(envelope))
+
+
+def runs(entries: Sequence[Entry], most_bytes: int = MOST_BYTES) -> Iterator[Sequence[Entry]]:
+    """Split entries, in order, so that no run but of one is longer: an event may tell of hundreds of things."""
+    run: list[Entry] = []
+    size = 0
+    for entry in entries:
+        if run and size + len(entry.envelope) > most_bytes:
+            yield run
+            run, size = [], 0
+        run.append(entry)
+        size += len(entry.envelope)
+    if run:
+        yield run

@@ -25,9 +25,9 @@ def envelope(payload: Message, at: datetime, *, traced: bool = True) -> OutboxEv
     return _event(type(payload), payload.SerializeToString(), at, traced=traced)
 
 
-def header(kind: type[Message], at: datetime) -> OutboxEvent:
+def header(kind: type[Message], at: datetime, *, traced: bool = True) -> OutboxEvent:
     """An envelope without its payload, for a statement that puts it in (``with_payload``)."""
-    return _event(kind, b"", at, traced=True)
+    return _event(kind, b"", at, traced=traced)
 
 
 def _event(kind: type[Message], payload: bytes, at: datetime, *, traced: bool) -> OutboxEvent:

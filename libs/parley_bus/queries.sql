@@ -1,6 +1,6 @@
 -- name: relay_step
 -- Takes a step, and keeps other relays out until the transaction ends; see the function.
-SELECT last, published, acked, numbered, stream_seq, event_id, envelope FROM relay_step($1);
+SELECT last, published, acked, numbered, stream_seq, event_id, envelope FROM relay_step($1, $2);
 
 -- name: relay_advance
 -- Records how far the stream has come, and deletes the rows that every reader has acknowledged.

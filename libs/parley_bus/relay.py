@@ -18,6 +18,9 @@ UPKEEP = 0.5
 PACE = 0.1
 """Seconds between two turns while there is less than a batch: what is written meanwhile shares the next turn's statements."""
 
+MOST_BYTES = 4 * 1024 * 1024
+"""Of events that are published in one turn; the last of them may exceed it."""
+
 _SQL = load("parley_bus")
 
 
@@ -94,7 +97,7 @@ class Relay:
         return await self._db.run(self._name, self._turn)
 
     async def _turn(self, tx: Tx) -> int:
-        rows = await tx.fetch(_SQL.relay_step, self._batch)
+        rows = await tx.fetch(_SQL.relay_step, self._batch, MOST_BYTES)
         head, numbered = Head(*rows[0][:3]), rows[0]["numbered"]
         entries = [Entry(*row[4:]) for row in rows if row["stream_seq"] is not None]
         published = entries[-1].seq if entries else head.published
@@ -109,7 +112,8 @@ class Relay:
         for group in self._groups:
             self._meter.lag(group, head.last - view.acked.get(group, acked))
         self._state.good("flowing")
-        return self._batch if len(entries) == self._batch else int(numbered)
+        # Rows that had places before may be left over, where there were more, or longer ones, than a turn takes.
+        return self._batch if entries and published < head.last - numbered else int(numbered)
 
     async def _publish(self, entries: Sequence[Entry], head: Head) -> View | None:
         causes = [entry.envelope for entry in entries] if self._tracer.on else []

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from nacl.bindings import (
     crypto_scalarmult,
 )
 from nacl.exceptions import BadSignatureError, CryptoError
-from nacl.public import PrivateKey
+from nacl.public import PrivateKey, SealedBox
 from nacl.signing import SigningKey, VerifyKey
 
 from parley_crypto.keyfiles import read_key
@@ -93,36 +94,61 @@ class Sealer:
 
     def open(self, sealed: bytes) -> bytes:
         """Open what :func:`seal` sealed to this key. Raises SealInvalid."""
-        sender, nonce = sealed[:_KEY], sealed[_KEY : _KEY + _NONCE]
+        sender, salt, box = sealed[:_KEY], sealed[_KEY : _KEY + _NONCE], sealed[_KEY + _NONCE :]
         try:
-            _check_canonical(sender)  # another spelling of the same key would be a change that nobody notices
-            return crypto_box_open_easy_afternm(sealed[_KEY + _NONCE :], nonce, _agreed(sender, self.private_key))
+            return crypto_box_open_easy_afternm(box, _nonce(sender, self.public_key, salt), self._agreed(sender))
+        except (CryptoError, ValueError, TypeError):
+            return self._open_older(sealed)
+
+    def _open_older(self, sealed: bytes) -> bytes:
+        """Open libsodium's ``crypto_box_seal``, which an earlier version may have left on its way."""
+        try:
+            return SealedBox(PrivateKey(self.private_key)).decrypt(sealed)
         except (CryptoError, ValueError, TypeError) as error:
             raise SealInvalid("not sealed to this key, or changed") from error
+
+    @cached_property
+    def _agreed(self) -> Callable[[bytes], bytes]:
+        """Agrees with a sender's key; a sender's boxes come in numbers."""
+        return lru_cache(256)(lambda sender: crypto_box_beforenm(sender, self.private_key))
 
 
 def seal(public_key: bytes, plaintext: bytes) -> bytes:
     """
     Seal to an X25519 key: anonymous, 72 bytes longer.
 
-    ``sender's key 32 || nonce 24 || crypto_box`` (NaCl), so that any library of its family opens it with one call. The sender's
-    key pair is made for this, its secret half forgotten at once, and serves for a minute: who sealed to whom in the same minute
-    of one process shows, nothing else.
+    ``sender's key 32 || salt 24 || crypto_box`` (NaCl) under the nonce BLAKE2b-192(sender's key || key || salt), which binds both
+    keys: no byte can be changed. Any library of that family opens it. The sender's key pair is made for one key and serves for a
+    minute; its secret half is forgotten at once, and what was agreed when the minute is over and another agreement is made.
     """
-    sender, key = _agreement(public_key, int(time.monotonic()) // _AGREEMENT_S)
-    nonce = secrets.token_bytes(_NONCE)
-    return sender + nonce + crypto_box_easy_afternm(plaintext, nonce, key)
+    agreement, salt = _agreement(public_key), secrets.token_bytes(_NONCE)
+    nonce = _nonce(agreement.sender, public_key, salt)
+    return agreement.sender + salt + crypto_box_easy_afternm(plaintext, nonce, agreement.key)
 
 
-@lru_cache(64)
-def _agreement(public_key: bytes, _minute: int) -> tuple[bytes, bytes]:
-    sender, secret = crypto_box_keypair()
-    return sender, crypto_box_beforenm(public_key, secret)
+@dataclass(frozen=True, slots=True)
+class _Agreement:
+    sender: bytes
+    key: bytes = field(repr=False)
+    until: float
 
 
-@lru_cache(256)
-def _agreed(public_key: bytes, private_key: bytes) -> bytes:
-    return crypto_box_beforenm(public_key, private_key)
+_agreements: dict[bytes, _Agreement] = {}
+
+
+def _agreement(public_key: bytes) -> _Agreement:
+    now, held = time.monotonic(), _agreements.get(public_key)
+    if held is None or now >= held.until:
+        for key in [key for key, each in list(_agreements.items()) if now >= each.until]:
+            _agreements.pop(key, None)
+        sender, secret = crypto_box_keypair()
+        # A minute from its own first use: no two keys' minutes tell of one process by beginning together.
+        held = _agreements[public_key] = _Agreement(sender, crypto_box_beforenm(public_key, secret), now + _AGREEMENT_S)
+    return held
+
+
+def _nonce(sender: bytes, recipient: bytes, salt: bytes) -> bytes:
+    return hashlib.blake2b(sender + recipient + salt, digest_size=_NONCE).digest()
 
 
 def verify(public_key: bytes, message: bytes, signature: bytes) -> None:
@@ -146,13 +172,9 @@ def check_signing_key(public_key: bytes) -> None:
 
 def check_sealing_key(public_key: bytes) -> None:
     """Accept a canonical X25519 key of large order. Raises KeyInvalid."""
-    _check_canonical(public_key)
+    if len(public_key) != _KEY or int.from_bytes(public_key, "little") >= _FIELD:
+        raise KeyInvalid("not a canonical X25519 public key")
     try:
         crypto_scalarmult(b"\x42" * 32, public_key)  # libsodium refuses the all-zero result of a small-order point
     except (CryptoError, RuntimeError) as error:
         raise KeyInvalid("a public key of small order") from error
-
-
-def _check_canonical(public_key: bytes) -> None:
-    if len(public_key) != _KEY or int.from_bytes(public_key, "little") >= _FIELD:
-        raise KeyInvalid("not a canonical X25519 public key")

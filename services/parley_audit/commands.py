@@ -7,7 +7,7 @@ from parley_audit.domain import Leaf, Noted, Page, advance, leaves_of, page_toke
 from parley_audit.events import stream_logged
 from parley_audit.faults import ProofNotFound
 from parley_audit.growth import Head, edge, full_names, grow, reader
-from parley_audit.notes import NoteReader
+from parley_audit.notes import NoteReader, notes_of
 from parley_audit.store import HistoryRow, Placed, Sealed, Store
 from parley_audit.subject_keys import SubjectKey, SubjectKeys
 from parley_bus.consumer import Received
@@ -38,7 +38,7 @@ class Logging:
         A commitment that is in the log already stays the leaf that it is. Raises NoteRefused, LogRefused and HeadMoved;
         then nothing of the batch may be kept.
         """
-        noted = [one for read in await each(self.notes.read, [one.envelope for one in received]) for one in read]
+        noted = await each(self.notes.read, [note for one in received for note in notes_of(one.envelope)])
         head = await self.store.lock_head(tx)
         self.require(head.size)
         known = await self.store.known(tx, [one.commitment for one in noted])

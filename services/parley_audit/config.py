@@ -42,7 +42,7 @@ class Config(BaseSettings):
     trust: Path
     """The key set in which services find the key that they seal to."""
 
-    batch: int = Field(default=512, ge=1, le=4096)
+    batch: int = Field(default=128, ge=1, le=4096)
     """Events of one stream that share a transaction, at most."""
 
     checkpoint_interval: timedelta = Field(default=timedelta(milliseconds=100), ge=timedelta(0))

@@ -45,6 +45,30 @@ def _noted_class() -> type[Message]:
 _NOTED = _noted_class()
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A note as an event holds it, and when that happened; ``together`` as in :class:`parley_audit.domain.Noted`."""
+
+    note: receiptpb.AuditNote
+    occurred_at: datetime
+    together: str
+
+
+def notes_of(envelope: envelopepb.EventEnvelope) -> list[Written]:
+    """The notes of an event. Raises NoteRefused for one that has none."""
+    try:
+        noted: Any = _NOTED.FromString(envelope.payload)
+    except DecodeError as error:
+        raise NoteRefused from error
+    at = envelope.occurred_at.ToDatetime(UTC)
+    written = [Written(note, at, "") for note in noted.note] + [
+        Written(note, at, envelope.type) for note in noted.notes
+    ]
+    if not written:
+        raise NoteRefused
+    return written
+
+
 @dataclass(frozen=True)
 class NoteReader:
     """Opens what is sealed to audit: the note's opening, and the reference to the customer."""
@@ -53,20 +77,15 @@ class NoteReader:
     refs: KeyRing
     log: Log
 
-    def read(self, envelope: envelopepb.EventEnvelope) -> list[Noted]:
+    def read(self, written: Written) -> Noted:
         """
-        Read what an event will be logged as. Raises NoteRefused.
+        Read a note as it will be logged. Raises NoteRefused.
 
-        What has a reference that doesn't open is the system's: that it happened is still logged and provable.
+        One whose reference doesn't open is the system's: what happened is still logged and provable.
         """
-        noted, occurred_at = _noted(envelope.payload), envelope.occurred_at.ToDatetime(UTC)
-        single = [self._read(note, occurred_at, "") for note in noted.note]
-        return single + [self._read(note, occurred_at, envelope.type) for note in noted.notes]
-
-    def _read(self, note: receiptpb.AuditNote, occurred_at: datetime, together: str) -> Noted:
-        opening, ref = self._opening(note.sealed_opening)
-        noted = Noted(self._subject(ref), occurred_at, opening, together)
-        if noted.commitment != note.commitment:
+        opening, ref = self._opening(written.note.sealed_opening)
+        noted = Noted(self._subject(ref), written.occurred_at, opening, written.together)
+        if noted.commitment != written.note.commitment:
             raise NoteRefused
         return noted
 
@@ -95,13 +114,3 @@ def _is_object(detail: bytes) -> bool:
         return isinstance(json.loads(detail), dict)
     except ValueError:
         return False
-
-
-def _noted(payload: bytes) -> Any:
-    try:
-        noted: Any = _NOTED.FromString(payload)
-    except DecodeError as error:
-        raise NoteRefused from error
-    if not noted.note and not noted.notes:
-        raise NoteRefused
-    return noted

@@ -9,6 +9,7 @@ from parley_crypto.commitment import Opening
 from parley_crypto.keyring import KeyRing, decrypt_value, encrypt_value
 from parley_crypto.tlog.receipt import SALT_SIZE
 from parley_db.database import Database, Tx
+from parley_kit.offload import each
 
 _PLACE = "audit/subject-key/v1"
 
@@ -45,10 +46,12 @@ class SubjectKeys:
         """The subjects' keys, made where there are none. Only under the log's lock."""
         wanted = sorted(set(subjects))
         found = await self.store.keys(tx, wanted)
-        made = {subject: self._make(subject) for subject in wanted if subject not in found}
+        missing = [subject for subject in wanted if subject not in found]
+        made = dict(zip(missing, await each(self._make, missing), strict=True))
         if made:
             await self.store.add_keys(tx, made)
-        return {subject: self._unwrap(subject, kept) for subject, kept in (found | made).items()}
+        kept = found | made
+        return dict(zip(kept, await each(lambda one: self._unwrap(*one), kept.items()), strict=True))
 
     async def find(self, db: Database, subject: str) -> SubjectKey | None:
         """A subject's key; None if there was never one, or it is erased."""

@@ -27,6 +27,8 @@ LEASE = timedelta(seconds=5)
 """How long a worker has something in hand: after a crash it is taken up again this much later."""
 
 _MOST_REMEMBERED = 20_000
+_MOST_NOTES = 250
+"""In one event: some 280 KB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,15 +342,21 @@ class Store:
             await self._acknowledging.submit(kept)
 
     async def _acknowledge(self, requests: Sequence[Sequence[Acknowledged]]) -> list[None]:
-        """Do it for all who wait, in one statement and one event."""
+        """Do it for all who wait, in as few statements as events that are no longer than others."""
         kept = [one for request in requests for one in request]
+        for start in range(0, len(kept), _MOST_NOTES):
+            await self._acknowledge_together(kept[start : start + _MOST_NOTES])
+        return [None] * len(requests)
+
+    async def _acknowledge_together(self, kept: Sequence[Acknowledged]) -> None:
         keys = [list(column) for column in zip(*(one.key for one in kept), strict=True)]
-        event = header(eventspb.DeliveryAcknowledged, self._clock.now())
+        event = header(
+            eventspb.DeliveryAcknowledged, self._clock.now(), traced=False
+        )  # many calls', so it points to none
         notes = [one.note for one in kept]
         await reach("broker.before_acknowledge")
         await self.db.execute(_SQL.releases_acknowledge, *keys, notes, event.event_id, event.envelope, event.type)
         await reach("broker.after_acknowledge")
-        return [None] * len(requests)
 
     async def acknowledge_notices(self, tx: Tx, marketer: str, names: Sequence[str]) -> set[str]:
         """Take notices off the feed; answers those that are not there, and never were."""

@@ -1,6 +1,7 @@
 """Outbox, relay, stream, consumer and inbox together: every committed event has its effect once, whatever breaks."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -14,11 +15,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from redis.asyncio import Redis
 
 from parley_bus.bus import Bus, BusAway, Entry, StreamForeign
-from parley_bus.consumer import Consumer, Handler, Received
+from parley_bus.consumer import Consumer, Handler, Received, runs
 from parley_bus.relay import Relay
 from parley_crypto.keyfiles import read_secret
 from parley_db.database import Database, Tx
 from parley_kit.faultpoints import armed
+from parley_kit.ids import uuid7
 from parley_kit.telemetry import SILENT, Telemetry, Tracer
 from parley_node.embedded import ServerPair, servers, valkey
 from parley_rpc.tracing import Spans
@@ -224,6 +226,35 @@ async def test_without_readers_events_are_forgotten_once_published(world: World)
     await write(world.writer, 10)
     await drained(relay)
     assert await held(world.writer) == 0
+
+
+async def test_long_events_are_published_a_few_at_a_time_and_applied_in_runs(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parley_bus.relay.MOST_BYTES", 1000)
+    written = await write(world.writer, 20)  # of some hundred bytes each
+    relay = world.relay()
+    waiting, lengths = await relay.turn(), list[int]()  # the first turn gives them their places
+    while waiting:
+        waiting = await relay.turn()
+        lengths.append(await world.redis.xlen(world.stream))
+    assert 20 == lengths[-1]
+    assert all(1 < after - before < 20 for before, after in itertools.pairwise([0, *lengths]))
+    applied: list[int] = []
+
+    async def count(tx: Tx, received: Sequence[Received]) -> None:
+        applied.append(len(received))
+        await record(tx, received)
+
+    async with running(relay, world.consumer(count)):
+        await world.settled(written)
+    assert [20] == applied
+
+
+def test_runs_end_by_bytes_and_hold_one_event_at_least() -> None:
+    entries = [Entry(seq, uuid7(), bytes(size)) for seq, size in enumerate((3, 4, 9, 1, 1), 1)]
+    assert [[1, 2], [3], [4, 5]] == [[entry.seq for entry in run] for run in runs(entries, 7)]
+    assert [] == list(runs([]))
 
 
 async def test_a_slow_transaction_with_a_lower_id_is_not_skipped(world: World) -> None:

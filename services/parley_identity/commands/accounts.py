@@ -1,19 +1,19 @@
 """Opening, importing and claiming accounts."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from parley_crypto.signing import KeyInvalid, check_signing_key
 from parley_db.database import Tx
-from parley_db.outbox import OutboxEvent, append
+from parley_db.outbox import append
 from parley_identity.domain.accounts import Account, Blinder, make_code, print_code, read_code
 from parley_identity.events import Publishing
 from parley_identity.faults import ClaimCodeInvalid, ImportNotFound, PublicKeyInvalid
 from parley_identity.keys import Seeds
 from parley_identity.store import Store
 from parley_kit.clock import Clock
+from parley_kit.offload import each
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,7 @@ class Accounts:
 
     async def _complete(self, tx: Tx, accounts: Sequence[Account]) -> None:
         await self.store.complete(tx, accounts)
-        await append(tx, await asyncio.to_thread(self._opened, accounts))  # a key agreement for each
-
-    def _opened(self, accounts: Sequence[Account]) -> list[OutboxEvent]:
-        return [self.publishing.opened(account) for account in accounts]
+        await append(tx, await each(self.publishing.opened, accounts))
 
     def _rows(self, importer: str, import_name: str, row_keys: Sequence[str]) -> list[bytes]:
         return [self.blinder.row(importer, import_name, row_key) for row_key in row_keys]

@@ -5,9 +5,9 @@ import os
 import pytest
 
 from parley.common.v1.event_envelope_pb2 import EventEnvelope
-from parley_audit.domain import SYSTEM
+from parley_audit.domain import SYSTEM, Noted
 from parley_audit.faults import NoteRefused
-from parley_audit.notes import NoteReader
+from parley_audit.notes import NoteReader, notes_of
 from parley_bus.log import NullLog
 from parley_crypto.commitment import Opening, seal_opening
 from parley_crypto.keyring import KeyRing
@@ -22,6 +22,10 @@ WRITER = Writer(SEALER.public_key, REFS)
 READER = NoteReader(SEALER, REFS, NullLog())
 
 
+def read(event: EventEnvelope, reader: NoteReader = READER) -> list[Noted]:
+    return [reader.read(note) for note in notes_of(event)]
+
+
 def envelope(told: Told) -> EventEnvelope:
     return EventEnvelope.FromString(told.envelope)
 
@@ -30,15 +34,15 @@ def envelope(told: Told) -> EventEnvelope:
 def test_every_services_note_is_read(service: str) -> None:
     subject = customer()
     told = WRITER.tell(service, subject)
-    (noted,) = READER.read(envelope(told))
+    (noted,) = read(envelope(told))
     assert (subject, told.opening) == (noted.subject, noted.opening)
     assert envelope(told).occurred_at.ToJsonString() == noted.occurred_at.isoformat().replace("+00:00", "Z")
 
 
 def test_what_comes_in_numbers_is_told_from_the_rest() -> None:
     (release,), (other,) = (
-        READER.read(envelope(WRITER.release(customer()))),
-        READER.read(envelope(WRITER.tell("vault"))),
+        read(envelope(WRITER.release(customer()))),
+        read(envelope(WRITER.tell("vault"))),
     )
     assert ("parley.consent.v1.ReleaseSettled", "") == (release.together, other.together)
 
@@ -47,11 +51,11 @@ def test_every_note_of_an_event_is_read() -> None:
     told = [envelope(WRITER.release(customer())) for _ in range(3)]
     together = EventEnvelope.FromString(told[0].SerializeToString())
     together.payload = b"".join(each.payload for each in told)
-    assert [READER.read(each)[0].commitment for each in told] == [each.commitment for each in READER.read(together)]
+    assert [read(each)[0].commitment for each in told] == [each.commitment for each in read(together)]
 
 
 def test_an_event_that_concerns_no_customer_is_the_systems() -> None:
-    (noted,) = READER.read(envelope(WRITER.tell("identity")))
+    (noted,) = read(envelope(WRITER.tell("identity")))
     assert SYSTEM == noted.subject
 
 
@@ -59,7 +63,7 @@ def test_an_event_of_a_later_release_is_read_too() -> None:
     event = envelope(WRITER.tell("consent"))
     event.type = "parley.consent.v9.SomethingNew"
     event.payload += b"\x9a\x06\x03abc"  # field 99, which nobody here knows
-    (noted,) = READER.read(event)
+    (noted,) = read(event)
     assert not noted.together
 
 
@@ -70,7 +74,7 @@ def test_an_event_whose_reference_nobody_here_sealed_is_the_systems_and_warned_o
     payload.note.commitment = opening.commitment
     payload.note.sealed_opening = seal_opening(SEALER.public_key, opening, foreign)
     event.payload = payload.SerializeToString()
-    (noted,) = NoteReader(SEALER, REFS, logger("audit", logged)).read(event)
+    (noted,) = read(event, NoteReader(SEALER, REFS, logger("audit", logged)))
     assert (SYSTEM, opening) == (noted.subject, noted.opening)
     line = json.loads(logged.getvalue())
     assert ("warning", "audit_ref_refused") == (line["level"], line["event"])
@@ -95,4 +99,4 @@ def test_an_event_whose_note_does_not_hold_is_refused(spoil: str) -> None:
             payload.note.sealed_opening = seal_opening(SEALER.public_key, opening)
     event.payload = b"\xff" if spoil == "garbage" else payload.SerializeToString()
     with pytest.raises(NoteRefused):
-        READER.read(event)
+        read(event)

@@ -1,10 +1,12 @@
 import time
+from hashlib import blake2b
 from pathlib import Path
 
 import pytest
-from nacl.bindings import crypto_core_ed25519_add, crypto_core_ed25519_is_valid_point
+from nacl.bindings import crypto_box_beforenm, crypto_core_ed25519_add, crypto_core_ed25519_is_valid_point
 from nacl.public import Box, PrivateKey, PublicKey
 
+from parley_crypto import signing
 from parley_crypto.signing import (
     KeyInvalid,
     Sealer,
@@ -20,6 +22,8 @@ from parley_crypto.signing import (
 from tests.unit.crypto.makers import OTHER_SEALER, SEALER, SIGNER, STRANGER, flips
 
 P = 2**255 - 19
+OLDER = "38cc6c99fa2bc446740db8294650abfead01be3bac379eb9dc2219de80434a00f9efa19bcc670960649fdd5a4ebf565702d22414b56a"
+"""libsodium's crypto_box_seal of "secret" to the key of makers.SEALER."""
 L = 2**252 + 27742317777372353535851937790883648493
 ORDER_8 = [
     "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
@@ -191,9 +195,30 @@ def test_boxes_of_one_minute_share_their_senders_key_alone(monkeypatch: pytest.M
     assert one[:32] != seal(OTHER_SEALER.public_key, b"secret")[:32]
 
 
-def test_box_opens_with_one_call_of_any_library_of_its_family() -> None:
+def test_box_opens_with_any_library_of_its_family() -> None:
     sealed = seal(SEALER.public_key, b"secret")
-    assert b"secret" == Box(PrivateKey(SEALER.private_key), PublicKey(sealed[:32])).decrypt(sealed[32:])
+    nonce = blake2b(sealed[:32] + SEALER.public_key + sealed[32:56], digest_size=24).digest()
+    assert b"secret" == Box(PrivateKey(SEALER.private_key), PublicKey(sealed[:32])).decrypt(sealed[56:], nonce)
+
+
+def test_box_under_another_key_that_agrees_on_the_same_is_refused() -> None:
+    sealed = seal(SEALER.public_key, b"secret")
+    twin = pow(int.from_bytes(sealed[:32], "little"), -1, P).to_bytes(32, "little")  # differs by the point of order 2
+    assert crypto_box_beforenm(twin, SEALER.private_key) == crypto_box_beforenm(sealed[:32], SEALER.private_key)
+    with pytest.raises(SealInvalid):
+        SEALER.open(twin + sealed[32:])
+
+
+def test_what_an_earlier_version_sealed_opens_still() -> None:
+    assert b"secret" == Sealer(bytes(range(32))).open(bytes.fromhex(OLDER))
+
+
+def test_agreement_is_forgotten_when_its_minute_is_over_and_the_next_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    seal(SEALER.public_key, b"secret")
+    later = time.monotonic() + 600
+    monkeypatch.setattr("parley_crypto.signing.time.monotonic", lambda: later)
+    seal(OTHER_SEALER.public_key, b"secret")
+    assert [OTHER_SEALER.public_key] == list(signing._agreements)
 
 
 def test_key_ids_are_16_characters_of_the_public_keys_hash() -> None:

@@ -53,7 +53,9 @@ class AuditNote(_message.Message):
     commitment: _builtins.bytes
     """SHA-256 of salt and detail."""
     sealed_opening: _builtins.bytes
-    """The opening and a reference to the customer concerned, sealed to audit's key: nothing on two events is alike."""
+    """The opening and a reference to the customer concerned, sealed to audit's key. Two notes share a
+    sender's key where one process sealed them in the same minute, and nothing else.
+    """
     def __init__(
         self,
         *,
