@@ -83,12 +83,20 @@ def stops(rng: Random, services: Mapping[str, int]) -> dict[str, list[str]]:
 
 
 def pid_of(node: ApartNode, service: str, number: int = 1) -> int:
-    """A service's process, be it ready or standing still: so its socket isn't asked. Raises LookupError while there is none."""
+    """
+    A service's process, be it ready or standing still: so its socket isn't asked. Raises LookupError while there is none.
+
+    What it starts itself, for moments only, has its environment too.
+    """
     door = f"PARLEY_SERVE_PUBLIC=unix:{node.doors.socket(service, number)}".encode()
+    parents: dict[str, str] = {}
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if door in (process / "environ").read_bytes().split(b"\0"):
-                return int(process.name)
+                parents[process.name] = _status(process)[1]
+    for pid, parent in parents.items():
+        if parent not in parents:
+            return int(pid)
     raise LookupError(service)
 
 
