@@ -43,7 +43,7 @@ class Hearing:
         for event in events:
             if event.envelope.type == identitypb.MarketerChanged.DESCRIPTOR.full_name:
                 changed = identitypb.MarketerChanged.FromString(event.envelope.payload)
-                await self.store.suspend(tx, changed.marketer, suspended=changed.suspended)
+                await self.store.suspend(tx, changed.marketer, event.seq, suspended=changed.suspended)
 
 
 @dataclass(frozen=True)

@@ -131,9 +131,10 @@ RETURNING customer, consent_id, marketer, pseudonym, notice, (
 UPDATE audit_progress SET logged_seq = greatest(logged_seq, $1);
 
 -- name: marketer_suspend
--- Note that a marketer is suspended.
-INSERT INTO suspended_marketers (marketer) VALUES ($1) ON CONFLICT DO NOTHING;
+-- Note that a marketer is suspended, since a place of the stream that says so.
+INSERT INTO suspended_marketers (marketer, seq) VALUES ($1, $2)
+ON CONFLICT (marketer) DO UPDATE SET seq = greatest(suspended_marketers.seq, excluded.seq);
 
 -- name: marketer_reinstate
--- Note that a marketer is not suspended any more.
-DELETE FROM suspended_marketers WHERE marketer = $1;
+-- Note that a marketer is not suspended any more, unless that was said before it was suspended (again).
+DELETE FROM suspended_marketers WHERE marketer = $1 AND seq < $2;

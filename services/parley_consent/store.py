@@ -368,9 +368,13 @@ class Store:
         """Note how far audit has logged this service's stream."""
         await tx.execute(_SQL.audit_progress_set, seq)
 
-    async def suspend(self, tx: Tx, marketer: str, *, suspended: bool) -> None:
-        """Note whether a marketer is suspended."""
-        await tx.execute(_SQL.marketer_suspend if suspended else _SQL.marketer_reinstate, marketer)
+    async def suspend(self, tx: Tx, marketer: str, seq: int, *, suspended: bool) -> None:
+        """
+        Note whether a marketer is suspended, as a place of identity's stream says.
+
+        In any order: a suspension counts whenever it comes, and is lifted only by what was said after it.
+        """
+        await tx.execute(_SQL.marketer_suspend if suspended else _SQL.marketer_reinstate, marketer, seq)
 
 
 def _columns(of: SettleBatch | SettleItem) -> tuple[Any, ...]:

@@ -1,8 +1,30 @@
 """What runs beside the service: its ear for suspensions, and its upkeep."""
 
+from datetime import timedelta
+
+from parley.common.v1.event_envelope_pb2 import EventEnvelope
 from parley.identity.v1 import identity_events_pb2 as identitypb
+from parley_bus.consumer import Received
+from parley_consent.events import Hearing
+from parley_consent.store import Store
 from tests.support.consent import Asker, Person, World
 from tests.support.waiting import until
+
+
+async def test_suspension_stands_whatever_lifted_an_earlier_one_comes_later(world: World) -> None:
+    hearing, marketer = Hearing(Store(world.db, timedelta(minutes=1))), Asker().name
+
+    async def hear(seq: int, *, suspended: bool) -> int:
+        changed = identitypb.MarketerChanged(marketer=marketer, suspended=suspended)
+        envelope = EventEnvelope(type=changed.DESCRIPTOR.full_name, payload=changed.SerializeToString())
+        async with world.db.tx("test.hear") as tx:
+            await hearing.identity(tx, [Received(seq, envelope)])
+        return await world.count("suspended_marketers")
+
+    assert 1 == await hear(1, suspended=True)
+    assert 1 == await hear(3, suspended=True)
+    assert 1 == await hear(2, suspended=False)  # it lifted the first
+    assert 0 == await hear(4, suspended=False)
 
 
 async def test_suspension_that_fails_is_tried_until_it_is_applied(world: World) -> None:
