@@ -46,6 +46,8 @@ class Round:
     exchanges: set[str] = field(default_factory=set)
     patience: float = 60.0
     """Seconds to wait for everything to come to its end."""
+    stood: int = 0
+    """How many processes stood still meanwhile."""
     history: History | None = None
     """Where it is written down, if anybody reads it."""
 
