@@ -214,7 +214,7 @@ async def test_whoever_gives_up_and_asks_again_gets_the_one_outcome(
     with _slow_everywhere(rng):
         await each(impatient.make, [cast.draw(rng) for _ in range(calls)], AT_ONCE)
     print(dict(impatient.ended), f"{max(impatient.overdue, default=0):.3f} s past the deadline at most")
-    assert impatient.ended["answered"] < calls * 0.6  # or too few gave up
+    assert impatient.ended["answered"] <= calls * 0.75  # or too few gave up
     await _collect_all(here, cast.marketer, history)
     await until(partial(_is_as_before, before), 30)
     assert [] == [record for record in caplog.records if record.name == "asyncio"]  # a transaction left open, above all
