@@ -90,17 +90,31 @@ async def test_token_of_another_feed_is_refused(world: World) -> None:
 
 async def test_acknowledging_twice_is_no_error_and_is_told_to_audit_once(world: World) -> None:
     marketer, deliveries = await sent(world, 1)
-    told = "SELECT envelope FROM outbox WHERE type = 'parley.broker.v1.DeliveryAcknowledged'"
-
-    async def read() -> bool:
-        return not await rows(world, "broker", told)
-
-    await until(read)  # what other tests told
+    await until(partial(_nothing_told, world))  # what other tests told
     async with holding("broker.relay.before_commit"):  # what is told stays where it can be counted
         await asyncio.gather(*(marketer.acknowledge(*deliveries, *deliveries) for _ in range(3)))
-        (row,) = await rows(world, "broker", told)
-    payload = EventEnvelope.FromString(row["envelope"]).payload
-    assert 1 == len(eventspb.DeliveryAcknowledged.FromString(payload).notes)
+        assert [1] == [len(each.notes) for each in await _told(world)]
+
+
+async def test_many_acknowledgements_are_told_in_several_events(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parley_broker.store._MOST_NOTES", 2)
+    marketer, deliveries = await sent(world, 3)
+    await until(partial(_nothing_told, world))
+    async with holding("broker.relay.before_commit"):
+        await marketer.acknowledge(*deliveries)
+        assert [1, 2] == sorted([len(each.notes) for each in await _told(world)])
+    assert [] == await releases(marketer)
+
+
+async def _told(world: World) -> list[eventspb.DeliveryAcknowledged]:
+    """Events about acknowledgements that the relay hasn't let go of."""
+    query = "SELECT envelope FROM outbox WHERE type = 'parley.broker.v1.DeliveryAcknowledged'"
+    envelopes = [EventEnvelope.FromString(row["envelope"]) for row in await rows(world, "broker", query)]
+    return [eventspb.DeliveryAcknowledged.FromString(envelope.payload) for envelope in envelopes]
+
+
+async def _nothing_told(world: World) -> bool:
+    return not await _told(world)
 
 
 async def test_all_are_acknowledged_or_none(world: World) -> None:
