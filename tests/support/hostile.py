@@ -40,6 +40,11 @@ class Answer:
     reset: int | None = None
     ended: bool = False
 
+    @property
+    def is_grpcs_own(self) -> bool:
+        """Whether gRPC itself refused the metadata, before any guard of ours saw the call."""
+        return "received metadata size exceeds" in self.headers.get("grpc-message", "")
+
     def reason(self) -> str:
         """Why the call was refused, as ErrorInfo says."""
         sent = self.headers["grpc-status-details-bin"]
@@ -127,6 +132,11 @@ class Wire:
         self._writer.write(self._http.data_to_send())
         with contextlib.suppress(ConnectionError):
             await self._writer.drain()
+
+    async def answered(self, stream: int) -> Answer:
+        """A stream's answer, when it has ended."""
+        await self.until(lambda: self.answers[stream].ended)
+        return self.answers[stream]
 
     async def until(self, condition: Callable[[], object], seconds: float = 10.0) -> None:
         """Write, read and acknowledge until it is so; TimeoutError after ``seconds``, ConnectionError once it can't come."""
