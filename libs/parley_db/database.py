@@ -31,6 +31,14 @@ LONGEST_CLOSE = 5.0
 """Seconds that a connection is given to end what it is doing when it is released, and all of them when the pool closes."""
 
 _RETRY_AFTER = 0.2
+_PLANS = {
+    "plan_cache_mode": "force_generic_plan",  # planning took half of a statement's time
+    # Whatever is asked here is asked by key. The planner can't know how many keys an array will bring: it takes them for many,
+    # and reads tables of some thousand rows whole, even for a single one. What that costs grows with the number of customers.
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
 _CONTENDED = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 _AWAY = (
     asyncpg.PostgresConnectionError,  # 08: the connection broke
@@ -111,7 +119,7 @@ class Database:
             max_size=max_size,
             command_timeout=LONGEST_STATEMENT,
             reset=_keep_session,
-            server_settings={"application_name": application_name, "plan_cache_mode": "force_generic_plan"},
+            server_settings={"application_name": application_name, **_PLANS},
         )
         await pool
         try:
