@@ -71,7 +71,7 @@ class Job:
 
 
 async def measure(job: Job) -> dict[str, float]:
-    """Do a job; answers ``rps`` and ``p50_ms``, or ``customers_per_s``."""
+    """Do a job: ``rps`` and ``p50_ms``, or ``customers_per_s``; how many were ``done``, and this process's ``cpu_s``."""
     match job.kind:
         case "echo":
             return await _echo(job)
@@ -117,7 +117,7 @@ async def _load(
     numbers, took = iter(range(10**9)), list[float]()
     for _ in range(job.callers):
         await one(next(numbers))
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
 
     async def caller() -> None:
         while (began := time.perf_counter()) < start + job.seconds:
@@ -126,13 +126,18 @@ async def _load(
 
     await asyncio.gather(*(caller() for _ in range(job.callers)))
     await drained()
-    return {"rps": len(took) / (time.perf_counter() - start), "p50_ms": median(took) * 1000}
+    return {
+        "rps": len(took) / (time.perf_counter() - start),
+        "p50_ms": median(took) * 1000,
+        "done": len(took),
+        "cpu_s": time.process_time() - busy,
+    }
 
 
 async def _campaign(job: Job) -> dict[str, float]:
     where = attribute(FOUND_BY).between(int(FOUND), int(FOUND))
     async with job.client() as client, _drained(job.outboxes) as drained:
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         await client.create_exchange(where=where, valid_for=timedelta(days=30), **_ASKED)
         found: list[str] = []
         unacknowledged = []
@@ -148,10 +153,10 @@ async def _campaign(job: Job) -> dict[str, float]:
             if len(found) == job.customers:
                 break
         await drained()
-        seconds = time.perf_counter() - start
+        seconds, cpu = time.perf_counter() - start, time.process_time() - busy
     assert job.customers == len(set(found))
     job.pseudonyms.write_text("\n".join(found))
-    return {"customers_per_s": job.customers / seconds}
+    return {"customers_per_s": job.customers / seconds, "done": job.customers, "cpu_s": cpu}
 
 
 @asynccontextmanager

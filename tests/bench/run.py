@@ -14,8 +14,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,16 @@ from rich.table import Table
 from parley_crypto.keyfiles import ensure_key, read_key
 from parley_crypto.signing import Sealer, Signer
 from parley_node import people
+from parley_node.embedded.paths import layout
 from parley_node.home import Home
 from parley_node.provision import provision
 from parley_node.services import SERVICES
 from parley_node.stores import dsn, prepare, servers_of
 from parley_rpc.zones import Zones
 from tests.bench.client import Job
+from tests.bench.cpu import seconds
 from tests.bench.seed import seed
+from tests.support.chaos import listener
 from tests.support.servers import scratch_directory
 
 CUSTOMERS = 10_000
@@ -60,22 +64,30 @@ def _measured(root: Path, options: Any) -> dict[str, Any]:
     home, folder = Home(root / "home"), root / "marketer"
     say(f"  {options.customers:,} customers are made")
     asyncio.run(_prepare(home, options.customers))
-    with _node(home, options.profile) as address:
+    with _process("tests.bench.node", str(home.root), profile=options.profile) as node:
         _make_keys(home, folder)
-        job = asyncio.run(_marketer(home, folder, address))
+        job = asyncio.run(_marketer(home, folder, node.address))
+        parts = _Parts(node.pid, _servers(home))
         say("  campaign")
-        figures = {
-            "campaign_customers_per_s": _run(job, kind="campaign", customers=options.customers)["customers_per_s"]
-        }
+        campaign = _run(job, parts, kind="campaign", customers=options.customers)
+        figures = {"campaign_customers_per_s": campaign.pop("customers_per_s"), **_named("campaign", campaign)}
         if options.only == "campaign":
             return figures
         for callers in (1, 32):
             say(f"  single exchange, {callers} at once")
-            single = _run(job, kind="single", callers=callers, seconds=options.seconds)
+            single = _run(job, parts, kind="single", callers=callers, seconds=options.seconds)
             with _process("tests.bench.echo") as echo:
                 say(f"  echo, {callers} at once")
-                bare = _run(job, kind="echo", address=echo, callers=callers, seconds=options.seconds / 2)
+                bare = _run(
+                    job,
+                    _Parts(echo.pid),
+                    kind="echo",
+                    address=echo.address,
+                    callers=callers,
+                    seconds=options.seconds / 2,
+                )
             figures |= _ratios(callers, single, bare)
+            figures |= _named(f"exchange_{callers}", single) | _named(f"echo_{callers}", bare)
     return figures | {
         "machine": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
@@ -125,14 +137,16 @@ async def _marketer(home: Home, folder: Path, address: str) -> Job:
     return Job("", address, folder=str(folder), marketer=made.name, outboxes=outboxes)
 
 
-@contextmanager
-def _node(home: Home, profile: Path | None) -> Iterator[str]:
-    with _process("tests.bench.node", str(home.root), profile=profile) as address:
-        yield address
+@dataclass(frozen=True)
+class _Started:
+    """A process, and where it answers."""
+
+    pid: int
+    address: str
 
 
 @contextmanager
-def _process(module: str, *arguments: str, profile: Path | None = None) -> Iterator[str]:
+def _process(module: str, *arguments: str, profile: Path | None = None) -> Iterator[_Started]:
     """A process that prints where it answers."""
     profiled = ("-m", "cProfile", "-o", str(profile)) if profile else ()
     command = [sys.executable, *profiled, "-m", module, *arguments]
@@ -141,17 +155,44 @@ def _process(module: str, *arguments: str, profile: Path | None = None) -> Itera
         try:
             address = process.stdout.readline().strip()
             assert address, f"{module} did not start"
-            yield address
+            yield _Started(process.pid, address)
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(30)
 
 
-def _run(job: Job, **changes: Any) -> dict[str, float]:
-    changed = Job(**{**vars(job), **changes})
+def _servers(home: Home) -> list[int]:
+    """The processes of PostgreSQL and Valkey."""
+    where = layout(home.servers)
+    return [listener(where.postgres_sockets / ".s.PGSQL.5432"), listener(where.valkey_socket)]
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What works for the backend: the services' process, and the servers that it may have started."""
+
+    services: int
+    servers: Sequence[int] = ()
+
+    def seconds(self) -> dict[str, float]:
+        """The seconds of one core that each has taken so far."""
+        servers = sum(map(seconds, self.servers))
+        return {"services": seconds(self.services) - servers, "servers": servers}
+
+
+def _run(job: Job, parts: _Parts, **changes: Any) -> dict[str, float]:
+    """Do a job; answers what it measured, and the milliseconds of one core that each part took for each that was done."""
+    changed, before = Job(**{**vars(job), **changes}), parts.seconds()
     command = [sys.executable, "-m", "tests.bench.client", changed.to_argument()]
     found: dict[str, float] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-    return found
+    done = found.pop("done")
+    taken = {part: now - before[part] for part, now in parts.seconds().items()}
+    taken |= {"backend": found.pop("cpu_s")}
+    return found | {f"{part}_cpu_ms": took / done * 1000 for part, took in taken.items()}
+
+
+def _named(what: str, figures: dict[str, float]) -> dict[str, float]:
+    return {f"{what}_{name}": value for name, value in figures.items() if name.endswith("_cpu_ms")}
 
 
 def _commit() -> str:
