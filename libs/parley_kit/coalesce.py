@@ -3,36 +3,56 @@
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
+
+from parley_kit.telemetry import traceparent
 
 Q = TypeVar("Q")
 A = TypeVar("A")
 
+PATIENCE_S = 0.25
+"""How long a batch keeps the next from beginning."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting(Generic[Q]):
+    request: Q
+    trace: str
+
 
 class Coalescer(Generic[Q, A]):
     """
-    Does for many what costs little more than for one: a statement, a commit, a signature.
+    Does for many what costs little more than for one: a statement, a commit, a signature, a call.
 
-    ``work`` answers each request of a batch, in order; whatever it raises, all of the batch get. Nobody waits for company: a
-    request that finds fewer than ``at_once`` batches under way is begun at once, and those that come meanwhile are the next
-    batch, ``most`` of them at most. Where a caller is cancelled, what was begun is finished, and what wasn't is left out.
+    ``work`` answers each request of a batch, in order; whatever it raises, all of the batch get. Where ``alone`` says of an error
+    that it may be one request's doing, each of the batch is done by itself instead: the work must bear being done again.
+
+    Nobody waits for company: a request that finds no batch under way is begun at once, and those that come meanwhile are the next
+    batch, ``most`` of them at most. A batch that takes longer than :data:`PATIENCE_S` keeps nobody else waiting. Where a caller
+    is cancelled, what was begun is finished, and what wasn't is left out.
     """
 
     def __init__(
-        self, work: Callable[[Sequence[Q]], Awaitable[Sequence[A]]], *, most: int = 64, at_once: int = 2
+        self,
+        work: Callable[[Sequence[Q]], Awaitable[Sequence[A]]],
+        *,
+        most: int = 64,
+        alone: Callable[[Exception], bool] = lambda _error: False,
     ) -> None:
         self._work = work
         self._most = most
-        self._at_once = at_once
-        self._waiting: dict[asyncio.Future[A], Q] = {}
+        self._alone = alone
+        self._waiting: dict[asyncio.Future[A], _Waiting[Q]] = {}
+        self._newest: asyncio.Task[None] | None = None
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def submit(self, request: Q) -> A:
         """Have a request done, with whatever else waits. Raises what the work raises."""
         answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
-        self._waiting[answer] = request
-        if len(self._under_way) < self._at_once:
+        self._waiting[answer] = _Waiting(request, traceparent.get())
+        if self._newest is None:
             self._begin()
         try:
             return await answer
@@ -41,21 +61,32 @@ class Coalescer(Generic[Q, A]):
 
     def _begin(self) -> None:
         # A context of its own: the work is nobody's call, and has nobody's deadline.
-        task = asyncio.create_task(self._next(), context=contextvars.Context())
+        task = self._newest = asyncio.create_task(self._next(), context=contextvars.Context())
         self._under_way.add(task)
-        task.add_done_callback(self._ended)
+        patience = asyncio.get_running_loop().call_later(PATIENCE_S, self._make_way, task)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
-        if self._waiting:
-            self._begin()
+        def ended(_task: asyncio.Task[None]) -> None:
+            patience.cancel()
+            self._under_way.remove(task)
+            self._make_way(task)
+
+        task.add_done_callback(ended)
+
+    def _make_way(self, task: asyncio.Task[None]) -> None:
+        """Let the next batch begin, if it is this one that it waits for."""
+        if task is self._newest:
+            self._newest = None
+            if self._waiting:
+                self._begin()
 
     async def _next(self) -> None:
         batch = {answer: self._waiting.pop(answer) for answer in list(islice(self._waiting, self._most))}
-        if not batch:  # another batch, begun in the same moment, took them along
+        if not batch:  # whoever it was begun for went away
             return
+        if len(batch) == 1:  # what is done for one alone belongs to its trace
+            traceparent.set(next(iter(batch.values())).trace)
         try:
-            answers = list(zip(batch, await self._work(list(batch.values())), strict=True))
+            answers = list(zip(batch, await self._answers([one.request for one in batch.values()]), strict=True))
         except BaseException as error:
             for answer in batch:
                 if not answer.done():
@@ -64,8 +95,24 @@ class Coalescer(Generic[Q, A]):
                 raise
             return
         for answer, found in answers:
-            if not answer.done():
+            if answer.done():
+                continue
+            if isinstance(found, BaseException):
+                answer.set_exception(_of(found))
+            else:
                 answer.set_result(found)
+
+    async def _answers(self, requests: Sequence[Q]) -> Sequence[A | BaseException]:
+        try:
+            return await self._work(requests)
+        except Exception as error:
+            if len(requests) == 1 or not self._alone(error):
+                raise
+        return await asyncio.gather(*map(self._answer, requests), return_exceptions=True)
+
+    async def _answer(self, request: Q) -> A:
+        (answer,) = await self._work([request])
+        return answer
 
 
 def _of(error: BaseException) -> BaseException:

@@ -27,13 +27,12 @@ from parley_terms.terms import (
 )
 from parley_terms.values import Attribute, ValueType
 
-_UNENFORCED_PARTS = (
-    ("content", "inward"),
-    ("timing", "weekly_windows"),
-    ("timing", "quiet_hours"),
-    ("timing", "frequency_caps"),
-    ("timing", "place"),
-)
+_UNENFORCED = {
+    "": frozenset({"goals", "obligations"}),
+    "content": frozenset({"inward"}),
+    "timing": frozenset({"weekly_windows", "quiet_hours", "frequency_caps", "place"}),
+}
+"""What is refused where it is set, by the part of the terms that it is in."""
 _ENFORCED_CHANNELS = {channel.value for channel in Channel}
 
 
@@ -57,21 +56,15 @@ def _unsupported(message: termspb.Terms) -> Iterator[str]:
     for index, field in enumerate(message.content.fields):
         if field.form == termspb.FORM_BANDED or field.band_width:
             yield f"content.fields[{index}].form"
-    for part, name in _UNENFORCED_PARTS:
-        if _is_set(getattr(message, part), name):
-            yield f"{part}.{name}"
     for index, channel in enumerate(message.mode.channels):
         if channel not in _ENFORCED_CHANNELS:
             yield f"mode.channels[{index}]"
     if message.mode.identity_level > termspb.IDENTITY_LEVEL_PSEUDONYMOUS:
         yield "mode.identity_level"
-    for name in ("goals", "obligations"):
-        if _is_set(message, name):
-            yield name
-
-
-def _is_set(message: Any, name: str) -> bool:
-    return any(field.name == name for field, _ in message.ListFields())
+    for part, names in _UNENFORCED.items():
+        for known, _ in (getattr(message, part) if part else message).ListFields():
+            if known.name in names:
+                yield f"{part}.{known.name}" if part else known.name
 
 
 def _time(message: Any, name: str) -> datetime | None:

@@ -9,7 +9,6 @@ sent and isn't acknowledged soon gets its place on the feed.
 import asyncio
 import contextlib
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
 
 from parley.broker.v1 import broker_pb2 as brokerpb
 from parley_broker.domain.states import TO_DECIDE, Participant
@@ -18,60 +17,62 @@ from parley_broker.settling import Prepared
 from parley_broker.store import ExchangeRecord, Key, ParticipantRecord, Store
 from parley_broker.work import Bell, Releasing
 from parley_kit.clock import Clock
+from parley_kit.coalesce import Coalescer
 from parley_kit.faultpoints import reach
-from parley_kit.faults import Fault
+from parley_kit.faults import Code, Fault
 
 _PLACE_AFTER_S = 0.5
 _PLACE_EVERY_S = 0.1
 
 
-@dataclass(frozen=True)
 class Answering:
     """Answers with a release, where it may be made at once."""
 
-    store: Store
-    releasing: Releasing
-    names: Names
-    bell: Bell
-    clock: Clock
-    _unplaced: dict[Key, float] = field(default_factory=dict)
+    def __init__(self, store: Store, releasing: Releasing, names: Names, bell: Bell, clock: Clock) -> None:
+        self._store = store
+        self._releasing = releasing
+        self._names = names
+        self._bell = bell
+        self._clock = clock
+        self._preparing = Coalescer(releasing.prepare_new, alone=_is_of_one)
+        self._unplaced: dict[Key, float] = {}
 
     async def first(
         self, exchange: ExchangeRecord, pseudonym: str, recording: Awaitable[bool]
     ) -> tuple[bool, brokerpb.Delivery | None]:
         """Answer an exchange that is just being recorded: whether it was, and the release. Raises what recording raises."""
         recorded = asyncio.ensure_future(recording)
-        participant, prepared = None, list[Prepared]()
+        participant, prepared = None, None
         with contextlib.suppress(Fault):  # what fails now is taken up once it is recorded
             participant = await self._newcomer(exchange, pseudonym)
-            prepared = await self.releasing.prepare(exchange, [participant], recorded=False) if participant else []
+            prepared = await self._preparing.submit((exchange, participant)) if participant else None
         if not await recorded:
             return False, None
         with contextlib.suppress(Fault):  # or in the background; why is nobody's business here
             if prepared:
-                return True, await self._send(exchange, prepared[0])
+                return True, await self._send(exchange, prepared)
             if participant:
-                await self.releasing.carry(exchange, [participant])  # and now whoever wants to be asked is asked
+                await self._releasing.carry(exchange, [participant])  # and now whoever wants to be asked is asked
         return True, None
 
     async def again(self, exchange: ExchangeRecord, pseudonym: str) -> brokerpb.Delivery | None:
         """Answer an exchange that was recorded before: through every step anew, never from what was stored."""
         marketer, exchange_id = exchange.marketer, exchange.exchange_id
-        participant = await self.store.participant(marketer, exchange_id, pseudonym)
+        participant = await self._store.participant(marketer, exchange_id, pseudonym)
         if participant is None or participant.acknowledged:
             return None
         if participant.state is Participant.FINALIZED:
-            await self.store.reopen(marketer, [(exchange_id, pseudonym)])
+            await self._store.reopen(marketer, [(exchange_id, pseudonym)])
         elif participant.state not in TO_DECIDE:
             return None
         with contextlib.suppress(Fault):
-            async with self.releasing.ending(exchange, [participant]):
-                prepared = await self.releasing.prepare(exchange, [participant])
+            async with self._releasing.ending(exchange, [participant]):
+                prepared = await self._releasing.prepare(exchange, [participant])
                 return await self._send(exchange, prepared[0]) if prepared else None
         return None
 
     async def _newcomer(self, exchange: ExchangeRecord, pseudonym: str) -> ParticipantRecord | None:
-        known = (await self.store.introduced(exchange.marketer, [pseudonym])).get(pseudonym)
+        known = (await self._store.introduced(exchange.marketer, [pseudonym])).get(pseudonym)
         if known is None:
             return None
         return ParticipantRecord(
@@ -87,15 +88,15 @@ class Answering:
         )
 
     async def _send(self, exchange: ExchangeRecord, prepared: Prepared) -> brokerpb.Delivery | None:
-        settled = (await self.releasing.settle(exchange, [prepared])).get(prepared.participant.pseudonym)
+        settled = (await self._releasing.settle(exchange, [prepared])).get(prepared.participant.pseudonym)
         if settled is None:
             return None
         key = (exchange.marketer, exchange.exchange_id, prepared.participant.pseudonym)
-        self._unplaced[key] = self.clock.monotonic()
+        self._unplaced[key] = self._clock.monotonic()
         await reach("broker.before_send")
-        if not self.releasing.settling.is_fresh(settled):
+        if not self._releasing.settling.is_fresh(settled):
             return None
-        return brokerpb.Delivery(name=f"deliveries/{self.names.release(key)}", release=settled.release)
+        return brokerpb.Delivery(name=f"deliveries/{self._names.release(key)}", release=settled.release)
 
     def kept(self, key: Key) -> None:
         """Note that a release was acknowledged: it needs no place any more."""
@@ -103,17 +104,22 @@ class Answering:
 
     async def place(self) -> bool:
         """Give what was sent a while ago, and isn't acknowledged, its place on the feed; whether there was anything."""
-        sent_before = self.clock.monotonic() - _PLACE_AFTER_S
+        sent_before = self._clock.monotonic() - _PLACE_AFTER_S
         waiting = [key for key, sent in self._unplaced.items() if sent <= sent_before]
         if not waiting:
             return False
-        await self.store.finish(waiting, self.clock.now())
+        await self._store.finish(waiting, self._clock.now())
         for key in waiting:
             self.kept(key)
-        self.bell.ring()
+        self._bell.ring()
         return True
 
     async def turn(self) -> bool:
         """Wait a little, then place."""
         await asyncio.sleep(_PLACE_EVERY_S)
         return await self.place()
+
+
+def _is_of_one(error: Exception) -> bool:
+    """Whether an error may be one exchange's alone: a service that is away is everybody's."""
+    return isinstance(error, Fault) and error.code is not Code.UNAVAILABLE

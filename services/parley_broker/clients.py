@@ -98,6 +98,11 @@ class Consent:
         """Decide about customers, in the order asked."""
         return await call(self._stub.Decide, request, timeout=_BATCH_TIMEOUT_S)
 
+    async def decide_each(self, requests: Sequence[consentpb.DecideRequest]) -> consentpb.BatchDecideResponse:
+        """Decide several requests, in the order asked, with one batch of permits for all."""
+        request = consentpb.BatchDecideRequest(requests=requests)
+        return await call(self._stub.BatchDecide, request, timeout=_BATCH_TIMEOUT_S)
+
     async def settle(self, entries: Sequence[consentpb.SettleEntry]) -> Sequence[consentpb.SettleOutcome]:
         """Commit releases or refuse them, in the order asked."""
         answer = await call(self._stub.Settle, consentpb.SettleRequest(entries=entries), timeout=_BATCH_TIMEOUT_S)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.common.v1 import permit_pb2 as permitpb
@@ -16,6 +17,7 @@ from parley.consent.v1 import consent_pb2 as consentpb
 from parley_broker.clients import Consent
 from parley_broker.store import ExchangeRecord, Key, ParticipantRecord
 from parley_kit.clock import Clock
+from parley_kit.coalesce import Coalescer
 from parley_kit.faultpoints import reach
 
 WINDOW_S = 1.0
@@ -24,8 +26,13 @@ _MOST_AHEAD = 50
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Values of a participant, opened under a permit and sealed to the marketer. Nothing has left, and nothing is kept."""
+    """
+    Values of a participant of an exchange, opened under a permit and sealed to the marketer.
 
+    Nothing has left, and nothing is kept.
+    """
+
+    exchange: ExchangeRecord
     participant: ParticipantRecord
     permit: permitpb.Permit = field(repr=False)
     batch: permitpb.PermitBatch = field(repr=False)
@@ -40,24 +47,31 @@ class Settled:
     asked: float
 
 
-@dataclass
+Outcome: TypeAlias = Settled | consentpb.SettleRefusal.ValueType
+
+
 class Settling:
     """Asks consent to settle, and holds what may be sent just now."""
 
-    consent: Consent
-    clock: Clock
-    _held: dict[Key, Settled] = field(default_factory=dict)
-    _followed: Counter[str] = field(default_factory=Counter)
+    def __init__(self, consent: Consent, clock: Clock) -> None:
+        self._consent = consent
+        self._clock = clock
+        self._single = Coalescer(self._settle)
+        self._held: dict[Key, Settled] = {}
+        self._followed: Counter[str] = Counter()
 
-    async def settle(
-        self, exchange: ExchangeRecord, prepared: Sequence[Prepared]
-    ) -> list[Settled | consentpb.SettleRefusal.ValueType]:
-        """Settle what is prepared for an exchange, in the order given, or learn why not."""
+    async def settle(self, prepared: Sequence[Prepared]) -> Sequence[Outcome]:
+        """Settle what is prepared, in the order given, or learn why not. What comes alone shares a call with others that do."""
+        if len(prepared) == 1:
+            return [await self._single.submit(prepared[0])]
+        return await self._settle(prepared)
+
+    async def _settle(self, prepared: Sequence[Prepared]) -> Sequence[Outcome]:
         await reach("broker.before_settle")
-        asked = self.clock.monotonic()
-        outcomes = await self.consent.settle([_entry(one) for one in prepared])
+        asked = self._clock.monotonic()
+        outcomes = await self._consent.settle([_entry(one) for one in prepared])
         return [
-            outcome.refusal or Settled(_release(exchange, one, outcome), asked)
+            outcome.refusal or Settled(_release(one, outcome), asked)
             for one, outcome in zip(prepared, outcomes, strict=True)
         ]
 
@@ -102,16 +116,16 @@ class Settling:
 
     def is_fresh(self, settled: Settled) -> bool:
         """Whether it may still be sent."""
-        return self.clock.monotonic() - settled.asked < WINDOW_S
+        return self._clock.monotonic() - settled.asked < WINDOW_S
 
 
 def _entry(one: Prepared) -> consentpb.SettleEntry:
     return consentpb.SettleEntry(consent_ref=one.participant.consent_ref, permit=one.permit, batch=one.batch)
 
 
-def _release(exchange: ExchangeRecord, one: Prepared, outcome: consentpb.SettleOutcome) -> brokerpb.ReleaseDelivery:
+def _release(one: Prepared, outcome: consentpb.SettleOutcome) -> brokerpb.ReleaseDelivery:
     release = brokerpb.ReleaseDelivery(
-        exchange=exchange.name,
+        exchange=one.exchange.name,
         release_id=permitpb.PermitBody.FromString(one.permit.body).release_id,
         pseudonym=one.participant.pseudonym,
         sealed_release=one.sealed,

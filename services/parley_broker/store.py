@@ -161,9 +161,19 @@ class Store:
         if missing := [name for name in pseudonyms if name not in found]:
             for name, *refs in await self.db.fetch(_SQL.introductions_find, marketer, missing):
                 found[name] = self._introduced[marketer, name] = Introduction(*refs)
+        self._forget()
+        return found
+
+    def remember(self, marketer: str, introductions: Sequence[identitypb.Introduction]) -> None:
+        """Remember introductions that are kept: who was just introduced is asked about soon."""
+        for one in introductions:
+            known = Introduction(one.consent_ref, one.vault_ref, one.audit_ref)
+            self._introduced.setdefault((marketer, one.pseudonym), known)
+        self._forget()
+
+    def _forget(self) -> None:
         while len(self._introduced) > _MOST_REMEMBERED:
             self._introduced.popitem(last=False)
-        return found
 
     async def exchange(self, tx: Tx | Database, marketer: str, exchange_id: str) -> ExchangeRecord | None:
         """One exchange of the marketer's."""

@@ -5,9 +5,9 @@ Every step is kept before the next is taken, so that it goes on after a crash at
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from structlog.typing import FilteringBoundLogger
@@ -100,7 +100,17 @@ class Matching:
             await self.store.introduce(tx, exchange.marketer, found)
             await self.store.add_participants(tx, exchange, [one.pseudonym for one in found])
             await self.store.advance(tx, exchange, page.next_page_token)
+        self.store.remember(exchange.marketer, found)
         self.bell.ring()
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """A participant of an exchange whose values may be opened under a permit."""
+
+    exchange: ExchangeRecord
+    participant: ParticipantRecord
+    permit: permitpb.Permit = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -167,37 +177,51 @@ class Releasing:
                 raise
             await self.store.decided(exchange, {one.pseudonym: Participant.TERMINATED for one in participants})
 
-    async def prepare(
-        self, exchange: ExchangeRecord, participants: Sequence[ParticipantRecord], *, recorded: bool = True
-    ) -> list[Prepared]:
-        """
-        Have participants decided, and what is allowed opened and sealed; the others are moved on.
-
-        Of an exchange that may not be ``recorded`` yet nobody is asked or moved: only what is allowed at once is prepared.
-        """
-        held = await self.peers.identity.card(exchange.marketer)
-        answer = await self.peers.consent.decide(
-            consentpb.DecideRequest(
-                marketer_card=held.statement,
-                exchange=exchange.name,
-                terms=termspb.Terms.FromString(exchange.terms),
-                offer_text=exchange.offer_text,
-                entries=[
-                    consentpb.DecideEntry(consent_ref=one.consent_ref, audit_ref=one.audit_ref) for one in participants
-                ],
-                opens_no_offer=not recorded,
-            )
-        )
+    async def prepare(self, exchange: ExchangeRecord, participants: Sequence[ParticipantRecord]) -> list[Prepared]:
+        """Have participants decided, and what is allowed opened and sealed; the others are moved on."""
+        answer = await self.peers.consent.decide(await self._asking(exchange, participants))
         await reach("broker.after_decide")
         decided = list(zip(participants, answer.decisions, strict=True))
-        if recorded:
-            await self._move_on(exchange, decided)
+        await self._move_on(exchange, decided)
+        allowed = _allowed(exchange, decided)
+        outcomes = await self._release(answer.batch, allowed)
+        await self.store.decided(exchange, _void(allowed, outcomes))
+        return list(_prepared(answer.batch, allowed, outcomes))
+
+    async def prepare_new(self, new: Sequence[tuple[ExchangeRecord, ParticipantRecord]]) -> list[Prepared | None]:
+        """
+        Prepare what is allowed at once, of exchanges that may not be recorded yet: nobody is asked or moved.
+
+        In the order given; None where there is nothing to settle now.
+        """
+        asked = [await self._asking(exchange, [one], opens_no_offer=True) for exchange, one in new]
+        answer = await self.peers.consent.decide_each(asked)
+        await reach("broker.after_decide")
         allowed = [
-            (one, decision.permit)
-            for one, decision in decided
-            if decision.outcome == consentpb.DECISION_OUTCOME_ALLOWED
+            one
+            for (exchange, participant), response in zip(new, answer.responses, strict=True)
+            for one in _allowed(exchange, zip([participant], response.decisions, strict=True))
         ]
-        return await self._release(exchange, answer.batch, allowed) if allowed else []
+        outcomes = await self._release(answer.batch, allowed)
+        ready = {
+            (one.exchange.name, one.participant.pseudonym): one for one in _prepared(answer.batch, allowed, outcomes)
+        }
+        return [ready.get((exchange.name, participant.pseudonym)) for exchange, participant in new]
+
+    async def _asking(
+        self, exchange: ExchangeRecord, participants: Sequence[ParticipantRecord], *, opens_no_offer: bool = False
+    ) -> consentpb.DecideRequest:
+        held = await self.peers.identity.card(exchange.marketer)
+        return consentpb.DecideRequest(
+            marketer_card=held.statement,
+            exchange=exchange.name,
+            terms=termspb.Terms.FromString(exchange.terms),
+            offer_text=exchange.offer_text,
+            entries=[
+                consentpb.DecideEntry(consent_ref=one.consent_ref, audit_ref=one.audit_ref) for one in participants
+            ],
+            opens_no_offer=opens_no_offer,
+        )
 
     async def _move_on(
         self, exchange: ExchangeRecord, decided: Sequence[tuple[ParticipantRecord, consentpb.Decision]]
@@ -215,26 +239,20 @@ class Releasing:
         await self.store.postpone(exchange, later, _LATER)
 
     async def _release(
-        self,
-        exchange: ExchangeRecord,
-        batch: permitpb.PermitBatch,
-        allowed: Sequence[tuple[ParticipantRecord, permitpb.Permit]],
-    ) -> list[Prepared]:
-        entries = [vaultpb.ReleaseEntry(vault_ref=one.vault_ref, permit=permit) for one, permit in allowed]
+        self, batch: permitpb.PermitBatch, allowed: Sequence[Allowed]
+    ) -> Sequence[vaultpb.ReleaseOutcome]:
+        if not allowed:
+            return []
+        entries = [vaultpb.ReleaseEntry(vault_ref=one.participant.vault_ref, permit=one.permit) for one in allowed]
         outcomes = await self.peers.vault.release(batch, entries)
         await reach("broker.after_release")
-        await self.store.decided(exchange, _void(allowed, outcomes))
-        return [
-            Prepared(one, permit, batch, outcome.sealed_release)
-            for (one, permit), outcome in zip(allowed, outcomes, strict=True)
-            if outcome.sealed_release
-        ]
+        return outcomes
 
     async def settle(self, exchange: ExchangeRecord, prepared: Sequence[Prepared]) -> dict[str, Settled]:
         """Settle what is prepared; answers what may be sent now, by pseudonym, and moves the others on."""
         if not prepared:
             return {}
-        outcomes = list(zip(prepared, await self.settling.settle(exchange, prepared), strict=True))
+        outcomes = list(zip(prepared, await self.settling.settle(prepared), strict=True))
         await reach("broker.after_settle")
         refused = {
             one.participant.pseudonym: leads_to
@@ -285,12 +303,28 @@ class Work:
                 await asyncio.sleep(state.bad("failing", error))
 
 
-def _void(
-    allowed: Sequence[tuple[ParticipantRecord, permitpb.Permit]], outcomes: Sequence[vaultpb.ReleaseOutcome]
-) -> Mapping[str, Participant]:
+def _allowed(
+    exchange: ExchangeRecord, decided: Iterable[tuple[ParticipantRecord, consentpb.Decision]]
+) -> list[Allowed]:
+    return [
+        Allowed(exchange, one, decision.permit)
+        for one, decision in decided
+        if decision.outcome == consentpb.DECISION_OUTCOME_ALLOWED
+    ]
+
+
+def _prepared(
+    batch: permitpb.PermitBatch, allowed: Sequence[Allowed], outcomes: Sequence[vaultpb.ReleaseOutcome]
+) -> Iterator[Prepared]:
+    for one, outcome in zip(allowed, outcomes, strict=True):
+        if outcome.sealed_release:
+            yield Prepared(one.exchange, one.participant, one.permit, batch, outcome.sealed_release)
+
+
+def _void(allowed: Sequence[Allowed], outcomes: Sequence[vaultpb.ReleaseOutcome]) -> Mapping[str, Participant]:
     """Permits that vault will never honour end their participants; expired ones are decided again after the lease."""
     return {
-        one.pseudonym: Participant.TERMINATED
-        for (one, _), outcome in zip(allowed, outcomes, strict=True)
+        one.participant.pseudonym: Participant.TERMINATED
+        for one, outcome in zip(allowed, outcomes, strict=True)
         if outcome.refusal == _PERMIT_INVALID
     }

@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -16,7 +16,7 @@ from parley_consent.basis import Basis
 from parley_consent.domain.deciding import Allowed, Asking, Otherwise, decide, sent_again
 from parley_consent.domain.records import MarketerRecord
 from parley_consent.domain.states import OPEN
-from parley_consent.store import NewOffer, OfferBatch, Stood, Store
+from parley_consent.store import Asked, NewOffer, OfferBatch, Stood, Store
 from parley_crypto.batch import sign_batch
 from parley_crypto.keyring import KeyRing
 from parley_crypto.signing import Signer
@@ -26,21 +26,19 @@ from parley_db.outbox import append
 from parley_kit.clock import Clock
 from parley_kit.ids import new_id
 from parley_terms.terms import Level, Terms, Use
-from parley_terms.wire import field_to, terms_from, timestamp
+from parley_terms.wire import field_to, timestamp
 
 PERMIT_LIFE = timedelta(seconds=30)
 _Refusal = consentpb.SettleRefusal
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Request:
-    """A marketer's request for decisions."""
+    """A marketer's request for decisions about customers: its card and terms, checked, and what was asked."""
 
     card: Card
-    exchange: str
-    terms: termspb.Terms
-    offer_text: str
-    opens_no_offer: bool = False
+    terms: Terms
+    asked: consentpb.DecideRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +47,15 @@ class Person:
 
     ref: SubjectRef
     audit_ref: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was decided about a customer, and where they stood."""
+
+    person: Person
+    stood: Stood
+    found: Allowed | Otherwise
 
 
 @dataclass(frozen=True)
@@ -62,21 +69,32 @@ class Decisions:
     release_key: bytes = field(repr=False)
     clock: Clock
 
-    async def decide(self, request: Request, entries: Sequence[consentpb.DecideEntry]) -> consentpb.DecideResponse:
-        """Decide about each customer: a read, but for the offers it opens. A ref that isn't ours is refused."""
-        people = [self._person(request.card, entry) for entry in entries]
-        known = [person for person in people if person]
-        now, terms = self.clock.now(), terms_from(request.terms)
-        asking = Asking(request.card.marketer, Level(request.card.level), terms)
-        stood = await self.store.stand([p.ref.subject for p in known], asking.marketer, request.exchange)
-        again = sent_again(asking, now)
-        verdicts = {
-            name: decide(where.standing, again if where.released else asking, now) for name, where in stood.items()
-        }
-        if not request.opens_no_offer:
-            asked = [p for p in known if _is_new_offer(verdicts[p.ref.subject], stood[p.ref.subject])]
-            await self._ask(request, terms, asked, now)
-        return self._response(request, people, stood, verdicts, now)
+    async def decide(self, requests: Sequence[Request]) -> consentpb.BatchDecideResponse:
+        """
+        Decide each request about each of its customers: a read, but for the offers it opens. A ref that isn't ours is refused.
+
+        Where everybody stands is read in one statement, and one signature covers all permits.
+        """
+        now = self.clock.now()
+        people = [[self._person(request.card, entry) for entry in request.asked.entries] for request in requests]
+        stood = iter(
+            await self.store.stand(
+                [
+                    Asked(person.ref.subject, request.card.marketer, request.asked.exchange)
+                    for request, asked in zip(requests, people, strict=True)
+                    for person in asked
+                    if person
+                ]
+            )
+        )
+        response, bodies = consentpb.BatchDecideResponse(), list[permitpb.Permit]()
+        for request, asked in zip(requests, people, strict=True):
+            verdicts = self._verdicts(request, [(person, next(stood)) if person else None for person in asked], now)
+            if not request.asked.opens_no_offer:
+                await self._ask(request, [one.person for one in verdicts if one and _is_new_offer(one)], now)
+            bodies += self._permits(request, verdicts, response.responses.add(), now)
+        self._sign(bodies, response.batch)
+        return response
 
     def _person(self, card: Card, entry: consentpb.DecideEntry) -> Person | None:
         try:
@@ -85,24 +103,36 @@ class Decisions:
             return None
         return Person(ref, entry.audit_ref) if ref.marketer == card.marketer and ref.pseudonym else None
 
-    async def _ask(self, request: Request, terms: Terms, people: Sequence[Person], now: datetime) -> None:
+    def _verdicts(
+        self, request: Request, people: Sequence[tuple[Person, Stood] | None], now: datetime
+    ) -> list[Verdict | None]:
+        """What becomes of a request for each; None for nobody of ours."""
+        asking = Asking(request.card.marketer, Level(request.card.level), request.terms)
+        again = sent_again(asking, now)
+        return [
+            Verdict(*one, decide(one[1].standing, again if one[1].released else asking, now)) if one else None
+            for one in people
+        ]
+
+    async def _ask(self, request: Request, people: Sequence[Person], now: datetime) -> None:
         if not people:
             return
+        asked, terms = request.asked, request.terms
         assert terms.decision_deadline is not None
         assert terms.validity.end is not None
         marketer = _marketer(request.card)
         batch = OfferBatch(
             marketer=marketer,
-            exchange=request.exchange,
-            terms=request.terms.SerializeToString(deterministic=True),
-            text=request.offer_text,
+            exchange=asked.exchange,
+            terms=asked.terms.SerializeToString(deterministic=True),
+            text=asked.offer_text,
             one_time=terms.use is Use.ONE_TIME,
             decision_deadline=terms.decision_deadline,
             valid_until=terms.validity.end,
             created_at=now,
         )
         offers = [NewOffer(p.ref.subject, p.audit_ref, new_id(), p.ref.pseudonym) for p in people]
-        deal = Deal(marketer, request.exchange, terms)
+        deal = Deal(marketer, asked.exchange, terms)
         async with self.store.db.tx("consent.Ask") as tx:
             made = await self.store.make_offers(tx, batch, offers)
             events = []
@@ -113,50 +143,51 @@ class Decisions:
                     events.append(envelope(eventspb.OfferMade(note=note), now))
             await append(tx, events)
 
-    def _response(
+    def _permits(
         self,
         request: Request,
-        people: Sequence[Person | None],
-        stood: Mapping[str, Stood],
-        verdicts: Mapping[str, Allowed | Otherwise],
+        verdicts: Sequence[Verdict | None],
+        response: consentpb.DecideResponse,
         now: datetime,
-    ) -> consentpb.DecideResponse:
-        response, bodies = consentpb.DecideResponse(), []
-        for person in people:
-            verdict = verdicts[person.ref.subject] if person else Otherwise.REFUSE
+    ) -> Iterator[permitpb.Permit]:
+        """Answer a request, in the order asked; the permits in the answer are yet to be signed."""
+        for verdict in verdicts:
             decision = response.decisions.add()
-            if isinstance(verdict, Allowed):
-                assert person is not None
+            if verdict and isinstance(verdict.found, Allowed):
                 decision.outcome = consentpb.DECISION_OUTCOME_ALLOWED
-                body = self._permit(request, person, stood[person.ref.subject].revision, verdict, now)
+                body = self._permit(request, verdict.person, verdict.stood.revision, verdict.found, now)
                 decision.permit.body = body.SerializeToString(deterministic=True)
-                bodies.append(decision.permit)
+                yield decision.permit
             else:
-                decision.outcome = _outcome(verdict, stood[person.ref.subject] if person else None)
-        if bodies:
-            batch, proofs = sign_batch(self.signer, [permit.body for permit in bodies])
-            for index, (permit, proof) in enumerate(zip(bodies, proofs, strict=True)):
-                permit.index = index
-                permit.proof.extend(proof)
-            response.batch.CopyFrom(
-                permitpb.PermitBatch(
-                    root=batch.root, size=batch.size, signature=batch.signature, key_id=self.signer.key_id
-                )
-            )
-        return response
+                decision.outcome = _outcome(verdict)
+
+    def _sign(self, permits: Sequence[permitpb.Permit], signed: permitpb.PermitBatch) -> None:
+        """Sign permits as one batch."""
+        if not permits:
+            return
+        batch, proofs = sign_batch(self.signer, [permit.body for permit in permits])
+        for index, (permit, proof) in enumerate(zip(permits, proofs, strict=True)):
+            permit.index = index
+            permit.proof.extend(proof)
+        signed.root, signed.size, signed.signature, signed.key_id = (
+            batch.root,
+            batch.size,
+            batch.signature,
+            self.signer.key_id,
+        )
 
     def _permit(
         self, request: Request, person: Person, revision: int, allowed: Allowed, now: datetime
     ) -> permitpb.PermitBody:
         terms = termspb.Terms()
-        terms.CopyFrom(request.terms)
+        terms.CopyFrom(request.asked.terms)
         assert allowed.terms.validity.start is not None
         terms.timing.validity.start_time.FromDatetime(allowed.terms.validity.start)
         card, ref = request.card, person.ref
         return permitpb.PermitBody(
             permit_id=new_id(),
-            release_id=self._release_id(request.exchange, ref.pseudonym),
-            exchange=request.exchange,
+            release_id=self._release_id(request.asked.exchange, ref.pseudonym),
+            exchange=request.asked.exchange,
             consent=f"consents/{allowed.consent_id or new_id()}",
             basis=Basis(revision, allowed.rule_id).seal(self.ref_ring, ref.subject),
             marketer=card.marketer,
@@ -186,14 +217,17 @@ def _marketer(card: Card) -> MarketerRecord:
     return MarketerRecord(card.marketer, card.display_name, card.legal_entity, card.contact, card.level)
 
 
-def _is_new_offer(verdict: Allowed | Otherwise, stood: Stood) -> bool:
-    return verdict is Otherwise.ASK and stood.offer is None and not stood.released
+def _is_new_offer(verdict: Verdict) -> bool:
+    return verdict.found is Otherwise.ASK and verdict.stood.offer is None and not verdict.stood.released
 
 
-def _outcome(verdict: Otherwise, stood: Stood | None) -> consentpb.DecisionOutcome.ValueType:
-    if verdict is Otherwise.LATER:
+def _outcome(verdict: Verdict | None) -> consentpb.DecisionOutcome.ValueType:
+    if verdict is None:
+        return consentpb.DECISION_OUTCOME_REFUSED
+    if verdict.found is Otherwise.LATER:
         return consentpb.DECISION_OUTCOME_LATER
     # An exchange that has had its release asks for no second one.
-    open_to_it = stood is not None and not stood.released and (stood.offer is None or stood.offer in OPEN)
-    asked = verdict is Otherwise.ASK and open_to_it
+    stood = verdict.stood
+    open_to_it = not stood.released and (stood.offer is None or stood.offer in OPEN)
+    asked = verdict.found is Otherwise.ASK and open_to_it
     return consentpb.DECISION_OUTCOME_ASKED if asked else consentpb.DECISION_OUTCOME_REFUSED

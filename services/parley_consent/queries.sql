@@ -110,6 +110,10 @@ WHERE customer = $1 AND consent_id = $2 ORDER BY settled_at, release_id;
 -- Commit releases or refuse them; see the function.
 SELECT refusal, salt, detail, artefact, born_salt, born_detail FROM settle($1::settle_batch[], $2::settle_release[], $3) ORDER BY ordinal;
 
+-- name: customers_free
+-- Which of these customers nobody is acting for, or settling with, just now.
+SELECT customer FROM customers WHERE customer = ANY($1) FOR UPDATE SKIP LOCKED;
+
 -- name: notice_schedule
 -- Plan what a marketer will be told.
 INSERT INTO notices (notice_id, due_at, customer, consent_id, marketer, pseudonym, notice)

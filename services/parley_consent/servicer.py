@@ -1,7 +1,7 @@
 """Consent's RPCs: from the wire to a command and back, a few lines each."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -198,6 +198,23 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
         return await self._once(request, consentpb.LiftObjectionResponse, body)
 
     async def Decide(self, request: consentpb.DecideRequest, context: Any) -> consentpb.DecideResponse:
+        answer = await self._decide([request])
+        (response,) = answer.responses
+        if answer.HasField("batch"):
+            response.batch.CopyFrom(answer.batch)
+        return response
+
+    async def BatchDecide(self, request: consentpb.BatchDecideRequest, context: Any) -> consentpb.BatchDecideResponse:
+        return await self._decide(request.requests)
+
+    async def _decide(self, requests: Sequence[consentpb.DecideRequest]) -> consentpb.BatchDecideResponse:
+        answer = await self.decisions.decide([self._asked(request) for request in requests])
+        outcomes = (decision.outcome for response in answer.responses for decision in response.decisions)
+        self.meter.decided(_counted(outcomes, _DECISIONS))
+        return answer
+
+    def _asked(self, request: consentpb.DecideRequest) -> Request:
+        """Check a request for decisions. Raises NotSupportedYet and Unauthenticated."""
         terms = terms_from(request.terms)
         if terms.unsupported:
             paths = [Violation(f"terms.{path}", "not enforced yet") for path in terms.unsupported]
@@ -206,10 +223,7 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
             card = verify_card(request.marketer_card, self.trust.keys("identity"), self.acts.clock.now())
         except StatementInvalid as error:
             raise Unauthenticated("The marketer's card is not valid now: fetch a fresh one.") from error
-        asked = Request(card, request.exchange, request.terms, request.offer_text, request.opens_no_offer)
-        answer = await self.decisions.decide(asked, request.entries)
-        self.meter.decided(_counted((each.outcome for each in answer.decisions), _DECISIONS))
-        return answer
+        return Request(card, terms, request)
 
     async def Settle(self, request: consentpb.SettleRequest, context: Any) -> consentpb.SettleResponse:
         answer = await self.settlements.settle(request.entries)

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
-from typing import Any
 
 from parley.common.v1 import permit_pb2 as permitpb
 from parley.common.v1 import receipt_pb2 as receiptpb
@@ -40,7 +40,7 @@ class Settlements:
 
     async def settle(self, entries: Sequence[consentpb.SettleEntry]) -> consentpb.SettleResponse:
         """Commit releases, or refuse them, in the order asked."""
-        items = await each(partial(self._item, {}), entries)
+        items = await each(partial(self._item, _Together(self.clock.now())), entries)
         await reach("consent.before_settle")
         wanted = [item for item in items if item]
         settled = iter(await self.store.settle(wanted) if wanted else [])
@@ -54,7 +54,7 @@ class Settlements:
             ]
         )
 
-    def _item(self, alike: dict[Any, "_Alike"], entry: consentpb.SettleEntry) -> SettleItem | None:
+    def _item(self, together: "_Together", entry: consentpb.SettleEntry) -> SettleItem | None:
         try:
             ref = open_ref(self.ref_ring, "consent", entry.consent_ref)
             batch = Batch(entry.batch.root, entry.batch.size, entry.batch.signature)
@@ -66,44 +66,7 @@ class Settlements:
             return None
         if (ref.pseudonym, ref.marketer) != (permit.pseudonym, permit.marketer):
             return None
-        return self._written(ref.subject, permit, basis, self._alike(permit, alike))
-
-    def _alike(self, permit: permitpb.PermitBody, known: dict[Any, "_Alike"]) -> "_Alike":
-        """What is the same in a permit and others that are settled with it."""
-        marketer = MarketerRecord(
-            permit.marketer,
-            permit.marketer_display_name,
-            permit.marketer_legal_entity,
-            permit.marketer_contact,
-            permit.marketer_level,
-        )
-        raw = permit.terms.SerializeToString(deterministic=True)
-        key = (permit.exchange, marketer, raw)
-        if key not in known:
-            known[key] = self._new(permit, marketer, raw)
-        return known[key]
-
-    def _new(self, permit: permitpb.PermitBody, marketer: MarketerRecord, raw: bytes) -> "_Alike":
-        now, terms = self.clock.now(), terms_from(permit.terms)
-        assert terms.validity.end is not None
-        deal = Deal(marketer, permit.exchange, terms)
-        birth, released = header(eventspb.ConsentBorn, now), header(eventspb.ReleaseSettled, now)
-        batch = SettleBatch(
-            exchange=permit.exchange,
-            marketer=marketer.marketer,
-            marketer_name=marketer.name,
-            marketer_entity=marketer.entity,
-            marketer_contact=marketer.contact,
-            marketer_level=marketer.level,
-            terms=raw,
-            one_time=terms.use is Use.ONE_TIME,
-            valid_until=terms.validity.end,
-            born_event_id=birth.event_id,
-            born_event=birth.envelope,
-            event_id=released.event_id,
-            event=released.envelope,
-        )
-        return _Alike(batch, deal)
+        return self._written(ref.subject, permit, basis, together.alike(permit))
 
     def _written(self, customer: str, permit: permitpb.PermitBody, basis: Basis, alike: "_Alike") -> SettleItem:
         """Everything that is written if this settles: made before, because the commit is the release."""
@@ -141,6 +104,49 @@ class _Alike:
 
     batch: SettleBatch
     deal: Deal
+
+
+class _Together:
+    """What releases that are settled in one call share: an event tells of all of them."""
+
+    def __init__(self, now: datetime) -> None:
+        self._born, self._released = header(eventspb.ConsentBorn, now), header(eventspb.ReleaseSettled, now)
+        self._known: dict[tuple[str, MarketerRecord, bytes], _Alike] = {}
+
+    def alike(self, permit: permitpb.PermitBody) -> _Alike:
+        """What is the same in a permit and others that are settled with it."""
+        marketer = MarketerRecord(
+            permit.marketer,
+            permit.marketer_display_name,
+            permit.marketer_legal_entity,
+            permit.marketer_contact,
+            permit.marketer_level,
+        )
+        raw = permit.terms.SerializeToString(deterministic=True)
+        key = (permit.exchange, marketer, raw)
+        if key not in self._known:
+            self._known[key] = self._new(permit, marketer, raw)
+        return self._known[key]
+
+    def _new(self, permit: permitpb.PermitBody, marketer: MarketerRecord, raw: bytes) -> _Alike:
+        terms = terms_from(permit.terms)
+        assert terms.validity.end is not None
+        batch = SettleBatch(
+            exchange=permit.exchange,
+            marketer=marketer.marketer,
+            marketer_name=marketer.name,
+            marketer_entity=marketer.entity,
+            marketer_contact=marketer.contact,
+            marketer_level=marketer.level,
+            terms=raw,
+            one_time=terms.use is Use.ONE_TIME,
+            valid_until=terms.validity.end,
+            born_event_id=self._born.event_id,
+            born_event=self._born.envelope,
+            event_id=self._released.event_id,
+            event=self._released.envelope,
+        )
+        return _Alike(batch, Deal(marketer, permit.exchange, terms))
 
 
 def _outcome(settled: Settled) -> consentpb.SettleOutcome:

@@ -1,7 +1,6 @@
 """Consent's one store, on Postgres."""
 
-import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -10,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from parley.common.v1 import terms_pb2 as termspb
+from parley.consent.v1 import consent_pb2 as consentpb
 from parley_consent.domain.deciding import Effect, LiveConsent, Rule, Scope, Standing
 from parley_consent.domain.records import ConsentRecord, MarketerRecord, Page, RuleRecord, SettlementRecord
 from parley_consent.domain.states import State
@@ -121,6 +121,9 @@ class Settled:
     born_detail: bytes | None
 
 
+_BUSY = Settled(consentpb.SETTLE_REFUSAL_BUSY, None, None, None, None, None)
+
+
 @dataclass(frozen=True, slots=True)
 class DueNotice:
     """What a marketer is to be told now."""
@@ -154,17 +157,14 @@ class Store:
         """
         await tx.execute(_SQL.customer_act, customer, audit_ref)
 
-    async def stand(self, customers: Sequence[str], marketer: str, exchange: str) -> Mapping[str, Stood]:
+    async def stand(self, asked: Sequence[Asked]) -> list[Stood]:
         """
-        Where each customer stands with a marketer in an exchange. Revisions are of the moment of what they guard.
+        Where each customer stands with a marketer in an exchange, in the order asked.
 
-        A rule for one time is left out once the marketer has had its release. Customers never seen before stand at
-        revision 0, with nothing.
+        Revisions are of the moment of what they guard. A rule for one time is left out once the marketer has had its release.
+        Customers never seen before stand at revision 0, with nothing.
         """
-        if not customers:
-            return {}
-        found = await self._standing.submit([Asked(customer, marketer, exchange) for customer in customers])
-        return dict(zip(customers, found, strict=True))
+        return await self._standing.submit(asked) if asked else []
 
     async def _stand(self, requests: Sequence[Sequence[Asked]]) -> list[list[Stood]]:
         """Look for all who wait, in one statement."""
@@ -304,38 +304,37 @@ class Store:
         """
         Commit releases or refuse them, in the order given, each as it stands when its customer's row is locked.
 
-        Raises Unavailable where a customer's row stays locked: none of these is settled.
+        Whose row stays locked is refused as busy, and holds nobody else up. Raises Unavailable: outcome unknown, settle again.
         """
-        settled = await self._settling.submit(items)
-        if isinstance(settled, Unavailable):
-            raise settled
-        return settled
+        return await self._settling.submit(items)
 
-    async def _settle(self, requests: Sequence[Sequence[SettleItem]]) -> Sequence[list[Settled] | Unavailable]:
-        """Settle for all who wait; where a customer among them stays locked, for each by itself."""
-        try:
-            return await self._settle_together(requests)
-        except Unavailable as fault:
-            if not is_locked(fault) or len(requests) == 1:
-                raise
-        return await asyncio.gather(*(self._settle_alone(request) for request in requests))
-
-    async def _settle_alone(self, request: Sequence[SettleItem]) -> list[Settled] | Unavailable:
-        try:
-            return (await self._settle_together([request]))[0]
-        except Unavailable as fault:
-            return fault
-
-    async def _settle_together(self, requests: Sequence[Sequence[SettleItem]]) -> list[list[Settled]]:
-        """One autocommitted call of one function."""
+    async def _settle(self, requests: Sequence[Sequence[SettleItem]]) -> list[list[Settled]]:
+        """Settle for all who wait."""
         items = [item for request in requests for item in request]
+        try:
+            found = await self._settle_together(items)
+        except Unavailable as fault:
+            if not is_locked(fault):
+                raise
+            found = await self._settle_free(items)
+        settled = iter(found)
+        return [list(islice(settled, len(request))) for request in requests]
+
+    async def _settle_free(self, items: Sequence[SettleItem]) -> list[Settled]:
+        """Settle for those whose rows are free, and tell the others that they aren't."""
+        rows = await self.db.fetch(_SQL.customers_free, [item.customer for item in items])
+        free = {row["customer"] for row in rows}
+        settled = iter(await self._settle_together([item for item in items if item.customer in free]))
+        return [next(settled) if item.customer in free else _BUSY for item in items]
+
+    async def _settle_together(self, items: Sequence[SettleItem]) -> list[Settled]:
+        """One autocommitted call of one function."""
         places: dict[SettleBatch, int] = {}
         for item in items:
             places.setdefault(item.batch, len(places) + 1)
         releases = [(places[item.batch], *_columns(item)[1:]) for item in items]
         rows = await self.db.fetch(_SQL.settle, list(map(_columns, places)), releases, self._audit_limit)
-        settled = iter([Settled(*row) for row in rows])
-        return [list(islice(settled, len(request))) for request in requests]
+        return [Settled(*row) for row in rows]
 
     async def schedule_notice(
         self, tx: Tx, customer: str, consent: ConsentRecord, notice: str, *, notice_id: str, due: datetime

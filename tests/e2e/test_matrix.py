@@ -137,6 +137,7 @@ ENTRIES: Mapping[str, Make | str] = {
     "consent.ResumeConsent": _named(consentpb.ResumeConsentRequest, _consent, request_id=ASKED),
     "consent.ObjectToMarketing": OWN,
     "consent.LiftObjection": OWN,
+    "consent.BatchDecide": STAFF,
     "consent.Decide": STAFF,
     "consent.Settle": STAFF,
     "identity.RegisterCustomer": OWN,

@@ -15,6 +15,7 @@ class Refusal(IntEnum):
     AUDIT_BEHIND = 5
     PERMIT_INVALID = 6
     PAUSED = 7
+    BUSY = 8
 
 
 def after(refusal: Refusal) -> Participant | None:
@@ -26,7 +27,7 @@ def after(refusal: Refusal) -> Participant | None:
     match refusal:
         case Refusal.STALE | Refusal.PAUSED:
             return Participant.REQUESTED
-        case Refusal.AUDIT_BEHIND:
+        case Refusal.AUDIT_BEHIND | Refusal.BUSY:
             return None
         case _:
             return Participant.TERMINATED

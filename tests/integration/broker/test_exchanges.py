@@ -1,6 +1,7 @@
 """Exchanges, as their marketer makes, reads and ends them."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
@@ -11,6 +12,7 @@ import pytest
 from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.common.v1 import terms_pb2 as termspb
 from parley.consent.v1 import consent_pb2 as consentpb
+from parley_broker.clients import Consent
 from parley_rpc.status import fault_from
 from tests.integration.broker.conftest import Timed
 from tests.support.broker import (
@@ -132,6 +134,36 @@ async def test_repeats_at_once_release_once(world: World, times: int) -> None:
     deliveries = await marketer.collect(1)
     assert {deliveries[0].name} >= {answer.delivery.name for answer in answers if answer.HasField("delivery")}
     assert 1 == await settlements(world, answers[0].exchange.name)
+
+
+async def test_exchanges_asked_for_at_once_share_calls_and_each_is_answered_with_its_own_release(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    age, calls = an_age(), list[int]()
+    customers = [await a_willing(world, age) for _ in range(6)]
+    asking = [await world.marketer() for _ in range(2)]
+    expected = []
+    for marketer in asking:
+        await ask(marketer, age)
+        expected += [(marketer, one.release.pseudonym) for one in await marketer.collect(len(customers))]
+    decide_each = Consent.decide_each
+
+    async def counted(consent: Consent, requests: Sequence[consentpb.DecideRequest]) -> consentpb.BatchDecideResponse:
+        calls.append(len(requests))
+        return await decide_each(consent, requests)
+
+    monkeypatch.setattr(Consent, "decide_each", counted)
+    answers = await asyncio.gather(
+        *(
+            marketer.ask(to_known(terms("profile.city", valid_for=timedelta(days=20)), pseudonym, in_answer=True))
+            for marketer, pseudonym in expected
+        )
+    )
+    assert [pseudonym for _, pseudonym in expected] == [answer.delivery.release.pseudonym for answer in answers]
+    assert [answer.exchange.name for answer in answers] == [answer.delivery.release.exchange for answer in answers]
+    opened = [world.opened(marketer, answer.delivery) for (marketer, _), answer in zip(expected, answers, strict=True)]
+    assert len(expected) == len(opened)
+    assert len(expected) == sum(calls) > len(calls)
 
 
 async def test_release_in_the_answer_needs_one_known_pseudonym(world: World) -> None:

@@ -34,7 +34,7 @@ from tests.support.waiting import until
 
 E1, E2, E3 = "exchanges/first", "exchanges/second", "exchanges/third"
 SETTLED = consentpb.SETTLE_REFUSAL_UNSPECIFIED
-STALE, NOT_CONSENTED, USED, EXPIRED, BEHIND, INVALID, PAUSED = (
+STALE, NOT_CONSENTED, USED, EXPIRED, BEHIND, INVALID, PAUSED, BUSY = (
     consentpb.SETTLE_REFUSAL_STALE,
     consentpb.SETTLE_REFUSAL_NOT_CONSENTED,
     consentpb.SETTLE_REFUSAL_USED,
@@ -42,6 +42,7 @@ STALE, NOT_CONSENTED, USED, EXPIRED, BEHIND, INVALID, PAUSED = (
     consentpb.SETTLE_REFUSAL_AUDIT_BEHIND,
     consentpb.SETTLE_REFUSAL_PERMIT_INVALID,
     consentpb.SETTLE_REFUSAL_PAUSED,
+    consentpb.SETTLE_REFUSAL_BUSY,
 )
 ALLOWED, ASKED, REFUSED, LATER = (
     consentpb.DECISION_OUTCOME_ALLOWED,
@@ -176,6 +177,43 @@ async def test_many_are_decided_in_the_order_asked(world: World) -> None:
     assert [ASKED, ALLOWED, REFUSED, ALLOWED] == [decision.outcome for decision in response.decisions]
     assert 2 == response.batch.size
     assert 0 == len((await world.as_customer(refuses).offers()).offers)
+
+
+async def test_several_requests_are_decided_as_each_by_itself_with_one_batch_of_permits(world: World) -> None:
+    allows, asks, marketer, rival = Person(), Person(), Asker(), Asker()
+    await world.as_customer(allows).rule("ALLOW", rule_terms())
+    silent = world.request(rival, [allows, asks], E2)
+    silent.opens_no_offer = True
+    requests = [world.request(marketer, [asks, allows], E1), silent]
+
+    answer = await world.broker.BatchDecide(consentpb.BatchDecideRequest(requests=requests), timeout=DEADLINE)
+
+    found = [[decision.outcome for decision in response.decisions] for response in answer.responses]
+    assert [[ASKED, ALLOWED], [ALLOWED, ASKED]] == found
+    assert [E1] == [offer.exchange for offer in (await world.as_customer(asks).offers()).offers]
+    assert [False, False] == [response.HasField("batch") for response in answer.responses]
+    permits = [(marketer, answer.responses[0].decisions[1].permit), (rival, answer.responses[1].decisions[0].permit)]
+    entries = [
+        consentpb.SettleEntry(consent_ref=world.consent_ref(allows, of), permit=permit, batch=answer.batch)
+        for of, permit in permits
+    ]
+    assert [(E1, marketer.name), (E2, rival.name)] == [
+        (body_of(entry).exchange, body_of(entry).marketer) for entry in entries
+    ]
+    assert [SETTLED, SETTLED] == [outcome.refusal for outcome in await world.settle(*entries)]
+    assert 1 == len(await world.events("ReleaseSettled"))  # one tells of what was settled in one call
+    entries[0].consent_ref, entries[1].consent_ref = entries[1].consent_ref, entries[0].consent_ref
+    assert [INVALID, INVALID] == [outcome.refusal for outcome in await world.settle(*entries)]
+
+
+async def test_request_that_is_wrong_is_refused_with_all_that_came_with_it(world: World) -> None:
+    marketer, rival = Asker(), Asker()
+    requests = [world.request(marketer, [Person()], E1), world.request(rival, [Person()], E2)]
+    requests[1].marketer_card = requests[0].marketer_card[:-8] + "AAAAAAAA"
+    asked = consentpb.BatchDecideRequest(requests=requests)
+
+    assert Unauthenticated is type(await fault_of(world.broker.BatchDecide(asked, timeout=DEADLINE)))
+    assert 0 == await world.count("consents")
 
 
 async def test_refs_that_are_not_for_this_marketer_are_refused(world: World) -> None:
@@ -396,6 +434,19 @@ async def test_release_settled_five_times_at_once_is_one(world: World) -> None:
     assert [outcomes[0]] * 5 == outcomes
     assert (1, 1) == (await world.count("settlements"), await world.count("consents"))
     assert (1, 1) == (len(await released(world)), len(await born(world)))
+
+
+async def test_customer_whose_row_stays_locked_is_busy_and_holds_nobody_else_up(world: World) -> None:
+    ann, bob, marketer = Person(), Person(), Asker()
+    entries = [await under_rule(world, person, marketer) for person in (ann, bob)]
+
+    async with world.db.tx("test.lock") as tx:
+        await tx.execute("SELECT FROM customers WHERE customer = $1 FOR UPDATE", ann.customer)
+        outcomes = await world.settle(*entries)
+    (later,) = await world.settle(entries[0])
+
+    assert [BUSY, SETTLED, SETTLED] == [outcome.refusal for outcome in (*outcomes, later)]
+    assert 2 == await world.count("settlements")
 
 
 async def test_consent_born_from_a_rule_says_so_and_is_signed(world: World) -> None:

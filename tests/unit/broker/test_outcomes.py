@@ -27,9 +27,12 @@ def test_customer_who_has_paused_is_decided_again() -> None:
 
 def test_audit_log_that_is_behind_is_waited_for() -> None:
     assert None is after(Refusal.AUDIT_BEHIND)
+    assert None is after(Refusal.BUSY)
 
 
-@pytest.mark.parametrize("refusal", sorted(set(Refusal) - {Refusal.STALE, Refusal.PAUSED, Refusal.AUDIT_BEHIND}))
+@pytest.mark.parametrize(
+    "refusal", sorted(set(Refusal) - {Refusal.STALE, Refusal.PAUSED, Refusal.AUDIT_BEHIND, Refusal.BUSY})
+)
 def test_every_other_refusal_ends_it(refusal: Refusal) -> None:
     assert Participant.TERMINATED is after(refusal)
 

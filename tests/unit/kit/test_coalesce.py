@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from parley_kit.coalesce import Coalescer
+from parley_kit.telemetry import traceparent
 
 
 class Work:
@@ -21,6 +22,12 @@ class Work:
         if -1 in numbers:
             raise ValueError("minus one")
         return [2 * number for number in numbers]
+
+
+async def _turns() -> None:
+    """Let the loop do what is due by now."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 async def _begun(coalescer: Coalescer[int, int], *numbers: int) -> list[asyncio.Task[int]]:
@@ -39,17 +46,52 @@ async def test_who_comes_first_is_not_kept_waiting_for_others() -> None:
 
 async def test_those_who_come_meanwhile_are_the_next_batch() -> None:
     work = Work()
-    coalescer = Coalescer(work, at_once=2)
-    tasks = [task for number in (1, 2) for task in await _begun(coalescer, number)]
-    tasks += await _begun(coalescer, 3, 4, 5)
+    coalescer = Coalescer(work)
+    tasks = [*await _begun(coalescer, 1), *await _begun(coalescer, 2, 3, 4)]
     work.go.set()
-    assert [2, 4, 6, 8, 10] == await asyncio.gather(*tasks)
-    assert [[1], [2], [3, 4, 5]] == work.batches
+    assert [2, 4, 6, 8] == await asyncio.gather(*tasks)
+    assert [[1], [2, 3, 4]] == work.batches
+
+
+async def test_batch_that_hangs_keeps_nobody_else_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parley_kit.coalesce.PATIENCE_S", 0)
+    work = Work()
+    coalescer = Coalescer(work)
+    hanging = await _begun(coalescer, 1)
+    others = await _begun(coalescer, 2, 3)
+    await _turns()
+    assert [[1], [2, 3]] == work.batches
+    work.go.set()
+    assert [2, 4, 6] == await asyncio.gather(*hanging, *others)
+
+
+async def test_late_batch_that_ends_does_not_let_two_run_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    gates = {number: asyncio.Event() for number in (1, 2, 3)}
+    begun: list[int] = []
+
+    async def work(numbers: Sequence[int]) -> Sequence[int]:
+        begun.append(numbers[0])
+        await gates[numbers[0]].wait()
+        return numbers
+
+    coalescer = Coalescer(work, most=1)
+    monkeypatch.setattr("parley_kit.coalesce.PATIENCE_S", 0)
+    (late,) = await _begun(coalescer, 1)
+    monkeypatch.setattr("parley_kit.coalesce.PATIENCE_S", 60)
+    (second, third) = await _begun(coalescer, 2, 3)
+    await _turns()
+    gates[1].set()
+    await late
+    await _turns()
+    assert [1, 2] == begun
+    gates[2].set()
+    gates[3].set()
+    assert [2, 3] == [await second, await third]
 
 
 async def test_batch_has_its_most() -> None:
     work = Work()
-    tasks = await _begun(Coalescer(work, most=2, at_once=1), 1, 2, 3, 4, 5, 6)
+    tasks = await _begun(Coalescer(work, most=2), 1, 2, 3, 4, 5, 6)
     work.go.set()
     await asyncio.gather(*tasks)
     assert 2 == max(map(len, work.batches))
@@ -57,7 +99,7 @@ async def test_batch_has_its_most() -> None:
 
 async def test_what_the_work_raises_all_of_the_batch_get_and_nobody_else() -> None:
     work = Work()
-    coalescer = Coalescer(work, at_once=1)
+    coalescer = Coalescer(work)
     tasks = [*await _begun(coalescer, 1), *await _begun(coalescer, -1, 3)]
     work.go.set()
     assert [2, ValueError, ValueError] == [
@@ -66,9 +108,37 @@ async def test_what_the_work_raises_all_of_the_batch_get_and_nobody_else() -> No
     ]
 
 
+async def test_error_that_may_be_one_requests_doing_is_that_requests_alone() -> None:
+    work = Work()
+    coalescer = Coalescer(work, alone=lambda error: isinstance(error, ValueError))
+    tasks = [*await _begun(coalescer, 1), *await _begun(coalescer, -1, 3)]
+    work.go.set()
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [2, 6] == [found[0], found[2]]
+    assert isinstance(found[1], ValueError)
+    assert [[1], [-1, 3], [-1], [3]] == work.batches
+
+
+async def test_what_is_done_for_one_alone_is_in_its_trace_and_what_is_shared_in_none() -> None:
+    traces: list[str] = []
+    go = asyncio.Event()
+
+    async def work(numbers: Sequence[int]) -> Sequence[int]:
+        traces.append(traceparent.get())
+        await go.wait()
+        return numbers
+
+    coalescer = Coalescer(work)
+    traceparent.set("mine")
+    tasks = [*await _begun(coalescer, 1), *await _begun(coalescer, 2, 3)]
+    go.set()
+    await asyncio.gather(*tasks)
+    assert ["mine", ""] == traces
+
+
 async def test_caller_who_goes_away_takes_nobody_along() -> None:
     work = Work()
-    first, second = await _begun(Coalescer(work, at_once=1, most=2), 1, 2)
+    first, second = await _begun(Coalescer(work, most=2), 1, 2)
     first.cancel()
     work.go.set()
     assert 4 == await second
@@ -79,7 +149,7 @@ async def test_caller_who_goes_away_takes_nobody_along() -> None:
 
 async def test_what_nobody_waits_for_any_more_is_not_begun() -> None:
     work = Work()
-    coalescer = Coalescer(work, at_once=1)
+    coalescer = Coalescer(work)
     (busy,) = await _begun(coalescer, 1)
     gone, waits = await _begun(coalescer, 2, 3)
     gone.cancel()

@@ -157,6 +157,8 @@ class _SettleRefusalEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SettleR
     """The permit's signature, batch or binding doesn't hold."""
     SETTLE_REFUSAL_PAUSED: _SettleRefusal.ValueType  # 7
     """The consent is paused: it may be resumed."""
+    SETTLE_REFUSAL_BUSY: _SettleRefusal.ValueType  # 8
+    """The customer's row was locked for too long, by somebody's act or another settlement: try again."""
 
 class SettleRefusal(_SettleRefusal, metaclass=_SettleRefusalEnumTypeWrapper):
     """Why a release isn't settled."""
@@ -177,6 +179,8 @@ SETTLE_REFUSAL_PERMIT_INVALID: SettleRefusal.ValueType  # 6
 """The permit's signature, batch or binding doesn't hold."""
 SETTLE_REFUSAL_PAUSED: SettleRefusal.ValueType  # 7
 """The consent is paused: it may be resumed."""
+SETTLE_REFUSAL_BUSY: SettleRefusal.ValueType  # 8
+"""The customer's row was locked for too long, by somebody's act or another settlement: try again."""
 Global___SettleRefusal: _TypeAlias = SettleRefusal  # noqa: Y015
 
 @_typing.final
@@ -1207,6 +1211,60 @@ class DecideResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DecideResponse: _TypeAlias = DecideResponse  # noqa: Y015
+
+@_typing.final
+class BatchDecideRequest(_message.Message):
+    """Asks for the decisions of several requests."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___DecideRequest]:
+        """The requests, of any marketers."""
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___DecideRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchDecideRequest: _TypeAlias = BatchDecideRequest  # noqa: Y015
+
+@_typing.final
+class BatchDecideResponse(_message.Message):
+    """Decisions of several requests, in the order asked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSES_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def responses(self) -> _containers.RepeatedCompositeFieldContainer[Global___DecideResponse]:
+        """One for each request, each without a batch of its own."""
+
+    @_builtins.property
+    def batch(self) -> _permit_pb2.PermitBatch:
+        """The signature over the batch of all their permits; absent where there is none."""
+
+    def __init__(
+        self,
+        *,
+        responses: _abc.Iterable[Global___DecideResponse] | None = ...,
+        batch: _permit_pb2.PermitBatch | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "responses", b"responses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchDecideResponse: _TypeAlias = BatchDecideResponse  # noqa: Y015
 
 @_typing.final
 class Decision(_message.Message):

@@ -117,6 +117,11 @@ class ConsentServiceStub:
                 request_serializer=parley_dot_consent_dot_v1_dot_consent__pb2.DecideRequest.SerializeToString,
                 response_deserializer=parley_dot_consent_dot_v1_dot_consent__pb2.DecideResponse.FromString,
                 _registered_method=True)
+        self.BatchDecide = channel.unary_unary(
+                '/parley.consent.v1.ConsentService/BatchDecide',
+                request_serializer=parley_dot_consent_dot_v1_dot_consent__pb2.BatchDecideRequest.SerializeToString,
+                response_deserializer=parley_dot_consent_dot_v1_dot_consent__pb2.BatchDecideResponse.FromString,
+                _registered_method=True)
         self.Settle = channel.unary_unary(
                 '/parley.consent.v1.ConsentService/Settle',
                 request_serializer=parley_dot_consent_dot_v1_dot_consent__pb2.SettleRequest.SerializeToString,
@@ -269,6 +274,16 @@ class ConsentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchDecide(self, request, context):
+        """Decides several requests of the same moment, as `Decide` decides each. All permits are in one batch.
+
+        All or none: what is wrong with one request is raised for all. Idempotent as `Decide`. Callers: broker. Reasons: those of
+        `Decide`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Settle(self, request, context):
         """Commits releases, or refuses them: the commit is the release. Nothing may be sent that this didn't settle within the
         last second.
@@ -362,6 +377,11 @@ def add_ConsentServiceServicer_to_server(servicer, server):
                     servicer.Decide,
                     request_deserializer=parley_dot_consent_dot_v1_dot_consent__pb2.DecideRequest.FromString,
                     response_serializer=parley_dot_consent_dot_v1_dot_consent__pb2.DecideResponse.SerializeToString,
+            ),
+            'BatchDecide': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchDecide,
+                    request_deserializer=parley_dot_consent_dot_v1_dot_consent__pb2.BatchDecideRequest.FromString,
+                    response_serializer=parley_dot_consent_dot_v1_dot_consent__pb2.BatchDecideResponse.SerializeToString,
             ),
             'Settle': grpc.unary_unary_rpc_method_handler(
                     servicer.Settle,
@@ -804,6 +824,33 @@ class ConsentService:
             '/parley.consent.v1.ConsentService/Decide',
             parley_dot_consent_dot_v1_dot_consent__pb2.DecideRequest.SerializeToString,
             parley_dot_consent_dot_v1_dot_consent__pb2.DecideResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchDecide(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.consent.v1.ConsentService/BatchDecide',
+            parley_dot_consent_dot_v1_dot_consent__pb2.BatchDecideRequest.SerializeToString,
+            parley_dot_consent_dot_v1_dot_consent__pb2.BatchDecideResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -89,6 +89,12 @@ class ConsentServiceStub:
     A read, but for the offers it opens, one for each customer and exchange. Callers: broker. Reasons:
     `NOT_SUPPORTED_YET`, `UNAUTHENTICATED` (the card).
     """
+    BatchDecide: _aio.UnaryUnaryMultiCallable[_consent_pb2.BatchDecideRequest, _consent_pb2.BatchDecideResponse]
+    """Decides several requests of the same moment, as `Decide` decides each. All permits are in one batch.
+
+    All or none: what is wrong with one request is raised for all. Idempotent as `Decide`. Callers: broker. Reasons: those of
+    `Decide`.
+    """
     Settle: _aio.UnaryUnaryMultiCallable[_consent_pb2.SettleRequest, _consent_pb2.SettleResponse]
     """Commits releases, or refuses them: the commit is the release. Nothing may be sent that this didn't settle within the
     last second.
@@ -267,6 +273,18 @@ class ConsentServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A read, but for the offers it opens, one for each customer and exchange. Callers: broker. Reasons:
         `NOT_SUPPORTED_YET`, `UNAUTHENTICATED` (the card).
+        """
+
+    @_abc_1.abstractmethod
+    def BatchDecide(
+        self,
+        request: _consent_pb2.BatchDecideRequest,
+        context: _aio.ServicerContext[_consent_pb2.BatchDecideRequest, _abc.Awaitable[_consent_pb2.BatchDecideResponse]],
+    ) -> _abc.Awaitable[_consent_pb2.BatchDecideResponse]:
+        """Decides several requests of the same moment, as `Decide` decides each. All permits are in one batch.
+
+        All or none: what is wrong with one request is raised for all. Idempotent as `Decide`. Callers: broker. Reasons: those of
+        `Decide`.
         """
 
     @_abc_1.abstractmethod
