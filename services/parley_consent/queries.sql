@@ -125,8 +125,8 @@ DELETE FROM notices WHERE customer = $1 AND consent_id = $2 AND notice = $3 RETU
 
 -- name: notices_take
 -- Take the notices that are due, earliest first; no two takers get the same.
-DELETE FROM notices WHERE notice_id IN (
-    SELECT notice_id FROM notices WHERE due_at <= $1 ORDER BY due_at LIMIT 100 FOR UPDATE SKIP LOCKED)
+DELETE FROM notices WHERE notice_id = ANY (ARRAY(
+    SELECT notice_id FROM notices WHERE due_at <= $1 ORDER BY due_at LIMIT 100 FOR UPDATE SKIP LOCKED))
 RETURNING customer, consent_id, marketer, pseudonym, notice, (
     SELECT audit_ref FROM customers WHERE customers.customer = notices.customer) AS audit_ref;
 
