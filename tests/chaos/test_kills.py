@@ -137,7 +137,10 @@ async def _kill_server(path: Path) -> None:
             await asyncio.sleep(0.02)
 
 
-@pytest.mark.parametrize("kill", [kill_node, kill_postgres, kill_valkey])
+@pytest.mark.parametrize(
+    "kill",
+    [kill_node, pytest.param(kill_postgres, marks=pytest.mark.slow), pytest.param(kill_valkey, marks=pytest.mark.slow)],
+)
 async def test_campaign_survives_ten_kills(
     city: City, history: History, kill: Callable[[City], Awaitable[None]]
 ) -> None:
