@@ -64,7 +64,7 @@ WHERE p.state IN (1, 2, 3) AND NOT p.settled AND p.marketer = e.marketer AND p.e
 UPDATE exchanges SET leased_until = clock_timestamp() + $1
 WHERE (marketer, exchange_id) = (
     SELECT marketer, exchange_id FROM exchanges
-    WHERE NOT matched AND cancelled_at IS NULL AND leased_until < clock_timestamp()
+    WHERE NOT matched AND cancelled_at IS NULL AND leased_until < statement_timestamp()
     ORDER BY leased_until LIMIT 1 FOR UPDATE SKIP LOCKED)
 RETURNING marketer, exchange_id, terms, audience, offer_text, decision_deadline, created_at, cancelled_at, match_token;
 
@@ -94,10 +94,10 @@ ON CONFLICT DO NOTHING;
 -- Take participants of one exchange that have something to be done, but for some marketers.
 WITH one AS (
     SELECT marketer, exchange_id FROM participants
-    WHERE state IN (1, 3) AND leased_until < clock_timestamp() AND marketer <> ALL($3::text[]) ORDER BY leased_until LIMIT 1
+    WHERE state IN (1, 3) AND leased_until < statement_timestamp() AND marketer <> ALL($3::text[]) ORDER BY leased_until LIMIT 1
 ), taken AS (
     SELECT p.marketer, p.exchange_id, p.pseudonym FROM participants AS p JOIN one USING (marketer, exchange_id)
-    WHERE p.state IN (1, 3) AND p.leased_until < clock_timestamp()
+    WHERE p.state IN (1, 3) AND p.leased_until < statement_timestamp()
     LIMIT $1 FOR UPDATE OF p SKIP LOCKED
 )
 UPDATE participants AS p SET leased_until = clock_timestamp() + $2
@@ -141,13 +141,12 @@ UPDATE participants AS p SET state = 1, leased_until = clock_timestamp() + $4
 FROM unnest($2::text[], $3::text[]) AS d (exchange_id, pseudonym)
 WHERE p.marketer = $1 AND p.exchange_id = d.exchange_id AND p.pseudonym = d.pseudonym AND p.state = 5
     AND NOT p.acknowledged AND EXISTS (
-        SELECT 1 FROM deliveries AS there
-        WHERE there.marketer = p.marketer AND there.exchange_id = p.exchange_id AND there.pseudonym = p.pseudonym);
+        SELECT 1 FROM deliveries AS there WHERE there.exchange_id <> ''
+            AND there.marketer = p.marketer AND there.exchange_id = p.exchange_id AND there.pseudonym = p.pseudonym);
 
--- name: participants_undecided
--- Which of these are still to be decided or released.
-SELECT pseudonym FROM participants
-WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = ANY($3) AND state IN (1, 3);
+-- name: participants_states
+-- How far these have come. All of them: asked for by state, they would be looked for among everybody who is to be decided.
+SELECT pseudonym, state FROM participants WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = ANY($3);
 
 -- name: participants_finish
 -- Finish participants whose release was committed, whatever overtook them meanwhile, and give each a place on its marketer's feed,
@@ -165,9 +164,9 @@ WITH asked AS (
 ), unplaced AS (
     SELECT done.*, row_number() OVER (PARTITION BY marketer ORDER BY nth) AS place, count(*) OVER (PARTITION BY marketer) AS many
     FROM done
-    WHERE NOT EXISTS (
-        SELECT FROM deliveries AS d
-        WHERE d.marketer = done.marketer AND d.exchange_id = done.exchange_id AND d.pseudonym = done.pseudonym)
+    WHERE (  -- EXISTS may be answered from all there are, or by going through them for each
+        SELECT true FROM deliveries AS d WHERE d.exchange_id <> ''
+            AND d.marketer = done.marketer AND d.exchange_id = done.exchange_id AND d.pseudonym = done.pseudonym LIMIT 1) IS NULL
 ), places AS (
     INSERT INTO feeds (marketer, last_seq) SELECT DISTINCT marketer, many FROM unplaced ORDER BY marketer
     ON CONFLICT (marketer) DO UPDATE SET last_seq = feeds.last_seq + excluded.last_seq
@@ -208,7 +207,7 @@ WHERE marketer = $1 AND seq > $2 AND seq <> ALL($3::bigint[]) ORDER BY seq LIMIT
 
 -- name: deliveries_void
 -- Take releases of an exchange off the feed that may not be sent any more; who was sent one before may still acknowledge it.
-DELETE FROM deliveries WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = ANY($3);
+DELETE FROM deliveries WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = ANY($3) AND exchange_id <> '';
 
 -- name: releases_acknowledge
 -- Take releases off their feeds that were sent and are kept, and tell of those that weren't before.

@@ -9,7 +9,7 @@ from typing import Any
 from parley.broker.v1 import broker_events_pb2 as eventspb
 from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.identity.v1 import identity_pb2 as identitypb
-from parley_broker.domain.states import Participant
+from parley_broker.domain.states import TO_DECIDE, Participant
 from parley_bus.envelopes import header
 from parley_db.database import Database, Tx
 from parley_db.queries import load
@@ -301,10 +301,8 @@ class Store:
         """Which of these participants are still to be decided or released."""
         if not pseudonyms:
             return set()
-        rows = await self.db.fetch(
-            _SQL.participants_undecided, exchange.marketer, exchange.exchange_id, list(pseudonyms)
-        )
-        return {row["pseudonym"] for row in rows}
+        rows = await self.db.fetch(_SQL.participants_states, exchange.marketer, exchange.exchange_id, list(pseudonyms))
+        return {row["pseudonym"] for row in rows if row["state"] in TO_DECIDE}
 
     async def finish(self, released: Sequence[Key], now: datetime) -> list[Key]:
         """

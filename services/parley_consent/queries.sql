@@ -25,23 +25,25 @@ ON CONFLICT (customer) DO NOTHING;
 -- Where customers stand, each with a marketer in an exchange: all of one moment, so that a revision and what it guards belong
 -- together. Rules of one release that a marketer has had are left out. Of consents first what the exchange's release was made
 -- under, for it is sent again under no other, then the newest; used is a one-time consent with a release in another exchange.
+-- EXISTS wouldn't do: it may be answered from a hash of the whole table.
 SELECT coalesce(c.revision, 0) AS revision, c.objected_at IS NOT NULL AS objected,
-    EXISTS (SELECT FROM settlements AS s WHERE s.customer = a.customer AND s.exchange = a.exchange) AS released,
+    (SELECT true FROM settlements AS s WHERE s.customer = a.customer AND s.exchange = a.exchange LIMIT 1) IS TRUE AS released,
     (SELECT o.state FROM consents AS o WHERE o.customer = a.customer AND o.exchange = a.exchange AND o.rule_id = '') AS offer,
     ARRAY(
         SELECT ROW(r.rule_id, r.effect, r.scope_marketer, r.scope_level, r.terms) FROM rules AS r
-        WHERE r.customer = a.customer AND r.ended_at IS NULL AND NOT (r.effect = 1 AND r.one_time AND EXISTS (
-            SELECT FROM consents AS k JOIN settlements AS s ON s.customer = k.customer AND s.consent_id = k.consent_id
-            WHERE k.customer = r.customer AND k.rule_id = r.rule_id AND k.marketer = a.marketer))
+        WHERE r.customer = a.customer AND r.ended_at IS NULL AND NOT (r.effect = 1 AND r.one_time AND (
+            SELECT true FROM consents AS k JOIN settlements AS s ON s.customer = k.customer AND s.consent_id = k.consent_id
+            WHERE k.customer = r.customer AND k.rule_id = r.rule_id AND k.marketer = a.marketer LIMIT 1) IS TRUE)
     ) AS rules,
     ARRAY(
-        SELECT ROW(k.consent_id, k.state, k.terms, k.one_time AND EXISTS (
-            SELECT FROM settlements AS s
-            WHERE s.customer = k.customer AND s.consent_id = k.consent_id AND s.exchange <> a.exchange))
+        SELECT ROW(k.consent_id, k.state, k.terms, k.one_time AND (
+            SELECT true FROM settlements AS s
+            WHERE s.customer = k.customer AND s.consent_id = k.consent_id AND s.exchange <> a.exchange LIMIT 1) IS TRUE)
         FROM consents AS k WHERE k.customer = a.customer AND k.marketer = a.marketer AND k.state IN (5, 6)
-        ORDER BY EXISTS (
-            SELECT FROM settlements AS s
-            WHERE s.customer = k.customer AND s.exchange = a.exchange AND s.consent_id = k.consent_id) DESC, k.created_at DESC
+        ORDER BY (
+            SELECT true FROM settlements AS s
+            WHERE s.customer = k.customer AND s.exchange = a.exchange AND s.consent_id = k.consent_id LIMIT 1) IS TRUE DESC,
+            k.created_at DESC
     ) AS consents
 FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS a (customer, marketer, exchange, place)
 LEFT JOIN customers AS c ON c.customer = a.customer

@@ -15,14 +15,14 @@ ON CONFLICT (subject) DO UPDATE SET owned = true RETURNING dek;
 
 -- name: items_latest
 -- The newest version of each item that is there, of pairs (subject, attribute).
-SELECT w.subject, w.attribute, s.dek, i.version, i.ciphertext, i.provenance, i.created_at, coalesce(d.level, 0) AS level
+SELECT w.subject, w.attribute, (SELECT dek FROM subjects AS s WHERE s.subject = w.subject) AS dek, i.version, i.ciphertext,
+    i.provenance, i.created_at, coalesce(
+        (SELECT level FROM discoverable AS d WHERE d.subject = w.subject AND d.attribute = w.attribute), 0) AS level
 FROM unnest($1::text[], $2::text[]) AS w (subject, attribute)
-JOIN subjects AS s ON s.subject = w.subject
 JOIN LATERAL (
     SELECT version, ciphertext, provenance, created_at FROM items
     WHERE items.subject = w.subject AND items.attribute = w.attribute ORDER BY version DESC LIMIT 1
-) AS i ON true
-LEFT JOIN discoverable AS d ON d.subject = w.subject AND d.attribute = w.attribute;
+) AS i ON true;
 
 -- name: items_page
 -- A page of one subject's items, each in its newest version, by attribute.

@@ -142,6 +142,8 @@ async def _write(url: str, tables: Mapping[str, Sequence[Mapping[str, Any]]]) ->
             columns = list(rows[0])
             records = [tuple(row[column] for column in columns) for row in rows]
             await connection.copy_records_to_table(table, records=records, columns=columns)
-        await connection.execute("ANALYZE")
+            await connection.execute(
+                f"ANALYZE {table}"
+            )  # and no other: nobody analyses a table that nothing was written to
     finally:
         await connection.close()

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from importlib.resources import files
 from typing import Any
@@ -29,6 +30,18 @@ SELECT refusal FROM settle(
     ARRAY(SELECT ROW(1, 'c' || n, 'release', 'consent', 'rule', 0, '', '', '', '', '', '', '', '')::settle_release
         FROM generate_series($1::int, $2) AS n),
     interval '1 h')
+"""
+EXCHANGE = """
+INSERT INTO exchanges (marketer, exchange_id, terms, audience, offer_text, decision_deadline, created_at, matched)
+VALUES ('m', 'exchange', '', '', '', now() + interval '1 h', now(), true)
+"""
+INTRODUCTION = """
+INSERT INTO introductions (marketer, pseudonym, consent_ref, vault_ref, audit_ref, identity_ref)
+SELECT 'm', 'p' || n, '', '', '', '' FROM generate_series(1, $1::int) AS n
+"""
+PARTICIPANT = """
+INSERT INTO participants (marketer, exchange_id, pseudonym, state, leased_until)
+SELECT 'm', 'exchange', 'p' || n, 1, now() FROM generate_series(1, $1::int) AS n
 """
 READ = "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::int FROM pg_stat_xact_user_tables"
 MEANT = {
@@ -103,6 +116,38 @@ async def test_settling_goes_through_no_table_for_each_release_though_its_plans_
         await db.execute("ANALYZE")
         for first in range(1, CUSTOMERS, 100):
             async with db.tx("test.settle") as tx:
+                before = await tx.fetchval(READ)
                 assert {0} == {row["refusal"] for row in await tx.fetch(SETTLE, first, first + 99)}
-                read = await tx.fetchval(READ)
-    assert read < 100 * CUSTOMERS
+                read = await tx.fetchval(READ) - before
+            assert read < 100 * 20
+
+
+@pytest.mark.parametrize(("name", "statement"), [("consent", "standing"), ("vault", "items_latest")])
+async def test_what_every_exchange_asks_is_asked_by_key_though_the_tables_were_last_seen_empty(
+    fresh_database: FreshDatabase, name: str, statement: str
+) -> None:
+    dsn = await fresh_database(name, partial(migrate, package=f"parley_{name}"))
+    async with Database.open(dsn, application_name="test") as db:
+        await db.execute("VACUUM ANALYZE")
+        assert [] == await plan(db, statements(f"parley_{name}")[statement])
+
+
+async def test_what_a_campaign_asks_of_a_hundred_reads_a_hundred_however_many_have_been_and_are_to_come(
+    fresh_database: FreshDatabase,
+) -> None:
+    sql, dsn = load("parley_broker"), await fresh_database("broker", partial(migrate, package="parley_broker"))
+    async with Database.open(dsn, application_name="test", max_size=1) as db:
+        await db.execute(EXCHANGE)
+        await db.execute(INTRODUCTION, CUSTOMERS)
+        await db.execute(PARTICIPANT, CUSTOMERS)
+        await db.execute("ANALYZE")
+        assert [] == await plan(db, statements("parley_broker")["participants_finish"])
+        for first in range(1, CUSTOMERS, 100):
+            names = [f"p{number}" for number in range(first, first + 100)]
+            async with db.tx("test.carry") as tx:
+                before = await tx.fetchval(READ)
+                assert 100 == len(await tx.fetch(sql.participants_states, "m", "exchange", names))
+                keys = [["m"] * 100, ["exchange"] * 100, names]
+                assert 100 == len(await tx.fetch(sql.participants_finish, *keys, datetime.now(UTC)))
+                read = await tx.fetchval(READ) - before
+            assert read < 100 * 10
