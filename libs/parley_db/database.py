@@ -35,8 +35,8 @@ _PLANS = {
     "plan_cache_mode": "force_generic_plan",  # planning took half of a statement's time
     # Whatever is asked here is asked by key. The planner can't know how many keys an array will bring, nor how much a table that
     # it last saw empty will hold: it goes through tables whole, for a statement or even for each key, and remembers that way.
-    # What such a plan costs grows with the number of customers. A merge walks along an index up to the last key it looks for. Joins
-    # by hash stay: without them what an array brings would be compared with each of its own rows.
+    # What such a plan costs grows with the number of customers. A merge walks along an index up to the last key it looks for.
+    # Joins by hash stay: without them what an array brings would be compared with each of its own rows.
     "enable_seqscan": "off",
     "enable_mergejoin": "off",
     "enable_material": "off",
