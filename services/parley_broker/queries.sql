@@ -69,8 +69,8 @@ WHERE (marketer, exchange_id) = (
 RETURNING marketer, exchange_id, terms, audience, offer_text, decision_deadline, created_at, cancelled_at, match_token;
 
 -- name: exchange_advance
--- Note how far matching has come, and let go.
-UPDATE exchanges SET match_token = $3, matched = matched OR $4, leased_until = '-infinity'
+-- Note how far matching has come, and let go: until every other that waits has had its turn.
+UPDATE exchanges SET match_token = $3, matched = matched OR $4, leased_until = clock_timestamp()
 WHERE marketer = $1 AND exchange_id = $2;
 
 -- name: introductions_insert
@@ -91,10 +91,19 @@ FOR NO KEY UPDATE OF e
 ON CONFLICT DO NOTHING;
 
 -- name: participants_lease
--- Take participants of one exchange that have something to be done, but for some marketers.
-WITH one AS (
-    SELECT marketer, exchange_id FROM participants
-    WHERE state IN (1, 3) AND leased_until < statement_timestamp() AND marketer <> ALL($3::text[]) ORDER BY leased_until LIMIT 1
+-- Take participants of one exchange that have something to be done: of the first marketer after $4 that has any, but for some.
+WITH RECURSIVE marketers AS (  -- from one to the next, past all that each of them has
+    (SELECT marketer FROM participants WHERE state IN (1, 3) AND marketer > $4 ORDER BY marketer LIMIT 1)
+    UNION ALL
+    SELECT (SELECT p.marketer FROM participants AS p WHERE p.state IN (1, 3) AND p.marketer > m.marketer ORDER BY p.marketer LIMIT 1)
+    FROM marketers AS m WHERE m.marketer IS NOT NULL
+), one AS (
+    SELECT due.marketer, due.exchange_id FROM marketers AS m CROSS JOIN LATERAL (
+        SELECT p.marketer, p.exchange_id FROM participants AS p
+        WHERE p.marketer = m.marketer AND p.state IN (1, 3) AND p.leased_until < statement_timestamp()
+        ORDER BY p.leased_until LIMIT 1
+    ) AS due
+    WHERE m.marketer <> ALL($3::text[]) LIMIT 1
 ), taken AS (
     SELECT p.marketer, p.exchange_id, p.pseudonym FROM participants AS p JOIN one USING (marketer, exchange_id)
     WHERE p.state IN (1, 3) AND p.leased_until < statement_timestamp()

@@ -230,13 +230,13 @@ class Store:
         """Add customers who were introduced; others are nobody."""
         await tx.execute(_SQL.participants_insert, exchange.marketer, exchange.exchange_id, list(pseudonyms))
 
-    async def lease_participants(self, limit: int, but: Sequence[str]) -> list[ParticipantRecord]:
+    async def lease_participants(self, limit: int, but: Sequence[str], after: str = "") -> list[ParticipantRecord]:
         """
-        Take participants of one exchange that have something to be done, ``but`` for some marketers.
+        Take participants of one exchange that have something to be done, of the first marketer ``after`` one, ``but`` for some.
 
         No two workers get the same.
         """
-        rows = await self.db.fetch(_SQL.participants_lease, limit, LEASE, list(but))
+        rows = await self.db.fetch(_SQL.participants_lease, limit, LEASE, list(but), after)
         if rows:
             await reach("broker.after_lease")
         return [_participant(row) for row in rows]

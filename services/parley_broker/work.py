@@ -104,6 +104,13 @@ class Matching:
         self.bell.ring()
 
 
+@dataclass
+class Turns:
+    """Marketers take turns, so that a large campaign keeps nobody else waiting: whose turn it was last."""
+
+    last: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Allowed:
     """A participant of an exchange whose values may be opened under a permit."""
@@ -124,15 +131,15 @@ class Releasing:
     log: FilteringBoundLogger
     batch: int
     tracer: Tracer = SILENT.tracer
+    turns: Turns = field(default_factory=Turns)
 
     async def turn(self) -> bool:
         """
         Take some participants of one exchange on; whether there were any.
 
-        Nobody's whose feed can't keep up: it must not slow the others down. Nor must what fails for now, which comes again
-        with its lease.
+        What fails for now must not slow the others down: it comes again with its lease.
         """
-        leased = await self.store.lease_participants(self.batch, sorted(self.settling.ahead()))
+        leased = await self.take()
         if not leased:
             return False
         first = leased[0]
@@ -143,6 +150,15 @@ class Releasing:
         except Fault as fault:
             self.log.warning("exchange_waiting", reason=fault.reason, count=len(leased))
         return True
+
+    async def take(self) -> list[ParticipantRecord]:
+        """Take participants of the marketer whose turn it is, unless its feed can't keep up: it must not slow the others down."""
+        ahead, last = sorted(self.settling.ahead()), self.turns.last
+        leased = await self.store.lease_participants(self.batch, ahead, last)
+        if not leased and last:
+            leased = await self.store.lease_participants(self.batch, ahead)
+        self.turns.last = leased[0].marketer if leased else ""
+        return leased
 
     async def carry(self, exchange: ExchangeRecord, participants: Sequence[ParticipantRecord]) -> None:
         """

@@ -1,0 +1,2 @@
+-- Work is no longer looked for among everybody's.
+DROP INDEX participants_due;

@@ -1,0 +1,113 @@
+"""Turns: no marketer's campaign keeps another's waiting, however large it is, and however far ahead of its feed."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+
+import pytest
+
+from parley_broker.store import LEASE, Store
+from parley_broker.work import Releasing, Turns
+from parley_db.database import Database
+from parley_db.migrate import migrate
+from parley_db.queries import load
+from parley_kit.clock import SystemClock
+from tests.support.broker import work
+from tests.support.servers import FreshDatabase
+from tests.support.world import World
+
+SQL = load("parley_broker")
+MANY = 2000
+"""Customers of a campaign."""
+EXCHANGE = """
+INSERT INTO exchanges (marketer, exchange_id, terms, audience, offer_text, decision_deadline, created_at, matched)
+VALUES ($1, 'exchange', '', '', '', now() + interval '1 h', now(), $2)
+"""
+INTRODUCTIONS = """
+INSERT INTO introductions (marketer, pseudonym, consent_ref, vault_ref, audit_ref, identity_ref)
+SELECT $1, 'p' || n, '', '', '', '' FROM generate_series(1, $2::int) AS n
+"""
+PARTICIPANTS = """
+INSERT INTO participants (marketer, exchange_id, pseudonym, state, leased_until)
+SELECT marketer, 'exchange', pseudonym, 1, clock_timestamp() + $2::interval FROM introductions WHERE marketer = $1
+"""
+READ = "SELECT sum(pg_stat_get_xact_tuples_returned(oid))::int FROM pg_class WHERE relname LIKE 'participants%'"
+"""Rows of the table that were read, and entries of its indexes."""
+
+
+@pytest.fixture
+async def store(fresh_database: FreshDatabase) -> AsyncIterator[Store]:
+    """A broker's database of its own, in which nobody works."""
+    dsn = await fresh_database("broker", partial(migrate, package="parley_broker"))
+    async with Database.open(dsn, application_name="test", max_size=1) as db:
+        yield Store(db, SystemClock())
+
+
+async def campaign(store: Store, marketer: str, customers: int, leased: timedelta = timedelta()) -> None:
+    """A campaign whose customers are found, and wait to be decided, or are in hand for a while."""
+    await store.db.execute(EXCHANGE, marketer, True)
+    await store.db.execute(INTRODUCTIONS, marketer, customers)
+    await store.db.execute(PARTICIPANTS, marketer, leased)
+
+
+def releasing(world: World, store: Store) -> Releasing:
+    return replace(work(world).releasing, store=store, turns=Turns())
+
+
+async def turn(worker: Releasing) -> str:
+    """Whose turn it is: the marketer, and nobody where there is nothing to do."""
+    taken = await worker.take()
+    assert 1 >= len({one.marketer for one in taken})
+    return taken[0].marketer if taken else ""
+
+
+async def test_small_campaign_that_comes_after_a_large_one_has_its_turn_next(world: World, store: Store) -> None:
+    worker = releasing(world, store)
+    await campaign(store, "large", MANY)
+    assert ["large", "large"] == [await turn(worker) for _ in range(2)]
+    await campaign(store, "small", 1)
+    await campaign(store, "another", 1)
+    # In turns, until those that have nothing left are passed over; whoever comes later is next.
+    assert ["small", "another", "large", "large"] == [await turn(worker) for _ in range(4)]
+
+
+async def test_where_nothing_is_to_be_done_nobody_has_a_turn_until_there_is(world: World, store: Store) -> None:
+    worker = releasing(world, store)
+    assert "" == await turn(worker)
+    await campaign(store, "one", 1)
+    assert ["one", "", ""] == [await turn(worker) for _ in range(3)]
+    await campaign(store, "a", 1)
+    assert "a" == await turn(worker)
+
+
+@pytest.mark.parametrize("held", ["their feeds are full", "they are in hand"])
+async def test_those_who_have_to_wait_are_passed_over_at_no_cost(store: Store, held: str) -> None:
+    waiting = [f"large{number}" for number in range(3)]
+    for marketer in waiting:
+        await campaign(store, marketer, MANY, LEASE if "hand" in held else timedelta())
+    await campaign(store, "small", 1)
+    await store.db.execute("ANALYZE")
+    async with store.db.tx("test.turn") as tx:
+        before = await tx.fetchval(READ)
+        taken = await tx.fetch(SQL.participants_lease, 100, LEASE, waiting if "full" in held else [], "")
+        read = await tx.fetchval(READ) - before
+    assert ["small"] == [row["marketer"] for row in taken]
+    assert 40 > read, read
+
+
+async def test_large_audience_that_is_being_found_keeps_no_other_waiting(store: Store) -> None:
+    for marketer in ("one", "another", "third"):
+        await store.db.execute(EXCHANGE, marketer, False)
+    found = []
+    for _ in range(9):
+        leased = await store.lease_exchange()
+        assert leased
+        found.append(leased[0].marketer)
+        async with store.db.tx("test.matched") as tx:
+            await store.advance(tx, leased[0], "more")
+        await store.db.execute(
+            "VACUUM exchanges"
+        )  # rows that are equally old come in the order of the places they were given
+    assert found[:3] == found[3:6] == found[6:]
+    assert {"one", "another", "third"} == set(found[:3])
