@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from parley_client import Client, Condition, Exchange
-from parley_client.exchanges import Asked, complete_purpose
+from parley_client.exchanges import Asked
 from parley_node.cli import show
 from parley_node.cli.calls import run, running
 from parley_node.cli.feed import Inbox, kept, pseudonyms, release_row
@@ -18,12 +18,13 @@ from parley_node.cli.names import find
 from parley_node.cli.options import HomeOption, JsonOption, LevelName, MarketerOption, level_text
 from parley_node.cli.receipts import refuse_taken
 from parley_node.cli.stop import Stop
+from parley_node.cli.terms_text import check_purposes
 from parley_node.cli.wallet import MarketerFile
 from parley_node.conditions_text import field_text, parse_conditions, parse_question
 from parley_node.home import Home, NotRunning
 from parley_node.importing.run import catalogue
 from parley_node.people import register_marketer, staff
-from parley_terms.purposes import DPV, PURPOSES
+from parley_terms.purposes import DPV
 from parley_terms.terms import Criteria, Field, Form, each_criterion
 from parley_terms.values import Catalogue
 
@@ -301,10 +302,7 @@ def _check(fields: list[str] | None, purposes: list[str], names: Catalogue) -> N
     for field in fields or []:
         if field not in names:
             raise Stop(f"no attribute is called {field!r}", "`parley attributes` lists them.")
-    for purpose in purposes:
-        if complete_purpose(purpose) not in PURPOSES:
-            known = ", ".join(sorted(each.removeprefix(DPV) for each in PURPOSES))
-            raise Stop(f"no purpose is called {purpose!r}", f"One of: {known}.")
+    check_purposes(purposes)
 
 
 def _pseudonym(folder: Path, given: str) -> str:

@@ -1,5 +1,6 @@
 """Terms as people read and write them."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from typing import Any
@@ -9,8 +10,9 @@ from parley.consent.v1 import consent_pb2 as consentpb
 from parley_client.exchanges import complete_purpose
 from parley_node.cli.options import level_text
 from parley_node.cli.show import iso
+from parley_node.cli.stop import Stop
 from parley_node.conditions_text import field_text
-from parley_terms.purposes import DPV
+from parley_terms.purposes import DPV, PURPOSES
 from parley_terms.terms import Field, Form, Terms, Use
 from parley_terms.wire import field_to, terms_from, timestamp
 
@@ -54,7 +56,8 @@ def rule(
     until: datetime | None,
     once: bool,
 ) -> consentpb.Rule:
-    """Write a rule. An allow rule names the channels that this version has; another touches any."""
+    """Write a rule. An allow rule names the channels that this version has; another touches any. Raises Stop."""
+    check_purposes(purposes)
     fields = [Field(name, Form.EXACT) for name in attributes] + [Field(name, Form.ANSWER) for name in answers]
     terms = termspb.Terms(purposes=[complete_purpose(purpose) for purpose in purposes])
     if fields or once:
@@ -72,6 +75,14 @@ def end_of(until: datetime | None, days: int | None, now: datetime) -> datetime 
     if until:
         return until.replace(tzinfo=UTC)
     return now + timedelta(days=days) if days else None
+
+
+def check_purposes(purposes: Iterable[str]) -> None:
+    """Accept names of purposes, in full or without the vocabulary's address. Raises Stop, which lists them."""
+    for purpose in purposes:
+        if complete_purpose(purpose) not in PURPOSES:
+            known = ", ".join(sorted(each.removeprefix(DPV) for each in PURPOSES))
+            raise Stop(f"no purpose is called {purpose!r}", f"One of: {known}.")
 
 
 def _use(terms: Terms) -> str:

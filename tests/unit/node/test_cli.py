@@ -79,20 +79,20 @@ def test_unknown_command_is_a_usage_error_with_a_suggestion() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["customer", "allow", "--everyone"],
-        ["customer", "allow", "--attribute", "profile.age", "--purpose", "Marketing"],
-        ["customer", "refuse", "--everyone", "--level", "verified"],
-        ["customer", "refuse", "--marketer", "shop"],
-        ["customer", "discoverable", "profile.age", "everyone"],
-        ["customer", "join", "--as", "../me"],
-        ["verify"],
-        ["up", "--port", "70000"],
-        ["migrate", "courier"],
+        "customer allow --everyone",
+        "customer allow --attribute profile.age --purpose Marketing",
+        "customer allow --attribute profile.age --purpose Marketing --everyone --until 2020-01-01",
+        "customer refuse --everyone --level verified",
+        "customer refuse --marketer shop",
+        "customer discoverable profile.age everyone",
+        "customer join --as ../me",
+        "verify",
+        "up --port 70000",
+        "migrate courier",
     ],
-    ids=" ".join,
 )
-def test_what_cant_be_meant_is_a_usage_error(arguments: list[str]) -> None:
-    assert 2 == runner.invoke(app, arguments, prog_name="parley").exit_code
+def test_what_cant_be_meant_is_a_usage_error(arguments: str) -> None:
+    assert 2 == runner.invoke(app, arguments.split(), prog_name="parley").exit_code
 
 
 def test_up_refuses_to_be_reached_over_a_network() -> None:
@@ -160,6 +160,12 @@ def test_allow_rule_names_what_it_allows_and_nothing_else() -> None:
         "use": "once",
     } == parts(made.terms)
     assert [termspb.CHANNEL_DATA, termspb.CHANNEL_WEB_INBOX] == list(made.terms.mode.channels)
+
+
+def test_rule_for_what_is_no_purpose_names_those_that_there_are() -> None:
+    with pytest.raises(Stop, match="no purpose is called 'Marketin'") as stopped:
+        rule(Effect.ASK, EVERYONE, attributes=[], answers=[], purposes=["Marketin"], until=None, once=False)
+    assert "DirectMarketing, " in str(stopped.value)
 
 
 def test_refuse_rule_touches_whatever_it_leaves_out() -> None:

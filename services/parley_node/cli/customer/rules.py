@@ -169,7 +169,11 @@ def _scope(marketer: str, level: LevelName | None, *, everyone: bool) -> consent
 def _end(until: datetime | None, days: int | None) -> datetime | None:
     if until and days:
         raise typer.BadParameter("--until and --days exclude each other")
-    return end_of(until, days, datetime.now(UTC))
+    now = datetime.now(UTC)
+    end = end_of(until, days, now)
+    if end and end <= now:
+        raise typer.BadParameter("--until is past: nothing would ever be allowed")
+    return end
 
 
 def _rule(found: consentpb.Rule) -> show.Row:
