@@ -2,6 +2,7 @@
 
 import shlex
 import signal
+import socket
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -184,6 +185,14 @@ def test_second_up_says_that_one_runs(parley: Parley) -> None:
         _out, err = second.communicate(timeout=30)
     assert 1 == second.returncode
     assert f"kill {parley.home.running().pid}" in err
+
+
+def test_port_that_is_taken_is_named_in_words_of_ours() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, scratch_directory() as root:
+        port = str(taken.getsockname()[1])
+        with start(root / "home", "up", "--port", port, "--http-port", "0") as up:
+            _out, err = up.communicate(timeout=60)
+    assert (1, True, False) == (up.returncode, f"port {port} is taken" in err, "add_port" in err), err
 
 
 def test_schemas_are_up_to_date_while_it_runs(parley: Parley) -> None:

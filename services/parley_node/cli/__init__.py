@@ -5,6 +5,7 @@ A command's module is imported when it is called, so that `parley --help` answer
 ``COMMANDS`` and a module with a Typer ``app``.
 """
 
+import os
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import version
@@ -59,7 +60,8 @@ app = typer.Typer(cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=
 
 
 def load(name: str) -> Any:
-    """Import a command."""
+    """Import a command. gRPC, which may come with it, keeps its own lines to itself: what fails is said by whoever called it."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     command = typer.main.get_command(import_module(COMMANDS[name][0]).app)
     command.name = name
     return command
