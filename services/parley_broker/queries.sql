@@ -91,27 +91,27 @@ FOR NO KEY UPDATE OF e
 ON CONFLICT DO NOTHING;
 
 -- name: participants_lease
--- Take participants of one exchange that have something to be done: of the first marketer after $4 that has any, but for some.
+-- Take those who have waited longest for something to be done, of the first marketer after $4 that has any, but for some.
 WITH RECURSIVE marketers AS (  -- from one to the next, past all that each of them has
     (SELECT marketer FROM participants WHERE state IN (1, 3) AND marketer > $4 ORDER BY marketer LIMIT 1)
     UNION ALL
     SELECT (SELECT p.marketer FROM participants AS p WHERE p.state IN (1, 3) AND p.marketer > m.marketer ORDER BY p.marketer LIMIT 1)
     FROM marketers AS m WHERE m.marketer IS NOT NULL
 ), one AS (
-    SELECT due.marketer, due.exchange_id FROM marketers AS m CROSS JOIN LATERAL (
-        SELECT p.marketer, p.exchange_id FROM participants AS p
-        WHERE p.marketer = m.marketer AND p.state IN (1, 3) AND p.leased_until < statement_timestamp()
-        ORDER BY p.leased_until LIMIT 1
-    ) AS due
-    WHERE m.marketer <> ALL($3::text[]) LIMIT 1
-), taken AS (
-    SELECT p.marketer, p.exchange_id, p.pseudonym FROM participants AS p JOIN one USING (marketer, exchange_id)
-    WHERE p.state IN (1, 3) AND p.leased_until < statement_timestamp()
-    LIMIT $1 FOR UPDATE OF p SKIP LOCKED
+    SELECT m.marketer FROM marketers AS m
+    WHERE m.marketer <> ALL($3::text[]) AND (
+        SELECT true FROM participants AS p
+        WHERE p.marketer = m.marketer AND p.state IN (1, 3) AND p.leased_until < statement_timestamp() LIMIT 1)
+    LIMIT 1
 )
 UPDATE participants AS p SET leased_until = clock_timestamp() + $2
-FROM taken, introductions AS i
-WHERE p.marketer = taken.marketer AND p.exchange_id = taken.exchange_id AND p.pseudonym = taken.pseudonym
+FROM introductions AS i
+WHERE p.ctid = ANY (ARRAY(  -- joined by their keys they may be looked for among all there are
+        SELECT due.ctid FROM one CROSS JOIN LATERAL (
+            SELECT d.ctid FROM participants AS d
+            WHERE d.marketer = one.marketer AND d.state IN (1, 3) AND d.leased_until < statement_timestamp()
+            ORDER BY d.leased_until LIMIT $1 FOR UPDATE SKIP LOCKED
+        ) AS due))
     AND i.marketer = p.marketer AND i.pseudonym = p.pseudonym
 RETURNING p.marketer, p.exchange_id, p.pseudonym, p.state, p.settled, p.acknowledged,
     i.consent_ref, i.vault_ref, i.audit_ref;

@@ -232,7 +232,7 @@ class Store:
 
     async def lease_participants(self, limit: int, but: Sequence[str], after: str = "") -> list[ParticipantRecord]:
         """
-        Take participants of one exchange that have something to be done, of the first marketer ``after`` one, ``but`` for some.
+        Take who has something to be done, the longest waiting first, of the first marketer ``after`` one, ``but`` for some.
 
         No two workers get the same.
         """

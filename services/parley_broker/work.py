@@ -135,21 +135,19 @@ class Releasing:
 
     async def turn(self) -> bool:
         """
-        Take some participants of one exchange on; whether there were any.
+        Take some participants of one marketer on; whether there were any.
 
         What fails for now must not slow the others down: it comes again with its lease.
         """
         leased = await self.take()
-        if not leased:
-            return False
-        first = leased[0]
-        exchange = await self.store.exchange(self.store.db, first.marketer, first.exchange_id)
-        assert exchange is not None
         try:
-            await self.carry(exchange, leased)
+            for exchange_id, participants in _by_exchange(leased).items():
+                exchange = await self.store.exchange(self.store.db, leased[0].marketer, exchange_id)
+                assert exchange is not None
+                await self.carry(exchange, participants)
         except Fault as fault:
             self.log.warning("exchange_waiting", reason=fault.reason, count=len(leased))
-        return True
+        return bool(leased)
 
     async def take(self) -> list[ParticipantRecord]:
         """Take participants of the marketer whose turn it is, unless its feed can't keep up: it must not slow the others down."""
@@ -317,6 +315,13 @@ class Work:
                 state.good("flowing")
             except Exception as error:  # noqa: BLE001 - a defect in one exchange must not stop the others
                 await asyncio.sleep(state.bad("failing", error))
+
+
+def _by_exchange(participants: Iterable[ParticipantRecord]) -> Mapping[str, Sequence[ParticipantRecord]]:
+    found: dict[str, list[ParticipantRecord]] = {}
+    for one in participants:
+        found.setdefault(one.exchange_id, []).append(one)
+    return found
 
 
 def _allowed(

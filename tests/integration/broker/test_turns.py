@@ -32,6 +32,17 @@ PARTICIPANTS = """
 INSERT INTO participants (marketer, exchange_id, pseudonym, state, leased_until)
 SELECT marketer, 'exchange', pseudonym, 1, clock_timestamp() + $2::interval FROM introductions WHERE marketer = $1
 """
+LIKE_IT = """
+WITH more AS (
+    INSERT INTO exchanges (marketer, exchange_id, terms, audience, offer_text, decision_deadline, created_at, matched)
+    SELECT marketer, 'exchange' || n, terms, audience, offer_text, decision_deadline, created_at, matched
+    FROM exchanges CROSS JOIN generate_series(1, $1::int) AS n
+    RETURNING marketer, exchange_id
+)
+INSERT INTO participants (marketer, exchange_id, pseudonym, state, leased_until)
+SELECT marketer, exchange_id, pseudonym, 1, clock_timestamp() FROM more JOIN introductions USING (marketer)
+"""
+"""Many more exchanges like the one there is, each with one customer who waits."""
 READ = "SELECT sum(pg_stat_get_xact_tuples_returned(oid))::int FROM pg_class WHERE relname LIKE 'participants%'"
 """Rows of the table that were read, and entries of its indexes."""
 
@@ -94,6 +105,28 @@ async def test_those_who_have_to_wait_are_passed_over_at_no_cost(store: Store, h
         read = await tx.fetchval(READ) - before
     assert ["small"] == [row["marketer"] for row in taken]
     assert 40 > read, read
+
+
+@pytest.mark.parametrize("exchanges", [1, MANY], ids=["one campaign", "as many exchanges"])
+@pytest.mark.parametrize("seen", ["empty", "full"])
+async def test_taking_a_hundred_reads_a_hundred_however_many_wait(store: Store, seen: str, exchanges: int) -> None:
+    if seen == "empty":
+        await store.db.execute("VACUUM ANALYZE")
+    if exchanges == 1:
+        await campaign(store, "large", 25 * MANY)
+    else:
+        await store.db.execute(EXCHANGE, "large", True)
+        await store.db.execute(INTRODUCTIONS, "large", 1)
+        await store.db.execute(LIKE_IT, MANY)
+    await campaign(store, "zealous", MANY)
+    if seen == "full":
+        await store.db.execute("ANALYZE")
+    async with store.db.tx("test.turn") as tx:
+        before = await tx.fetchval(READ)
+        taken = await tx.fetch(SQL.participants_lease, 100, LEASE, [], "")
+        read = await tx.fetchval(READ) - before
+    assert 100 == len(taken)
+    assert 100 * 3 > read, read
 
 
 async def test_large_audience_that_is_being_found_keeps_no_other_waiting(store: Store) -> None:
