@@ -137,16 +137,22 @@ class Releasing:
         """
         Take some participants of one marketer on; whether there were any.
 
-        What fails for now must not slow the others down: it comes again with its lease.
+        What fails must not slow the others down: it comes again with its lease. Raises a defect, after all others had their turn.
         """
-        leased = await self.take()
-        try:
-            for exchange_id, participants in _by_exchange(leased).items():
+        leased, defects = await self.take(), list[Exception]()
+        for exchange_id, participants in _by_exchange(leased).items():
+            try:
                 exchange = await self.store.exchange(self.store.db, leased[0].marketer, exchange_id)
                 assert exchange is not None
                 await self.carry(exchange, participants)
-        except Fault as fault:
-            self.log.warning("exchange_waiting", reason=fault.reason, count=len(leased))
+            except Fault as fault:
+                self.log.warning("exchange_waiting", reason=fault.reason, count=len(participants))
+                if fault.code is Code.UNAVAILABLE:  # to the others as well
+                    break
+            except Exception as defect:  # noqa: BLE001 - it is raised again
+                defects.append(defect)
+        if defects:
+            raise defects[0]
         return bool(leased)
 
     async def take(self) -> list[ParticipantRecord]:

@@ -1,18 +1,20 @@
 """Turns: no marketer's campaign keeps another's waiting, however large it is, and however far ahead of its feed."""
 
-from collections.abc import AsyncIterator
-from dataclasses import replace
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import fields, replace
 from datetime import timedelta
 from functools import partial
 
 import pytest
 
-from parley_broker.store import LEASE, Store
+from parley_broker.store import LEASE, ExchangeRecord, ParticipantRecord, Store
 from parley_broker.work import Releasing, Turns
 from parley_db.database import Database
 from parley_db.migrate import migrate
 from parley_db.queries import load
 from parley_kit.clock import SystemClock
+from parley_kit.faults import Conflict
 from tests.support.broker import work
 from tests.support.servers import FreshDatabase
 from tests.support.world import World
@@ -127,6 +129,26 @@ async def test_taking_a_hundred_reads_a_hundred_however_many_wait(store: Store, 
         read = await tx.fetchval(READ) - before
     assert 100 == len(taken)
     assert 100 * 3 > read, read
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a defect"), Conflict()])
+async def test_exchange_that_fails_keeps_no_other_of_its_marketer_waiting(
+    world: World, store: Store, error: Exception
+) -> None:
+    carried = []
+
+    class Failing(Releasing):
+        async def carry(self, exchange: ExchangeRecord, participants: Sequence[ParticipantRecord]) -> None:
+            carried.append((exchange.exchange_id, len(participants)))
+            if len(carried) == 1:
+                raise error
+
+    await campaign(store, "one", 1)
+    await store.db.execute(LIKE_IT, 2)
+    worker = Failing(**{each.name: getattr(releasing(world, store), each.name) for each in fields(Releasing)})
+    with contextlib.suppress(RuntimeError):
+        assert await worker.turn()
+    assert [("exchange", 1), ("exchange1", 1), ("exchange2", 1)] == sorted(carried)
 
 
 async def test_large_audience_that_is_being_found_keeps_no_other_waiting(store: Store) -> None:
