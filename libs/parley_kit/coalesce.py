@@ -2,7 +2,7 @@
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
@@ -83,38 +83,40 @@ class Coalescer(Generic[Q, A]):
         batch = {answer: self._waiting.pop(answer) for answer in list(islice(self._waiting, self._most))}
         if not batch:  # whoever it was begun for went away
             return
-        if len(batch) == 1:  # what is done for one alone belongs to its trace
-            traceparent.set(next(iter(batch.values())).trace)
-        try:
-            answers = list(zip(batch, await self._answers([one.request for one in batch.values()]), strict=True))
-        except BaseException as error:
-            for answer in batch:
-                if not answer.done():
-                    answer.set_exception(_of(error))
-            if not isinstance(error, Exception):
-                raise
+        if len(batch) == 1:
+            await self._do(batch)
             return
+        try:
+            await self._work_on(batch)
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it, or what comes of their own request
+            if not self._alone(error):
+                _fail(batch, error)
+                return
+        # Each has its answer as soon as it is there, and what nobody waits for any more isn't done again.
+        await asyncio.gather(*(self._do({answer: one}) for answer, one in batch.items() if not answer.done()))
+
+    async def _do(self, one: Mapping[asyncio.Future[A], _Waiting[Q]]) -> None:
+        """Do what is one request's alone, which belongs to its trace."""
+        traceparent.set(next(iter(one.values())).trace)
+        try:
+            await self._work_on(one)
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+            _fail(one, error)
+
+    async def _work_on(self, batch: Mapping[asyncio.Future[A], _Waiting[Q]]) -> None:
+        """Answer whoever still waits. What stops the work, rather than fails it, cancels them."""
+        try:
+            answers = list(zip(batch, await self._work([one.request for one in batch.values()]), strict=True))
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                _fail(batch, asyncio.CancelledError())
+            raise
         for answer, found in answers:
-            if answer.done():
-                continue
-            if isinstance(found, BaseException):
-                answer.set_exception(_of(found))
-            else:
+            if not answer.done():
                 answer.set_result(found)
 
-    async def _answers(self, requests: Sequence[Q]) -> Sequence[A | BaseException]:
-        try:
-            return await self._work(requests)
-        except Exception as error:
-            if len(requests) == 1 or not self._alone(error):
-                raise
-        return await asyncio.gather(*map(self._answer, requests), return_exceptions=True)
 
-    async def _answer(self, request: Q) -> A:
-        (answer,) = await self._work([request])
-        return answer
-
-
-def _of(error: BaseException) -> BaseException:
-    """An error as a future takes it: what stops the work cancels those who wait for it."""
-    return error if isinstance(error, Exception) else asyncio.CancelledError()
+def _fail(answers: Iterable[asyncio.Future[A]], error: BaseException) -> None:
+    for answer in answers:
+        if not answer.done():
+            answer.set_exception(error)

@@ -49,6 +49,24 @@ def remember(seconds: float | None) -> None:
     _ends.set(None if seconds is None else time.monotonic() + seconds)
 
 
+@asynccontextmanager
+async def in_time() -> AsyncIterator[None]:
+    """
+    End a block while there is time to answer the call being handled without it: 20 ms before its end.
+
+    For what a call can do without. Raises DeadlineTooShort.
+    """
+    left = remaining()
+    scope = asyncio.timeout(None if left is None else left - HOP_SECONDS)
+    try:
+        async with scope:
+            yield
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        raise DeadlineTooShort from None
+
+
 async def call(
     method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response],
     request: _Request,

@@ -15,11 +15,12 @@ from parley_broker.domain.states import TO_DECIDE, Participant
 from parley_broker.names import Names
 from parley_broker.settling import Prepared
 from parley_broker.store import ExchangeRecord, Key, ParticipantRecord, Store
-from parley_broker.work import Bell, Releasing
+from parley_broker.work import AWAY, Bell, Releasing
 from parley_kit.clock import Clock
 from parley_kit.coalesce import Coalescer
 from parley_kit.faultpoints import reach
-from parley_kit.faults import Code, Fault
+from parley_kit.faults import Fault
+from parley_rpc.deadlines import in_time
 
 _PLACE_AFTER_S = 0.5
 _PLACE_EVERY_S = 0.1
@@ -43,16 +44,18 @@ class Answering:
         """Answer an exchange that is just being recorded: whether it was, and the release. Raises what recording raises."""
         recorded = asyncio.ensure_future(recording)
         participant, prepared = None, None
-        with contextlib.suppress(Fault):  # what fails now is taken up once it is recorded
-            participant = await self._newcomer(exchange, pseudonym)
-            prepared = await self._preparing.submit((exchange, participant)) if participant else None
+        with contextlib.suppress(Fault):  # what fails now, or takes too long, is taken up once it is recorded
+            async with in_time():
+                participant = await self._newcomer(exchange, pseudonym)
+                prepared = await self._preparing.submit((exchange, participant)) if participant else None
         if not await recorded:
             return False, None
         with contextlib.suppress(Fault):  # or in the background; why is nobody's business here
-            if prepared:
-                return True, await self._send(exchange, prepared)
-            if participant:
-                await self._releasing.carry(exchange, [participant])  # and now whoever wants to be asked is asked
+            async with in_time():
+                if prepared:
+                    return True, await self._send(exchange, prepared)
+                if participant:
+                    await self._releasing.carry(exchange, [participant])  # and now whoever wants to be asked is asked
         return True, None
 
     async def again(self, exchange: ExchangeRecord, pseudonym: str) -> brokerpb.Delivery | None:
@@ -66,7 +69,7 @@ class Answering:
         elif participant.state not in TO_DECIDE:
             return None
         with contextlib.suppress(Fault):
-            async with self._releasing.ending(exchange, [participant]):
+            async with in_time(), self._releasing.ending(exchange, [participant]):
                 prepared = await self._releasing.prepare(exchange, [participant])
                 return await self._send(exchange, prepared[0]) if prepared else None
         return None
@@ -121,5 +124,5 @@ class Answering:
 
 
 def _is_of_one(error: Exception) -> bool:
-    """Whether an error may be one exchange's alone: a service that is away is everybody's."""
-    return isinstance(error, Fault) and error.code is not Code.UNAVAILABLE
+    """Whether an error may be one exchange's alone, as a defect may be; a service that is away is everybody's."""
+    return not isinstance(error, Fault) or error.code not in AWAY

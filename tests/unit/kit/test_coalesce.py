@@ -119,6 +119,47 @@ async def test_error_that_may_be_one_requests_doing_is_that_requests_alone() -> 
     assert [[1], [-1, 3], [-1], [3]] == work.batches
 
 
+async def test_what_is_done_again_is_answered_as_it_ends_and_not_done_for_whoever_went_away() -> None:
+    done: list[list[int]] = []
+    first, slow = asyncio.Event(), asyncio.Event()
+
+    async def work(numbers: Sequence[int]) -> Sequence[int]:
+        done.append(list(numbers))
+        await (slow if [3] == numbers else first).wait()
+        if len(numbers) > 1:
+            raise ValueError("one of them")
+        return numbers
+
+    coalescer = Coalescer(work, alone=lambda _error: True)
+    (busy,) = await _begun(coalescer, 1)
+    quick, waits, gone = await _begun(coalescer, 2, 3, 4)
+    gone.cancel()
+    await _turns()
+    first.set()
+    assert (1, 2) == (await busy, await asyncio.wait_for(quick, 1))
+    slow.set()
+    assert 3 == await waits
+    assert [[1], [2, 3], [2], [3]] == done
+
+
+async def test_whoever_goes_away_while_a_batch_is_under_way_is_not_done_again() -> None:
+    work = Work()
+    coalescer = Coalescer(work, alone=lambda _error: True)
+    busy = await _begun(coalescer, 1)
+    gates = work.go
+    work.go = asyncio.Event()
+    gates.set()
+    failing, waits, gone = await _begun(coalescer, -1, 3, 4)
+    await _turns()
+    gone.cancel()
+    await _turns()
+    work.go.set()
+    assert [2, 6] == await asyncio.gather(*busy, waits)
+    with pytest.raises(ValueError, match="minus one"):
+        await failing
+    assert [[1], [-1, 3, 4], [-1], [3]] == work.batches
+
+
 async def test_what_is_done_for_one_alone_is_in_its_trace_and_what_is_shared_in_none() -> None:
     traces: list[str] = []
     go = asyncio.Event()
