@@ -21,7 +21,7 @@ from parley_broker.clients import Peers
 from parley_broker.domain.outcomes import Refusal, after
 from parley_broker.domain.states import TO_DECIDE, Participant
 from parley_broker.settling import Prepared, Settled, Settling
-from parley_broker.store import ExchangeRecord, ParticipantRecord, Store
+from parley_broker.store import LEASE, ExchangeRecord, ParticipantRecord, Store
 from parley_bus.log import State
 from parley_kit.faultpoints import reach
 from parley_kit.faults import Code, Fault
@@ -39,6 +39,8 @@ _WITHOUT_PERMIT = {
 }
 _FOR_GOOD = frozenset({Code.INVALID_ARGUMENT, Code.FAILED_PRECONDITION, Code.NOT_FOUND})
 """What no repeat mends: the same request is refused again, until its deadline and at everybody's cost."""
+AWAY = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED})
+"""What any exchange would meet just now: a service that can't be reached, or doesn't answer."""
 
 
 @dataclass
@@ -137,17 +139,22 @@ class Releasing:
         """
         Take some participants of one marketer on; whether there were any.
 
-        What fails must not slow the others down: it comes again with its lease. Raises a defect, after all others had their turn.
+        What fails must not slow the others down: it comes again with its lease, as do those for whom a service is away or too
+        slow. Raises a defect, after all others had their turn.
         """
+        clock = self.peers.clock
+        until = clock.monotonic() + LEASE.total_seconds() / 2
         leased, defects = await self.take(), list[Exception]()
         for exchange_id, participants in _by_exchange(leased).items():
+            if clock.monotonic() > until:  # soon they are anybody's
+                break
             try:
                 exchange = await self.store.exchange(self.store.db, leased[0].marketer, exchange_id)
                 assert exchange is not None
                 await self.carry(exchange, participants)
             except Fault as fault:
                 self.log.warning("exchange_waiting", reason=fault.reason, count=len(participants))
-                if fault.code is Code.UNAVAILABLE:  # to the others as well
+                if fault.code in AWAY:
                     break
             except Exception as defect:  # noqa: BLE001 - it is raised again
                 defects.append(defect)
