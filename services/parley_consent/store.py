@@ -16,6 +16,7 @@ from parley_consent.domain.states import State
 from parley_db.database import Database, Tx, is_locked
 from parley_db.queries import load
 from parley_kit.coalesce import Coalescer
+from parley_kit.faultpoints import reach
 from parley_kit.faults import Unavailable
 from parley_terms.terms import Level, Terms
 from parley_terms.wire import terms_from
@@ -321,10 +322,16 @@ class Store:
         return [list(islice(settled, len(request))) for request in requests]
 
     async def _settle_free(self, items: Sequence[SettleItem]) -> list[Settled]:
-        """Settle for those whose rows are free, and tell the others that they aren't."""
+        """Settle for those whose rows are free, and tell the others that they aren't: all, if one is locked again meanwhile."""
         rows = await self.db.fetch(_SQL.customers_free, [item.customer for item in items])
+        await reach("consent.after_free")
         free = {row["customer"] for row in rows}
-        settled = iter(await self._settle_together([item for item in items if item.customer in free]))
+        try:
+            settled = iter(await self._settle_together([item for item in items if item.customer in free]))
+        except Unavailable as fault:
+            if not is_locked(fault):
+                raise
+            return [_BUSY] * len(items)
         return [next(settled) if item.customer in free else _BUSY for item in items]
 
     async def _settle_together(self, items: Sequence[SettleItem]) -> list[Settled]:

@@ -18,6 +18,7 @@ from parley.identity.v1 import identity_events_pb2 as identitypb
 from parley_consent.basis import Basis
 from parley_crypto.batch import Batch, verify_in_batch
 from parley_crypto.signing import Signer
+from parley_kit.faultpoints import armed
 from parley_kit.faults import NotSupportedYet, Unauthenticated
 from tests.support.consent import (
     DEADLINE,
@@ -434,6 +435,26 @@ async def test_release_settled_five_times_at_once_is_one(world: World) -> None:
     assert [outcomes[0]] * 5 == outcomes
     assert (1, 1) == (await world.count("settlements"), await world.count("consents"))
     assert (1, 1) == (len(await released(world)), len(await born(world)))
+
+
+async def test_whoever_is_locked_just_after_they_were_free_makes_all_of_the_batch_busy_and_nobody_fail(
+    world: World,
+) -> None:
+    ann, bob, marketer = Person(), Person(), Asker()
+    entries = [await under_rule(world, person, marketer) for person in (ann, bob)]
+    lock = "SELECT FROM customers WHERE customer = $1 FOR UPDATE"
+
+    async with world.db.tx("test.lock") as tx:
+        await tx.execute(lock, ann.customer)
+
+        async def lock_the_other() -> None:
+            await tx.execute(lock, bob.customer)
+
+        with armed("consent.after_free", lock_the_other):
+            outcomes = await world.settle(*entries)
+    later = await world.settle(*entries)
+
+    assert [BUSY, BUSY, SETTLED, SETTLED] == [outcome.refusal for outcome in (*outcomes, *later)]
 
 
 async def test_customer_whose_row_stays_locked_is_busy_and_holds_nobody_else_up(world: World) -> None:
