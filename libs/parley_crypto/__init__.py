@@ -1,1 +1,1 @@
-"""Cryptography, all of it: the only package that imports nacl, cryptography and jwt. Pure and synchronous."""
+"""Cryptography, all of it: the only package that imports nacl and cryptography. Pure and synchronous."""
