@@ -241,21 +241,33 @@ class Mute:
 async def mute(*, answers_pings: bool = False) -> AsyncIterator[Mute]:
     """Serve as :class:`Mute`."""
 
+    conversations: set[asyncio.Task[None]] = set()
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         serving.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        conversations.add(task)
         http = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
         http.initiate_connection()
         writer.write(http.data_to_send())
-        with contextlib.suppress(ConnectionError, h2.exceptions.ProtocolError):  # h2 bears nothing after a goodbye
-            while data := await reader.read(65_536):
-                events = http.receive_data(data)
-                pings = sum(isinstance(event, h2.events.PingReceived) for event in events)
-                serving.pings += pings
-                answer = http.data_to_send()
-                if answers_pings or not pings:
-                    writer.write(answer)
-        writer.close()
+        try:
+            with contextlib.suppress(ConnectionError, h2.exceptions.ProtocolError):  # h2 bears nothing after a goodbye
+                while data := await reader.read(65_536):
+                    events = http.receive_data(data)
+                    pings = sum(isinstance(event, h2.events.PingReceived) for event in events)
+                    serving.pings += pings
+                    answer = http.data_to_send()
+                    if answers_pings or not pings:
+                        writer.write(answer)
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as door:
         serving = Mute(door.sockets[0].getsockname()[1])
         yield serving
+    for each in conversations:
+        each.cancel()
+    await asyncio.gather(*conversations, return_exceptions=True)
