@@ -268,6 +268,7 @@ async def mute(*, answers_pings: bool = False) -> AsyncIterator[Mute]:
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as door:
         serving = Mute(door.sockets[0].getsockname()[1])
         yield serving
-    for each in conversations:
-        each.cancel()
-    await asyncio.gather(*conversations, return_exceptions=True)
+        door.close()
+        for each in conversations:
+            each.cancel()
+        await asyncio.gather(*conversations, return_exceptions=True)
