@@ -70,18 +70,14 @@ async def test_a_server_that_is_killed_and_comes_back_costs_no_call() -> None:
 async def test_a_client_knocks_again_and_again_within_seconds() -> None:
     knocks = 0
 
-    async def slam(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def slam(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         nonlocal knocks
         knocks += 1
-        writer.close()
 
     async def is_patient() -> bool:
         return knocks >= 6
 
-    async with (
-        await asyncio.start_server(slam, "127.0.0.1", 0) as door,
-        echo.connection(f"127.0.0.1:{door.sockets[0].getsockname()[1]}") as channel,
-    ):
+    async with hostile.listening(slam) as port, echo.connection(f"127.0.0.1:{port}") as channel:
         call = asyncio.create_task(ask(channel))
         await until(is_patient, 6)  # by gRPC's own settings the sixth comes after some twenty seconds
         call.cancel()

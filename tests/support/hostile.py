@@ -21,6 +21,7 @@ from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untype
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped] # neither ships types
 
 from tests.support.echo import SERVICE
+from tests.support.waiting import until
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 NO_SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
@@ -238,37 +239,50 @@ class Mute:
 
 
 @contextlib.asynccontextmanager
+async def listening(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[int]:
+    """Serve each connection at some port, and hang up when the block ends: what is left over fails another test."""
+    connected: set[asyncio.StreamWriter] = set()
+
+    async def come_and_go(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.add(writer)
+        await serve(reader, writer)
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        connected.remove(writer)
+
+    async def is_empty() -> bool:
+        for writer in connected:
+            writer.close()
+        return not connected
+
+    async with await asyncio.start_server(come_and_go, "127.0.0.1", 0) as door:
+        yield door.sockets[0].getsockname()[1]
+        door.close()
+        await asyncio.sleep(0.05)  # whoever has just come in is being served by then
+        await until(is_empty)
+
+
+@contextlib.asynccontextmanager
 async def mute(*, answers_pings: bool = False) -> AsyncIterator[Mute]:
     """Serve as :class:`Mute`."""
 
-    conversations: set[asyncio.Task[None]] = set()
-
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         serving.connections += 1
-        task = asyncio.current_task()
-        assert task is not None
-        conversations.add(task)
         http = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
         http.initiate_connection()
         writer.write(http.data_to_send())
-        try:
-            with contextlib.suppress(ConnectionError, h2.exceptions.ProtocolError):  # h2 bears nothing after a goodbye
-                while data := await reader.read(65_536):
-                    events = http.receive_data(data)
-                    pings = sum(isinstance(event, h2.events.PingReceived) for event in events)
-                    serving.pings += pings
-                    answer = http.data_to_send()
-                    if answers_pings or not pings:
-                        writer.write(answer)
-        finally:
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
+        with contextlib.suppress(ConnectionError, h2.exceptions.ProtocolError):  # h2 bears nothing after a goodbye
+            while data := await reader.read(65_536):
+                events = http.receive_data(data)
+                pings = sum(isinstance(event, h2.events.PingReceived) for event in events)
+                serving.pings += pings
+                answer = http.data_to_send()
+                if answers_pings or not pings:
+                    writer.write(answer)
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as door:
-        serving = Mute(door.sockets[0].getsockname()[1])
+    async with listening(serve) as port:
+        serving = Mute(port)
         yield serving
-        door.close()
-        for each in conversations:
-            each.cancel()
-        await asyncio.gather(*conversations, return_exceptions=True)

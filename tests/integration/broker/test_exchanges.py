@@ -124,7 +124,7 @@ async def test_release_in_the_answer_is_settled_again_for_a_repeat(world: World)
     assert [] == await releases(marketer)
 
 
-@pytest.mark.parametrize("point", ["broker.after_decide", "broker.before_settle"])
+@pytest.mark.parametrize("point", ["broker.after_decide", pytest.param("broker.before_settle", marks=pytest.mark.slow)])
 async def test_exchange_is_answered_in_time_without_its_release_where_another_service_hangs(
     world: World, point: str
 ) -> None:
