@@ -21,7 +21,7 @@ from parley_broker.clients import Peers
 from parley_broker.domain.outcomes import Refusal, after
 from parley_broker.domain.states import TO_DECIDE, Participant
 from parley_broker.settling import Prepared, Settled, Settling
-from parley_broker.store import LEASE, ExchangeRecord, ParticipantRecord, Store
+from parley_broker.store import ExchangeRecord, ParticipantRecord, Store
 from parley_bus.log import State
 from parley_kit.faultpoints import reach
 from parley_kit.faults import Code, Fault
@@ -139,22 +139,17 @@ class Releasing:
         """
         Take some participants of one marketer on; whether there were any.
 
-        What fails must not slow the others down: it comes again with its lease, as do those for whom a service is away or too
-        slow. Raises a defect, after all others had their turn.
+        What fails must not slow the others down: it comes again with its lease. Raises a defect, after all others had their turn.
         """
-        clock = self.peers.clock
-        until = clock.monotonic() + LEASE.total_seconds() / 2
         leased, defects = await self.take(), list[Exception]()
         for exchange_id, participants in _by_exchange(leased).items():
-            if clock.monotonic() > until:  # soon they are anybody's
-                break
             try:
                 exchange = await self.store.exchange(self.store.db, leased[0].marketer, exchange_id)
                 assert exchange is not None
                 await self.carry(exchange, participants)
             except Fault as fault:
                 self.log.warning("exchange_waiting", reason=fault.reason, count=len(participants))
-                if fault.code in AWAY:
+                if fault.code is Code.UNAVAILABLE:  # to the others as well; what is slow may be one customer's doing
                     break
             except Exception as defect:  # noqa: BLE001 - it is raised again
                 defects.append(defect)

@@ -14,7 +14,7 @@ from parley_db.database import Database
 from parley_db.migrate import migrate
 from parley_db.queries import load
 from parley_kit.clock import SystemClock
-from parley_kit.faults import Conflict, DeadlineTooShort, Unavailable
+from parley_kit.faults import Conflict, DeadlineTooShort
 from tests.support.broker import work
 from tests.support.servers import FreshDatabase
 from tests.support.world import World
@@ -55,15 +55,6 @@ async def store(fresh_database: FreshDatabase) -> AsyncIterator[Store]:
     dsn = await fresh_database("broker", partial(migrate, package="parley_broker"))
     async with Database.open(dsn, application_name="test", max_size=1) as db:
         yield Store(db, SystemClock())
-
-
-class SkippingClock(SystemClock):
-    """The machine's clock, on which time that was measured skips as a test says."""
-
-    skipped = 0.0
-
-    def monotonic(self) -> float:
-        return super().monotonic() + self.skipped
 
 
 async def campaign(store: Store, marketer: str, customers: int, leased: timedelta = timedelta()) -> None:
@@ -160,32 +151,22 @@ async def test_exchange_that_fails_keeps_no_other_of_its_marketer_waiting(
     assert [("exchange", 1), ("exchange1", 1), ("exchange2", 1)] == sorted(carried)
 
 
-async def carried_by(world: World, store: Store, hindrance: Exception | timedelta) -> int:
-    """How many of three exchanges a turn carries on whose first meets with an error, or takes so long."""
-    clock, carried = SkippingClock(), []
+async def test_exchange_that_is_too_slow_every_time_keeps_no_other_of_its_marketer_waiting(
+    world: World, store: Store
+) -> None:
+    carried = []
 
-    class Hindered(Releasing):
+    class Slow(Releasing):
         async def carry(self, exchange: ExchangeRecord, participants: Sequence[ParticipantRecord]) -> None:
-            carried.append((exchange, participants))
-            if isinstance(hindrance, Exception):
-                raise hindrance
-            clock.skipped += hindrance.total_seconds()
+            carried.append((exchange.exchange_id, len(participants)))
+            if "exchange" == exchange.exchange_id:
+                raise DeadlineTooShort
 
     await campaign(store, "one", 1)
     await store.db.execute(LIKE_IT, 2)
     parts = {each.name: getattr(releasing(world, store), each.name) for each in fields(Releasing)}
-    worker = Hindered(**parts | {"peers": replace(parts["peers"], clock=clock)})
-    assert await worker.turn()
-    return len(carried)
-
-
-@pytest.mark.parametrize("error", [Unavailable(), DeadlineTooShort()])
-async def test_service_that_is_away_is_asked_once_a_turn(world: World, store: Store, error: Exception) -> None:
-    assert 1 == await carried_by(world, store, error)
-
-
-async def test_turn_ends_well_before_its_lease_does(world: World, store: Store) -> None:
-    assert 2 == await carried_by(world, store, LEASE * 0.3)
+    assert await Slow(**parts).turn()
+    assert [("exchange", 1), ("exchange1", 1), ("exchange2", 1)] == sorted(carried)
 
 
 async def test_large_audience_that_is_being_found_keeps_no_other_waiting(store: Store) -> None:
