@@ -80,37 +80,29 @@ class Coalescer(Generic[Q, A]):
                 self._begin()
 
     async def _next(self) -> None:
-        batch = {answer: self._waiting.pop(answer) for answer in list(islice(self._waiting, self._most))}
-        if not batch:  # whoever it was begun for went away
-            return
-        if len(batch) == 1:
-            await self._do(batch)
-            return
+        popped = {answer: self._waiting.pop(answer) for answer in list(islice(self._waiting, self._most))}
+        batch = {
+            answer: one for answer, one in popped.items() if not answer.done()
+        }  # whoever just went away is left out
         try:
-            await self._work_on(batch)
-        except Exception as error:  # noqa: BLE001 - whoever waits gets it, or what comes of their own request
-            if not self._alone(error):
-                _fail(batch, error)
-                return
-        # Each has its answer as soon as it is there, and what nobody waits for any more isn't done again.
-        await asyncio.gather(*(self._do({answer: one}) for answer, one in batch.items() if not answer.done()))
+            if batch:
+                await self._answer(batch)
+        finally:
+            _fail(batch, asyncio.CancelledError())  # who has no answer by now: what stops the work cancels them
 
-    async def _do(self, one: Mapping[asyncio.Future[A], _Waiting[Q]]) -> None:
-        """Do what is one request's alone, which belongs to its trace."""
-        traceparent.set(next(iter(one.values())).trace)
-        try:
-            await self._work_on(one)
-        except Exception as error:  # noqa: BLE001 - whoever waits gets it
-            _fail(one, error)
-
-    async def _work_on(self, batch: Mapping[asyncio.Future[A], _Waiting[Q]]) -> None:
-        """Answer whoever still waits. What stops the work, rather than fails it, cancels them."""
+    async def _answer(self, batch: Mapping[asyncio.Future[A], _Waiting[Q]]) -> None:
+        """Answer whoever still waits; each by itself, as soon as that is done, where an error may be one request's doing."""
+        if len(batch) == 1:  # what is done for one alone belongs to its trace
+            traceparent.set(next(iter(batch.values())).trace)
         try:
             answers = list(zip(batch, await self._work([one.request for one in batch.values()]), strict=True))
-        except BaseException as error:
-            if not isinstance(error, Exception):
-                _fail(batch, asyncio.CancelledError())
-            raise
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it, or what comes of their own request
+            if len(batch) == 1 or not self._alone(error):
+                _fail(batch, error)
+                return
+            again = (self._answer({answer: one}) for answer, one in batch.items() if not answer.done())
+            await asyncio.gather(*again, return_exceptions=True)
+            return
         for answer, found in answers:
             if not answer.done():
                 answer.set_result(found)

@@ -15,13 +15,15 @@ from parley_broker.domain.states import TO_DECIDE, Participant
 from parley_broker.names import Names
 from parley_broker.settling import Prepared
 from parley_broker.store import ExchangeRecord, Key, ParticipantRecord, Store
-from parley_broker.work import AWAY, Bell, Releasing
+from parley_broker.work import Bell, Releasing
 from parley_kit.clock import Clock
 from parley_kit.coalesce import Coalescer
 from parley_kit.faultpoints import reach
-from parley_kit.faults import Fault
+from parley_kit.faults import Code, Fault
 from parley_rpc.deadlines import in_time
 
+_AWAY = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED})
+"""Of a service that can't be reached or takes too long: to do each of a batch again would take longer still."""
 _PLACE_AFTER_S = 0.5
 _PLACE_EVERY_S = 0.1
 
@@ -124,5 +126,5 @@ class Answering:
 
 
 def _is_of_one(error: Exception) -> bool:
-    """Whether an error may be one exchange's alone, as a defect may be; a service that is away is everybody's."""
-    return not isinstance(error, Fault) or error.code not in AWAY
+    """Whether an error may be one exchange's alone, as a defect may be, so that each of a batch is done again."""
+    return not isinstance(error, Fault) or error.code not in _AWAY

@@ -39,8 +39,6 @@ _WITHOUT_PERMIT = {
 }
 _FOR_GOOD = frozenset({Code.INVALID_ARGUMENT, Code.FAILED_PRECONDITION, Code.NOT_FOUND})
 """What no repeat mends: the same request is refused again, until its deadline and at everybody's cost."""
-AWAY = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED})
-"""What any exchange would meet just now: a service that can't be reached, or doesn't answer."""
 
 
 @dataclass

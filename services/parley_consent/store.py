@@ -322,17 +322,24 @@ class Store:
         return [list(islice(settled, len(request))) for request in requests]
 
     async def _settle_free(self, items: Sequence[SettleItem]) -> list[Settled]:
-        """Settle for those whose rows are free, and tell the others that they aren't: all, if one is locked again meanwhile."""
-        rows = await self.db.fetch(_SQL.customers_free, [item.customer for item in items])
+        """
+        Settle for those whose rows are free, and tell the others that they aren't: all, if one of these is locked meanwhile.
+
+        Raises Unavailable, also where what is locked is no customer's row.
+        """
+        free = await self._free(items)
         await reach("consent.after_free")
-        free = {row["customer"] for row in rows}
         try:
             settled = iter(await self._settle_together([item for item in items if item.customer in free]))
         except Unavailable as fault:
-            if not is_locked(fault):
+            if not is_locked(fault) or free <= await self._free(items):
                 raise
             return [_BUSY] * len(items)
         return [next(settled) if item.customer in free else _BUSY for item in items]
+
+    async def _free(self, items: Sequence[SettleItem]) -> set[str]:
+        rows = await self.db.fetch(_SQL.customers_free, [item.customer for item in items])
+        return {row["customer"] for row in rows}
 
     async def _settle_together(self, items: Sequence[SettleItem]) -> list[Settled]:
         """One autocommitted call of one function."""

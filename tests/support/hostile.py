@@ -247,11 +247,13 @@ async def listening(
 
     async def come_and_go(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connected.add(writer)
-        await serve(reader, writer)
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
-        connected.remove(writer)
+        try:
+            await serve(reader, writer)
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+        finally:
+            connected.remove(writer)
 
     async def is_empty() -> bool:
         for writer in connected:
@@ -259,10 +261,12 @@ async def listening(
         return not connected
 
     async with await asyncio.start_server(come_and_go, "127.0.0.1", 0) as door:
-        yield door.sockets[0].getsockname()[1]
-        door.close()
-        await asyncio.sleep(0.05)  # whoever has just come in is being served by then
-        await until(is_empty)
+        try:
+            yield door.sockets[0].getsockname()[1]
+        finally:
+            door.close()
+            await asyncio.sleep(0.05)  # whoever has just come in is being served by then
+            await until(is_empty)
 
 
 @contextlib.asynccontextmanager

@@ -19,7 +19,7 @@ from parley_consent.basis import Basis
 from parley_crypto.batch import Batch, verify_in_batch
 from parley_crypto.signing import Signer
 from parley_kit.faultpoints import armed
-from parley_kit.faults import NotSupportedYet, Unauthenticated
+from parley_kit.faults import Code, NotSupportedYet, Unauthenticated
 from tests.support.consent import (
     DEADLINE,
     HOUR,
@@ -455,6 +455,15 @@ async def test_whoever_is_locked_just_after_they_were_free_makes_all_of_the_batc
     later = await world.settle(*entries)
 
     assert [BUSY, BUSY, SETTLED, SETTLED] == [outcome.refusal for outcome in (*outcomes, *later)]
+
+
+async def test_lock_that_is_no_customers_makes_nobody_busy(world: World) -> None:
+    entry = await under_rule(world, Person(), Asker())
+    async with world.db.tx("test.index") as tx:
+        await tx.execute("LOCK TABLE settlements IN SHARE MODE")  # as building an index does
+        fault = await fault_of(world.settle(entry))
+    assert Code.UNAVAILABLE is fault.code
+    assert [SETTLED] == [outcome.refusal for outcome in await world.settle(entry)]
 
 
 async def test_customer_whose_row_stays_locked_is_busy_and_holds_nobody_else_up(world: World) -> None:

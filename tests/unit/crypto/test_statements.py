@@ -281,8 +281,6 @@ GARBAGE = {
     "zero": "\0",
     "huge": "A" * 1_000_000,
     "huge parts": ".".join(["A" * 300_000] * 3),
-    "nested header": b64(b"[" * 100_000) + ".Ww.AA",
-    "nested object header": b64(b'{"a":' * 100_000) + ".Ww.AA",
     "nested payload": forged(OURS, b"[" * 100_000),
     "nested whole payload": forged(OURS, b"[" * 100_000 + b"]" * 100_000),
     "huge number": forged(OURS, b'{"iat":' + b"9" * 10_000 + b"}"),
@@ -302,6 +300,12 @@ def test_garbage_is_refused_as_any_other(statement: str) -> None:
             VERIFY[kind](statement)
     with pytest.raises(StatementInvalid):
         unverified_claims(statement)
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"a":'])
+def test_header_that_is_nested_deeply_is_refused_as_any_other(opening: bytes) -> None:
+    with pytest.raises(StatementInvalid):
+        verify_statement("token", f"{b64(opening * 100_000)}.{PAYLOAD}.{SIGNATURE}", KEYS)
 
 
 def test_claims_are_read_unverified_only_to_learn_whose_they_are() -> None:

@@ -119,7 +119,7 @@ async def test_error_that_may_be_one_requests_doing_is_that_requests_alone() -> 
     assert [[1], [-1, 3], [-1], [3]] == work.batches
 
 
-async def test_what_is_done_again_is_answered_as_it_ends_and_not_done_for_whoever_went_away() -> None:
+async def test_what_is_done_again_is_answered_as_it_ends() -> None:
     done: list[list[int]] = []
     first, slow = asyncio.Event(), asyncio.Event()
 
@@ -132,9 +132,7 @@ async def test_what_is_done_again_is_answered_as_it_ends_and_not_done_for_whoeve
 
     coalescer = Coalescer(work, alone=lambda _error: True)
     (busy,) = await _begun(coalescer, 1)
-    quick, waits, gone = await _begun(coalescer, 2, 3, 4)
-    gone.cancel()
-    await _turns()
+    quick, waits = await _begun(coalescer, 2, 3)
     first.set()
     assert (1, 2) == (await busy, await asyncio.wait_for(quick, 1))
     slow.set()
@@ -158,6 +156,54 @@ async def test_whoever_goes_away_while_a_batch_is_under_way_is_not_done_again() 
     with pytest.raises(ValueError, match="minus one"):
         await failing
     assert [[1], [-1, 3, 4], [-1], [3]] == work.batches
+
+
+async def test_nothing_is_begun_for_whoever_goes_away_at_the_very_moment() -> None:
+    work = Work()
+    work.go.set()
+    coalescer = Coalescer(work)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await coalescer.submit(1)
+    await _turns()
+    assert [] == work.batches
+
+
+async def test_whoever_waits_is_told_where_the_work_is_stopped_before_it_is_done_again() -> None:
+    def stop(_error: Exception) -> bool:
+        doing = asyncio.current_task()
+        assert doing is not None
+        doing.cancel()
+        return True
+
+    work = Work()
+    coalescer = Coalescer(work, alone=stop)
+    tasks = [*await _begun(coalescer, 1), *await _begun(coalescer, -1, 3)]
+    work.go.set()
+    done, waiting = await asyncio.wait(tasks, timeout=5)
+    assert (3, 0) == (len(done), len(waiting))
+    assert [False, True, True] == [task.cancelled() for task in tasks]
+
+
+async def test_what_is_done_again_for_one_is_in_its_trace() -> None:
+    traces: list[tuple[list[int], str]] = []
+    go = asyncio.Event()
+
+    async def work(numbers: Sequence[int]) -> Sequence[int]:
+        traces.append((list(numbers), traceparent.get()))
+        await go.wait()
+        if len(numbers) > 1:
+            raise ValueError("one of them")
+        return numbers
+
+    coalescer = Coalescer(work, alone=lambda _error: True)
+    tasks = []
+    for number in (1, 2, 3):
+        traceparent.set(f"trace {number}")
+        tasks += await _begun(coalescer, number)
+    go.set()
+    await asyncio.gather(*tasks)
+    assert [([1], "trace 1"), ([2, 3], ""), ([2], "trace 2"), ([3], "trace 3")] == traces
 
 
 async def test_what_is_done_for_one_alone_is_in_its_trace_and_what_is_shared_in_none() -> None:
