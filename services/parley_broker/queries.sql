@@ -116,6 +116,13 @@ WHERE p.ctid = ANY (ARRAY(  -- joined by their keys they may be looked for among
 RETURNING p.marketer, p.exchange_id, p.pseudonym, p.state, p.settled, p.acknowledged,
     i.consent_ref, i.vault_ref, i.audit_ref;
 
+-- name: participants_keep
+-- Begin the lease anew of those that are in hand.
+UPDATE participants AS p SET leased_until = clock_timestamp() + $4
+FROM unnest($1::text[], $2::text[], $3::text[]) AS d (marketer, exchange_id, pseudonym)
+WHERE p.marketer = d.marketer AND p.exchange_id = d.exchange_id AND p.pseudonym = d.pseudonym
+    AND p.state IN (1, 3) AND p.leased_until BETWEEN clock_timestamp() AND clock_timestamp() + $4;
+
 -- name: participant_find
 -- One participant.
 SELECT p.marketer, p.exchange_id, p.pseudonym, p.state, p.settled, p.acknowledged, i.consent_ref, i.vault_ref, i.audit_ref

@@ -241,6 +241,11 @@ class Store:
             await reach("broker.after_lease")
         return [_participant(row) for row in rows]
 
+    async def keep(self, leased: Sequence[ParticipantRecord]) -> None:
+        """Begin the lease anew of participants that are in hand; those that were moved or put off meanwhile stay as they are."""
+        keys = sorted((one.marketer, one.exchange_id, one.pseudonym) for one in leased)
+        await self.db.execute(_SQL.participants_keep, *map(list, zip(*keys, strict=True)), LEASE)
+
     async def participant(self, marketer: str, exchange_id: str, pseudonym: str) -> ParticipantRecord | None:
         """One participant."""
         row = await self.db.fetchrow(_SQL.participant_find, marketer, exchange_id, pseudonym)

@@ -6,7 +6,7 @@ Every step is kept before the next is taken, so that it goes on after a crash at
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -21,7 +21,7 @@ from parley_broker.clients import Peers
 from parley_broker.domain.outcomes import Refusal, after
 from parley_broker.domain.states import TO_DECIDE, Participant
 from parley_broker.settling import Prepared, Settled, Settling
-from parley_broker.store import ExchangeRecord, ParticipantRecord, Store
+from parley_broker.store import LEASE, ExchangeRecord, ParticipantRecord, Store
 from parley_bus.log import State
 from parley_kit.faultpoints import reach
 from parley_kit.faults import Code, Fault
@@ -139,7 +139,16 @@ class Releasing:
 
         What fails must not slow the others down: it comes again with its lease. Raises a defect, after all others had their turn.
         """
-        leased, defects = await self.take(), list[Exception]()
+        leased = await self.take()
+        async with self._in_hand(leased):
+            defects = await self._carry_each(leased)
+        if defects:
+            raise defects[0]
+        return bool(leased)
+
+    async def _carry_each(self, leased: Sequence[ParticipantRecord]) -> Sequence[Exception]:
+        """Carry one exchange after the other; answers the defects among what failed."""
+        defects = []
         for exchange_id, participants in _by_exchange(leased).items():
             try:
                 exchange = await self.store.exchange(self.store.db, leased[0].marketer, exchange_id)
@@ -149,11 +158,25 @@ class Releasing:
                 self.log.warning("exchange_waiting", reason=fault.reason, count=len(participants))
                 if fault.code is Code.UNAVAILABLE:  # to the others as well; what is slow may be one customer's doing
                     break
-            except Exception as defect:  # noqa: BLE001 - it is raised again
+            except Exception as defect:  # noqa: BLE001 - the turn raises it
                 defects.append(defect)
-        if defects:
-            raise defects[0]
-        return bool(leased)
+        return defects
+
+    @asynccontextmanager
+    async def _in_hand(self, leased: Sequence[ParticipantRecord]) -> AsyncIterator[None]:
+        """Keep what was taken for the length of a block, which may be longer than a lease: no other worker does it again."""
+        keeping = asyncio.create_task(self._keep(leased))
+        try:
+            yield
+        finally:
+            keeping.cancel()
+            await asyncio.wait([keeping])
+
+    async def _keep(self, leased: Sequence[ParticipantRecord]) -> None:
+        while leased:
+            await asyncio.sleep(LEASE.total_seconds() / 2)
+            with suppress(Fault):  # then it lapses, as after a crash
+                await self.store.keep(leased)
 
     async def take(self) -> list[ParticipantRecord]:
         """Take participants of the marketer whose turn it is, unless its feed can't keep up: it must not slow the others down."""

@@ -1,5 +1,6 @@
 """Turns: no marketer's campaign keeps another's waiting, however large it is, and however far ahead of its feed."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import fields, replace
@@ -8,6 +9,7 @@ from functools import partial
 
 import pytest
 
+from parley_broker.domain.states import Participant
 from parley_broker.store import LEASE, ExchangeRecord, ParticipantRecord, Store
 from parley_broker.work import Releasing, Turns
 from parley_db.database import Database
@@ -17,6 +19,7 @@ from parley_kit.clock import SystemClock
 from parley_kit.faults import Conflict, DeadlineTooShort
 from tests.support.broker import work
 from tests.support.servers import FreshDatabase
+from tests.support.waiting import until
 from tests.support.world import World
 
 SQL = load("parley_broker")
@@ -45,6 +48,7 @@ INSERT INTO participants (marketer, exchange_id, pseudonym, state, leased_until)
 SELECT marketer, exchange_id, pseudonym, 1, clock_timestamp() FROM more JOIN introductions USING (marketer)
 """
 """Many more exchanges like the one there is, each with one customer who waits."""
+LEASES = "SELECT pseudonym, state, leased_until FROM participants ORDER BY pseudonym"
 READ = "SELECT sum(pg_stat_get_xact_tuples_returned(oid))::int FROM pg_class WHERE relname LIKE 'participants%'"
 """Rows of the table that were read, and entries of its indexes."""
 
@@ -167,6 +171,44 @@ async def test_exchange_that_is_too_slow_every_time_keeps_no_other_of_its_market
     parts = {each.name: getattr(releasing(world, store), each.name) for each in fields(Releasing)}
     assert await Slow(**parts).turn()
     assert [("exchange", 1), ("exchange1", 1), ("exchange2", 1)] == sorted(carried)
+
+
+async def test_nobody_else_takes_what_is_in_hand_however_long_the_turn(
+    world: World, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("store", "work"):
+        monkeypatch.setattr(f"parley_broker.{module}.LEASE", timedelta(seconds=2))
+    other = releasing(world, store)
+
+    class Slow(Releasing):
+        async def carry(self, exchange: ExchangeRecord, participants: Sequence[ParticipantRecord]) -> None:
+            carried.append((exchange.exchange_id, len(participants)))
+            for _ in range(30):
+                await asyncio.sleep(0.1)
+                assert [] == await other.take()
+            raise DeadlineTooShort
+
+    carried = list[tuple[str, int]]()
+    await campaign(store, "one", 2)
+    parts = {each.name: getattr(releasing(world, store), each.name) for each in fields(Releasing)}
+    assert await Slow(**parts).turn()
+    assert [("exchange", 2)] == carried
+    await until(other.take, 5)  # what failed comes again once its lease is over
+
+
+async def test_who_was_moved_or_put_off_meanwhile_is_kept_by_no_turn(world: World, store: Store) -> None:
+    worker = releasing(world, store)
+    await campaign(store, "one", 3)
+    exchange = await store.exchange(store.db, "one", "exchange")
+    assert exchange
+    taken = await worker.take()
+    await store.postpone(exchange, ["p1"], 6 * LEASE)
+    await store.decided(exchange, {"p2": Participant.OFFERED})
+    await store.db.execute("UPDATE participants SET state = 3, leased_until = '-infinity' WHERE pseudonym = 'p3'")
+    before = await store.db.fetch(LEASES)
+    await store.keep(taken)
+    assert before == await store.db.fetch(LEASES)
+    assert ["p3"] == [one.pseudonym for one in await worker.take()]
 
 
 async def test_large_audience_that_is_being_found_keeps_no_other_waiting(store: Store) -> None:
