@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 
 from parley_bus.bus import Bus, BusAway, Entry, StreamForeign
 from parley_bus.consumer import Consumer, Handler, Received, runs
-from parley_bus.relay import Relay
+from parley_bus.relay import PACE, Relay
 from parley_crypto.keyfiles import read_secret
 from parley_db.database import Database, Tx
 from parley_kit.faultpoints import armed
@@ -152,6 +152,19 @@ async def test_a_poke_spares_the_wait_for_the_next_poll(world: World) -> None:
         relay.poke()
         async with asyncio.timeout(5):
             await until(lambda: _has_effects(world, len(written)))
+
+
+async def test_events_that_trickle_in_share_the_relays_turns_and_their_readers_transactions(world: World) -> None:
+    transactions, loop = list[int](), asyncio.get_running_loop()
+    async with running(world.relay(poll=0.001), world.consumer(on_applied=transactions.append)):
+        await until(lambda: _is_flowing(world, "relay"))
+        since = loop.time()
+        for _ in range(100):
+            await write(world.writer)
+            await asyncio.sleep(0.01)
+        await until(lambda: _has_effects(world, 100))
+        turns = (loop.time() - since) / PACE
+    assert turns + 2 > len(transactions), transactions
 
 
 async def _is_flowing(world: World, loop: str) -> bool:

@@ -169,7 +169,7 @@ async def ask(marketer: Marketer, age: str, asked: termspb.Terms | None = None) 
     return str((await marketer.ask(of_age(age, asked))).exchange.name)
 
 
-async def releases(marketer: Marketer, seconds: float = 0.4) -> list[brokerpb.Delivery]:
+async def releases(marketer: Marketer, seconds: float = 0.6) -> list[brokerpb.Delivery]:
     """The releases that the feed holds and brings within some seconds."""
     return [one for one in await marketer.collect_for(seconds) if one.HasField("release")]
 

@@ -193,4 +193,4 @@ async def quiet(world: Copied) -> Dump:
             if dump == last and not any(tables["outbox"] for tables in dump.values()):
                 return dump
             last = dump
-            await asyncio.sleep(0.4)  # longer than any loop of the services rests
+            await asyncio.sleep(0.4)  # longer than an event takes from one service to another

@@ -238,6 +238,10 @@ class Mute:
         return condition
 
 
+_ROUNDS_TO_COME_IN = 10
+"""Of the event loop, after which whoever was accepted is being served: no time is long enough on a machine that stands still."""
+
+
 @contextlib.asynccontextmanager
 async def listening(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
@@ -249,15 +253,13 @@ async def listening(
         connected.add(writer)
         try:
             await serve(reader, writer)
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
         finally:
+            writer.transport.abort()
             connected.remove(writer)
 
     async def is_empty() -> bool:
         for writer in connected:
-            writer.close()
+            writer.transport.abort()
         return not connected
 
     async with await asyncio.start_server(come_and_go, "127.0.0.1", 0) as door:
@@ -265,7 +267,8 @@ async def listening(
             yield door.sockets[0].getsockname()[1]
         finally:
             door.close()
-            await asyncio.sleep(0.05)  # whoever has just come in is being served by then
+            for _ in range(_ROUNDS_TO_COME_IN):
+                await asyncio.sleep(0)
             await until(is_empty)
 
 

@@ -174,7 +174,7 @@ async def test_pause_resumption_and_withdrawal_are_told_on_the_feed(world: World
             told.append(delivery.notice.notice)
             await marketer.acknowledge(delivery)
     assert ["ConsentPaused", "ConsentResumed", "ConsentRevoked"] == told
-    assert [] == await marketer.collect_for(0.3)
+    assert [] == await marketer.collect_for(0.6)
 
 
 async def test_feed_stays_empty_while_settling_is_held(world: World) -> None:
@@ -273,7 +273,11 @@ async def test_suspended_marketer_is_sent_nothing_more(world: World) -> None:
     await until(partial(rows, world, "consent", suspended, marketer.name))
     await asked.accept(offer)
     assert [] == await releases(marketer)
-    assert [[TERMINATED], [TERMINATED]] == [await states(world, name) for name in held]
+
+    async def are_over() -> bool:
+        return [[TERMINATED], [TERMINATED]] == [await states(world, name) for name in held]
+
+    await until(are_over)
     assert [1, 0] == [await settlements(world, name) for name in held]
 
 
