@@ -171,6 +171,8 @@ class Releasing:
         finally:
             keeping.cancel()
             await asyncio.wait([keeping])
+        if not keeping.cancelled():
+            keeping.result()  # a defect is the turn's: nobody else would hear of it
 
     async def _keep(self, leased: Sequence[ParticipantRecord]) -> None:
         while leased:

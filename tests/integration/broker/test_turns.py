@@ -49,6 +49,8 @@ SELECT marketer, exchange_id, pseudonym, 1, clock_timestamp() FROM more JOIN int
 """
 """Many more exchanges like the one there is, each with one customer who waits."""
 LEASES = "SELECT pseudonym, state, leased_until FROM participants ORDER BY pseudonym"
+LATER = "UPDATE participants SET leased_until = leased_until - $1::interval"
+"""What time does."""
 READ = "SELECT sum(pg_stat_get_xact_tuples_returned(oid))::int FROM pg_class WHERE relname LIKE 'participants%'"
 """Rows of the table that were read, and entries of its indexes."""
 
@@ -173,27 +175,50 @@ async def test_exchange_that_is_too_slow_every_time_keeps_no_other_of_its_market
     assert [("exchange", 1), ("exchange1", 1), ("exchange2", 1)] == sorted(carried)
 
 
-async def test_nobody_else_takes_what_is_in_hand_however_long_the_turn(
-    world: World, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for module in ("store", "work"):
-        monkeypatch.setattr(f"parley_broker.{module}.LEASE", timedelta(seconds=2))
-    other = releasing(world, store)
+async def test_nobody_else_takes_what_is_in_hand_however_long_the_turn(world: World, store: Store) -> None:
+    other, carried = releasing(world, store), list[tuple[str, int]]()
 
     class Slow(Releasing):
         async def carry(self, exchange: ExchangeRecord, participants: Sequence[ParticipantRecord]) -> None:
             carried.append((exchange.exchange_id, len(participants)))
-            for _ in range(30):
-                await asyncio.sleep(0.1)
-                assert [] == await other.take()
+            taken = await store.db.fetch(LEASES)
+            await until(lambda: _differs(store, taken))
+            await store.db.execute(LATER, LEASE * 0.6)  # by when the first lease would be over
+            assert [] == await other.take()
             raise DeadlineTooShort
 
-    carried = list[tuple[str, int]]()
     await campaign(store, "one", 2)
     parts = {each.name: getattr(releasing(world, store), each.name) for each in fields(Releasing)}
     assert await Slow(**parts).turn()
     assert [("exchange", 2)] == carried
-    await until(other.take, 5)  # what failed comes again once its lease is over
+    await store.db.execute(LATER, LEASE)
+    assert 2 == len(await other.take())  # what failed comes again
+
+
+async def _differs(store: Store, leases: Sequence[object]) -> bool:
+    return leases != await store.db.fetch(LEASES)
+
+
+async def test_defect_in_keeping_what_is_in_hand_is_the_turns(
+    world: World, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = asyncio.Event()
+
+    async def fail(_store: Store, _leased: Sequence[ParticipantRecord]) -> None:
+        failed.set()
+        raise RuntimeError("a defect")
+
+    class Slow(Releasing):
+        async def carry(self, exchange: ExchangeRecord, participants: Sequence[ParticipantRecord]) -> None:  # noqa: ARG002 - overridden
+            async with asyncio.timeout(15):
+                await failed.wait()
+
+    monkeypatch.setattr("parley_broker.work.LEASE", timedelta())
+    monkeypatch.setattr(Store, "keep", fail)
+    await campaign(store, "one", 1)
+    parts = {each.name: getattr(releasing(world, store), each.name) for each in fields(Releasing)}
+    with pytest.raises(RuntimeError, match="a defect"):
+        await Slow(**parts).turn()
 
 
 async def test_who_was_moved_or_put_off_meanwhile_is_kept_by_no_turn(world: World, store: Store) -> None:
