@@ -24,6 +24,7 @@ from parley_kit.ids import uuid7
 from parley_kit.telemetry import SILENT, Telemetry, Tracer
 from parley_node.embedded import ServerPair, servers, valkey
 from parley_rpc.tracing import Spans
+from tests.support import hostile
 from tests.support.crashes import kill_listener
 from tests.support.events import effects, event, held, migrate_shared, record, write
 from tests.support.servers import FreshDatabase, Pair, scratch_directory
@@ -315,11 +316,11 @@ async def test_another_event_in_the_same_place_is_noticed(world: World) -> None:
         await world.bus.publish(world.stream, [Entry(1, event().event_id, b"")], [], 0)
 
 
-async def test_no_command_is_repeated_when_its_reply_is_lost(own: ServerPair, tmp_path: Path) -> None:
+async def test_no_command_is_repeated_when_its_reply_is_lost(own: ServerPair) -> None:
     heard: list[bytes] = []
     administrator = {"user": valkey.ADMINISTRATOR, "password": read_secret(own.where.password("valkey"))}
     async with (
-        _deaf_proxy(own.where.valkey_socket, tmp_path / "s", heard) as url,
+        _deaf_proxy(own.where.valkey_socket, heard) as url,
         Bus.open(url, "deaf:", **administrator) as bus,
     ):
         with pytest.raises(BusAway):
@@ -330,7 +331,7 @@ async def test_no_command_is_repeated_when_its_reply_is_lost(own: ServerPair, tm
 
 
 @asynccontextmanager
-async def _deaf_proxy(target: Path, path: Path, heard: list[bytes]) -> AsyncIterator[str]:
+async def _deaf_proxy(target: Path, heard: list[bytes]) -> AsyncIterator[str]:
     """Passes on what is said, and hangs up instead of passing on the answer to a transaction."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -342,12 +343,10 @@ async def _deaf_proxy(target: Path, path: Path, heard: list[bytes]) -> AsyncIter
             if b"EXEC" in said:
                 break
             writer.write(answer)
-        for one in (up_writer, writer):
-            one.close()
+        up_writer.close()
 
-    server = await asyncio.start_unix_server(serve, path)
-    async with server:
-        yield f"unix://{path}"
+    async with hostile.listening(serve) as port:
+        yield f"redis://127.0.0.1:{port}"
 
 
 async def test_a_relay_that_dies_after_publishing_leaves_one_entry_an_event(world: World) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,7 +22,6 @@ from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untype
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped] # neither ships types
 
 from tests.support.echo import SERVICE
-from tests.support.waiting import until
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 NO_SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
@@ -238,38 +238,40 @@ class Mute:
         return condition
 
 
-_ROUNDS_TO_COME_IN = 10
-"""Of the event loop, after which whoever was accepted is being served: no time is long enough on a machine that stands still."""
-
-
 @contextlib.asynccontextmanager
 async def listening(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
 ) -> AsyncIterator[int]:
-    """Serve each connection at some port, and hang up when the block ends: what is left over fails another test."""
-    connected: set[asyncio.StreamWriter] = set()
+    """Serve each connection at some port, and hang up when the block ends: what is left over fails another test.
 
-    async def come_and_go(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connected.add(writer)
+    Not asyncio's own server: closed between accepting a connection and serving it, that one forgets to close the socket.
+    """
+    loop = asyncio.get_running_loop()
+    served: dict[asyncio.Task[None], socket.socket] = {}
+
+    async def come_and_go(connection: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=connection)
         try:
             await serve(reader, writer)
         finally:
             writer.transport.abort()
-            connected.remove(writer)
 
-    async def is_empty() -> bool:
-        for writer in connected:
-            writer.transport.abort()
-        return not connected
+    def accept() -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionError):  # whoever knocked may be gone again
+            connection, _ = door.accept()
+            served[loop.create_task(come_and_go(connection))] = connection
 
-    async with await asyncio.start_server(come_and_go, "127.0.0.1", 0) as door:
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        door.setblocking(False)
+        loop.add_reader(door, accept)
         try:
-            yield door.sockets[0].getsockname()[1]
+            yield door.getsockname()[1]
         finally:
-            door.close()
-            for _ in range(_ROUNDS_TO_COME_IN):
-                await asyncio.sleep(0)
-            await until(is_empty)
+            loop.remove_reader(door)
+            for connection in served.values():
+                with contextlib.suppress(OSError):  # it may be closed already
+                    connection.shutdown(socket.SHUT_RDWR)
+            await asyncio.gather(*served)
 
 
 @contextlib.asynccontextmanager
