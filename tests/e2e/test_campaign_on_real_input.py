@@ -68,7 +68,7 @@ async def _import(world: World) -> dict[str, str]:
         return await import_customers(importer, mapping.name, rows)
 
 
-@pytest.mark.parametrize("one_in", [8, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("one_in", [24, pytest.param(1, marks=pytest.mark.slow)])
 async def test_campaign_reaches_exactly_the_people_a_plain_script_names(bank: World, one_in: int) -> None:
     """Whom the script doesn't name is there, too: one in so many of them claims their account and can be found."""
     named = _named_by_a_plain_script()

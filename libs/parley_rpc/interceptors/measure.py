@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from typing import Any
 
 import grpc
 
@@ -34,8 +33,8 @@ class Measure(Interceptor):
             )
 
 
-def status_name(code: Any) -> str:
+def status_name(code: grpc.StatusCode | int | None) -> str:
     """The name of the status that a call ended with."""
-    # grpc.aio answers a number from one transport, and its stubs promise an enum.
-    number: int = code.value[0] if isinstance(code, grpc.StatusCode) else code
+    # grpc.aio's stubs promise an enum; it answers a number from one transport, and nothing where nobody set one.
+    number: int | None = code.value[0] if isinstance(code, grpc.StatusCode) else code
     return Code(number).name if number else "OK"
