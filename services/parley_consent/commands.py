@@ -12,10 +12,10 @@ from parley_bus.envelopes import envelope
 from parley_consent.agreements import Deal, Scribe
 from parley_consent.domain.artefact import Birth
 from parley_consent.domain.deciding import Effect, Scope
-from parley_consent.domain.records import ConsentRecord, RuleRecord, SettlementRecord
+from parley_consent.domain.records import ConsentRecord, RuleRecord
 from parley_consent.domain.states import State, at, may_become
 from parley_consent.faults import ConsentNotFound, InvalidConsentStatus, OfferNotFound, RuleNotFound
-from parley_consent.store import Store
+from parley_consent.store import Notice, Store
 from parley_crypto.commitment import Opening
 from parley_db.database import Tx
 from parley_db.outbox import append
@@ -107,11 +107,9 @@ class Acts:
         return await self._end(tx, who, consent, now)
 
     async def _end(self, tx: Tx, who: Customer, consent: ConsentRecord, now: datetime) -> tuple[ConsentRecord, Opening]:
-        await self.store.revoke(tx, who.customer, consent.consent_id, now, "customer")
+        notice = self._notice(consent, "ConsentRevoked")
+        await self.store.revoke(tx, who.customer, consent.consent_id, notice, at=now, by="customer")
         opening = await self._changed(tx, who, consent, "consent:consent:withdrawn")
-        for overtaken in ("ConsentPaused", "ConsentResumed"):
-            await self.store.cancel_notice(tx, who.customer, consent.consent_id, overtaken)
-        await self._tell(tx, who, consent, "ConsentRevoked")
         return replace(consent, state=State.REVOKED, revoked_at=now, revoked_by="customer"), opening
 
     async def object(self, tx: Tx, who: Customer) -> list[ConsentRecord]:
@@ -143,7 +141,7 @@ class Acts:
         consent = await self._move(tx, who, consent_id, State.PAUSED)
         await self._changed(tx, who, consent, "consent:consent:paused")
         if not await self.store.cancel_notice(tx, who.customer, consent_id, "ConsentResumed"):
-            await self._tell(tx, who, consent, "ConsentPaused")
+            await self.store.schedule_notice(tx, who.customer, consent_id, self._notice(consent, "ConsentPaused"))
         return consent
 
     async def resume(self, tx: Tx, who: Customer, consent_id: str) -> ConsentRecord:
@@ -151,12 +149,8 @@ class Acts:
         consent = await self._move(tx, who, consent_id, State.ACTIVE)
         await self._changed(tx, who, consent, "consent:consent:resumed")
         if not await self.store.cancel_notice(tx, who.customer, consent_id, "ConsentPaused"):
-            await self._tell(tx, who, consent, "ConsentResumed")
+            await self.store.schedule_notice(tx, who.customer, consent_id, self._notice(consent, "ConsentResumed"))
         return consent
-
-    async def settlements(self, tx: Tx, who: Customer, consent_id: str) -> list[SettlementRecord]:
-        """The releases made under a consent: what a withdrawal answers with."""
-        return await self.store.settlements(tx, who.customer, consent_id)
 
     async def _offer(self, tx: Tx, who: Customer, offer_id: str, wanted: State) -> ConsentRecord:
         await self.store.act(tx, who.customer, who.audit_ref)
@@ -187,10 +181,10 @@ class Acts:
         await append(tx, [event])
         return opening
 
-    async def _tell(self, tx: Tx, who: Customer, consent: ConsentRecord, notice: str) -> None:
+    def _notice(self, consent: ConsentRecord, kind: str) -> Notice:
+        """What its marketer will be told, after a delay that is this notice's own."""
         delay = timedelta(seconds=self.jitter(self.longest_notice_delay.total_seconds()))
-        due = self.clock.now() + delay
-        await self.store.schedule_notice(tx, who.customer, consent, notice, notice_id=new_id(), due=due)
+        return Notice(new_id(), self.clock.now() + delay, consent.marketer.marketer, consent.pseudonym, kind)
 
 
 def _now(consent: ConsentRecord, now: datetime) -> State:

@@ -75,10 +75,14 @@ WHERE customer = $1 AND ended_at IS NULL AND (created_at, rule_id) < ($2, $3)
 ORDER BY created_at DESC, rule_id DESC LIMIT $4;
 
 -- name: consent_find
--- One row of the customer's, offer or consent.
+-- One row of the customer's, offer or consent, with what settled under it, oldest first.
 SELECT consent_id, state, marketer, marketer_name, marketer_entity, marketer_contact, marketer_level, pseudonym, exchange, terms,
-    offer_text, rule_id, artefact, salt, detail, decision_deadline, valid_until, created_at, agreed_at, revoked_at, revoked_by
-FROM consents WHERE customer = $1 AND consent_id = $2;
+    offer_text, rule_id, artefact, salt, detail, decision_deadline, valid_until, created_at, agreed_at, revoked_at, revoked_by,
+    ARRAY(
+        SELECT ROW(s.release_id, s.exchange, s.settled_at) FROM settlements AS s
+        WHERE s.customer = k.customer AND s.consent_id = k.consent_id ORDER BY s.settled_at, s.release_id
+    ) AS settlements
+FROM consents AS k WHERE customer = $1 AND consent_id = $2;
 
 -- name: consents_page
 -- A page of the customer's agreements ($5) or offers (not $5), newest first; of offers only the open ones where $6.
@@ -100,13 +104,12 @@ WHERE customer = $1 AND consent_id = $2;
 UPDATE consents SET state = $3 WHERE customer = $1 AND consent_id = $2;
 
 -- name: consent_revoke
--- End a consent.
+-- End a consent, and plan that its marketer will be told so, and nothing else any more. One statement, because under load each
+-- waits its turn, and whoever withdraws waits for all of them.
+WITH overtaken AS (DELETE FROM notices WHERE customer = $1 AND consent_id = $2),
+told AS (
+    INSERT INTO notices (customer, consent_id, notice_id, due_at, marketer, pseudonym, notice) VALUES ($1, $2, $5, $6, $7, $8, $9))
 UPDATE consents SET state = 7, revoked_at = $3, revoked_by = $4 WHERE customer = $1 AND consent_id = $2;
-
--- name: settlements_of
--- The settlements made under a consent, oldest first.
-SELECT release_id, exchange, settled_at FROM settlements
-WHERE customer = $1 AND consent_id = $2 ORDER BY settled_at, release_id;
 
 -- name: settle
 -- Commit releases or refuse them; see the function.
@@ -118,8 +121,7 @@ SELECT customer FROM customers WHERE customer = ANY($1) FOR UPDATE SKIP LOCKED;
 
 -- name: notice_schedule
 -- Plan what a marketer will be told.
-INSERT INTO notices (notice_id, due_at, customer, consent_id, marketer, pseudonym, notice)
-VALUES ($1, $2, $3, $4, $5, $6, $7);
+INSERT INTO notices (customer, consent_id, notice_id, due_at, marketer, pseudonym, notice) VALUES ($1, $2, $3, $4, $5, $6, $7);
 
 -- name: notice_cancel
 -- Drop a pending notice of a kind about a consent; answers whether there was one.

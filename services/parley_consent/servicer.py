@@ -130,8 +130,7 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
         consent = await store.consent(store.db, who.customer, _id(request.name))
         if consent is None or not consent.artefact:
             raise ConsentNotFound
-        settlements = await store.settlements(store.db, who.customer, consent.consent_id)
-        return consent_to(consent, self.acts.clock.now(), settlements)
+        return consent_to(consent, self.acts.clock.now())
 
     async def WithdrawConsent(
         self, request: consentpb.WithdrawConsentRequest, context: Any
@@ -142,9 +141,8 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
             nonlocal ended
             consent, opening = await self.acts.withdraw(tx, who, _id(request.name))
             ended = 1 if opening else 0
-            made = await self.acts.settlements(tx, who, consent.consent_id)
             return consentpb.WithdrawConsentResponse(
-                consent=consent_to(consent, self.acts.clock.now(), made), opening=opening_to(opening)
+                consent=consent_to(consent, self.acts.clock.now()), opening=opening_to(opening)
             )
 
         answer = await self._once(request, consentpb.WithdrawConsentResponse, body)
@@ -156,8 +154,7 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
     ) -> consentpb.PauseConsentResponse:
         async def body(tx: Tx, who: Customer) -> consentpb.PauseConsentResponse:
             consent = await self.acts.pause(tx, who, _id(request.name))
-            made = await self.acts.settlements(tx, who, consent.consent_id)
-            return consentpb.PauseConsentResponse(consent=consent_to(consent, self.acts.clock.now(), made))
+            return consentpb.PauseConsentResponse(consent=consent_to(consent, self.acts.clock.now()))
 
         return await self._once(request, consentpb.PauseConsentResponse, body)
 
@@ -179,10 +176,7 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
             nonlocal count
             ended, now = await self.acts.object(tx, who), self.acts.clock.now()
             count = len(ended)
-            made = [await self.acts.settlements(tx, who, consent.consent_id) for consent in ended]
-            return consentpb.ObjectToMarketingResponse(
-                ended=[consent_to(consent, now, each) for consent, each in zip(ended, made, strict=True)]
-            )
+            return consentpb.ObjectToMarketingResponse(ended=[consent_to(consent, now) for consent in ended])
 
         answer = await self._once(request, consentpb.ObjectToMarketingResponse, body)
         self.meter.withdrawn(count)

@@ -126,6 +126,17 @@ _BUSY = Settled(consentpb.SETTLE_REFUSAL_BUSY, None, None, None, None, None)
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """What the marketer of a consent will be told, and when."""
+
+    notice_id: str
+    due_at: datetime
+    marketer: str
+    pseudonym: str
+    notice: str
+
+
+@dataclass(frozen=True, slots=True)
 class DueNotice:
     """What a marketer is to be told now."""
 
@@ -238,9 +249,9 @@ class Store:
         ]
 
     async def consent(self, tx: Tx | Database, customer: str, consent_id: str) -> ConsentRecord | None:
-        """One offer or consent of the customer's."""
+        """One offer or consent of the customer's, with the releases committed under it, oldest first."""
         row = await tx.fetchrow(_SQL.consent_find, customer, consent_id)
-        return _consent(row) if row else None
+        return _consent(row, [SettlementRecord(*each) for each in row["settlements"]]) if row else None
 
     async def consents(self, customer: str, page: Page) -> list[ConsentRecord]:
         """A page of what was agreed, newest first."""
@@ -280,9 +291,9 @@ class Store:
         """Change a consent's state."""
         await tx.execute(_SQL.consent_move, customer, consent_id, state)
 
-    async def revoke(self, tx: Tx, customer: str, consent_id: str, at: datetime, by: str) -> None:
-        """End a consent."""
-        await tx.execute(_SQL.consent_revoke, customer, consent_id, at, by)
+    async def revoke(self, tx: Tx, customer: str, consent_id: str, notice: Notice, *, at: datetime, by: str) -> None:
+        """End a consent, and plan a notice of it instead of what else was planned about it."""
+        await tx.execute(_SQL.consent_revoke, customer, consent_id, at, by, *_columns(notice))
 
     async def object(self, tx: Tx, customer: str, at: datetime) -> None:
         """Object to all marketing; a second time keeps the first."""
@@ -295,11 +306,6 @@ class Store:
     async def live(self, tx: Tx, customer: str) -> list[str]:
         """The ids of the customer's active and paused consents, oldest first."""
         return [row["consent_id"] for row in await tx.fetch(_SQL.consents_of_live, customer)]
-
-    async def settlements(self, tx: Tx | Database, customer: str, consent_id: str) -> list[SettlementRecord]:
-        """The releases committed under a consent, oldest first."""
-        rows = await tx.fetch(_SQL.settlements_of, customer, consent_id)
-        return [SettlementRecord(row["release_id"], row["exchange"], row["settled_at"]) for row in rows]
 
     async def settle(self, items: Sequence[SettleItem]) -> list[Settled]:
         """
@@ -350,20 +356,9 @@ class Store:
         rows = await self.db.fetch(_SQL.settle, list(map(_columns, places)), releases, self._audit_limit)
         return [Settled(*row) for row in rows]
 
-    async def schedule_notice(
-        self, tx: Tx, customer: str, consent: ConsentRecord, notice: str, *, notice_id: str, due: datetime
-    ) -> None:
+    async def schedule_notice(self, tx: Tx, customer: str, consent_id: str, notice: Notice) -> None:
         """Plan what the consent's marketer will be told."""
-        await tx.execute(
-            _SQL.notice_schedule,
-            notice_id,
-            due,
-            customer,
-            consent.consent_id,
-            consent.marketer.marketer,
-            consent.pseudonym,
-            notice,
-        )
+        await tx.execute(_SQL.notice_schedule, customer, consent_id, *_columns(notice))
 
     async def cancel_notice(self, tx: Tx, customer: str, consent_id: str, notice: str) -> bool:
         """Drop a pending notice; whether there was one."""
@@ -390,8 +385,8 @@ class Store:
         await tx.execute(_SQL.marketer_suspend if suspended else _SQL.marketer_reinstate, marketer, seq)
 
 
-def _columns(of: SettleBatch | SettleItem) -> tuple[Any, ...]:
-    """As asyncpg takes a composite."""
+def _columns(of: SettleBatch | SettleItem | Notice) -> tuple[Any, ...]:
+    """As asyncpg takes a composite, or arguments."""
     return tuple(getattr(of, name) for name in of.__slots__)
 
 
@@ -420,7 +415,7 @@ def _terms(raw: bytes) -> Terms:
     return terms_from(termspb.Terms.FromString(raw))
 
 
-def _consent(row: Any) -> ConsentRecord:
+def _consent(row: Any, settlements: Sequence[SettlementRecord] = ()) -> ConsentRecord:
     return ConsentRecord(
         consent_id=row["consent_id"],
         state=State(row["state"]),
@@ -444,4 +439,5 @@ def _consent(row: Any) -> ConsentRecord:
         created_at=row["created_at"],
         revoked_at=row["revoked_at"],
         revoked_by=row["revoked_by"],
+        settlements=tuple(settlements),
     )

@@ -7,7 +7,7 @@ from parley.common.v1 import receipt_pb2 as receiptpb
 from parley.common.v1 import terms_pb2 as termspb
 from parley.consent.v1 import consent_pb2 as consentpb
 from parley_consent.domain.deciding import Effect, Scope
-from parley_consent.domain.records import ConsentRecord, Page, RuleRecord, SettlementRecord
+from parley_consent.domain.records import ConsentRecord, Page, RuleRecord
 from parley_consent.domain.states import at
 from parley_crypto.commitment import Opening
 from parley_kit.faults import InvalidRequest, NotSupportedYet, Violation
@@ -90,9 +90,7 @@ def offer_to(record: ConsentRecord, now: datetime) -> consentpb.Offer:
     )
 
 
-def consent_to(
-    record: ConsentRecord, now: datetime, settlements: list[SettlementRecord] | None = None
-) -> consentpb.Consent:
+def consent_to(record: ConsentRecord, now: datetime) -> consentpb.Consent:
     """Write a consent, with the state it has now."""
     message = consentpb.Consent(
         name=f"consents/{record.consent_id}",
@@ -111,7 +109,7 @@ def consent_to(
                 exchange=settlement.exchange,
                 settle_time=timestamp(settlement.settled_at),
             )
-            for settlement in settlements or []
+            for settlement in record.settlements
         ],
     )
     if record.revoked_at:

@@ -40,7 +40,11 @@ class SettlementRecord:
 
 @dataclass(frozen=True, slots=True)
 class ConsentRecord:
-    """An offer, and the consent that came of it or of a rule; ``state`` is the stored one."""
+    """
+    An offer, and the consent that came of it or of a rule; ``state`` is the stored one.
+
+    ``settlements`` are there where a consent is read by itself, and left out of pages.
+    """
 
     consent_id: str
     state: State
@@ -58,6 +62,7 @@ class ConsentRecord:
     created_at: datetime
     revoked_at: datetime | None
     revoked_by: str
+    settlements: tuple[SettlementRecord, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -266,10 +266,13 @@ async def test_token_of_no_list_is_refused(world: World) -> None:
 
 
 async def test_withdrawal_ends_the_consent_and_names_every_settlement(world: World) -> None:
-    ann, marketer = Person(), Asker()
+    ann, marketer, rival = Person(), Asker(), Asker()
     (consent,) = await world.consented(marketer, [ann], E1)
-    entries = [(await world.permits(marketer, [ann], exchange))[0] for exchange in (E1, E2)]
-    await world.settle(*entries)
+    await world.consented(rival, [ann], theirs := "exchanges/theirs")
+    made = []
+    for asker, exchange in ((rival, theirs), (marketer, E2), (marketer, E1)):
+        made += await world.permits(asker, [ann], exchange)
+        await world.settle(made[-1])
     world.clock.move(timedelta(seconds=1))
 
     answer = await world.as_customer(ann).withdraw(consent.name)
@@ -277,8 +280,8 @@ async def test_withdrawal_ends_the_consent_and_names_every_settlement(world: Wor
     ended = answer.consent
     assert (consentpb.CONSENT_STATE_REVOKED, "customer") == (ended.state, ended.revoked_by)
     assert timestamp(world.clock.now()) == ended.revoke_time
-    assert {body_of(entry).release_id for entry in entries} == {made.release_id for made in ended.settlements}
-    assert [E1, E2] == sorted(made.exchange for made in ended.settlements)
+    wanted = [(E2, body_of(made[1]).release_id), (E1, body_of(made[2]).release_id)]
+    assert wanted == [(one.exchange, one.release_id) for one in ended.settlements]
     assert ended == await world.as_customer(ann).consent(consent.name)
 
 

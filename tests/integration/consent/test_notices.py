@@ -159,6 +159,20 @@ async def test_acts_that_undo_each_other_before_anyone_was_told_are_not_told(wor
     assert (0, ["ConsentPaused"]) == (await world.count("notices"), [each.notice for each in await notified(world)])
 
 
+async def test_pause_that_a_withdrawal_overtakes_is_not_told(world: World) -> None:
+    ann = Person()
+    (ended,) = await world.consented(Asker(), [ann], E1)
+    (paused,) = await world.consented(Asker(), [ann], E2)
+    for consent in (ended, paused):
+        await world.as_customer(ann).pause(consent.name)
+    await world.as_customer(ann).withdraw(ended.name)
+    world.clock.move(HOUR)
+    await world.write_due_notices()
+
+    told = {(each.notice, each.consent) for each in await notified(world)}
+    assert {("ConsentRevoked", ended.name), ("ConsentPaused", paused.name)} == told
+
+
 async def test_pause_and_resumption_are_each_told(world: World) -> None:
     ann = Person()
     (consent,) = await world.consented(Asker(), [ann], E1)
