@@ -77,7 +77,7 @@ test-all: $(VENV)/.dev ## The slow tests too
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: bench
-bench: $(VENV)/.dev ## What an exchange costs, beside a bare echo: a table, and build/bench.json
+bench: $(VENV)/.dev ## What an exchange, a withdrawal and a leaf cost, beside a bare echo: a table, and build/bench.json
 	@$(BIN)/python -m tests.bench.run
 
 ##@ Working on it

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +32,22 @@ from parley_node.provision import provision
 from parley_node.services import SERVICES
 from parley_node.stores import dsn, prepare, servers_of
 from parley_rpc.zones import Zones
-from tests.bench.client import Job
 from tests.bench.cpu import seconds
+from tests.bench.job import Job
 from tests.bench.seed import seed
 from tests.support.chaos import listener
 from tests.support.servers import scratch_directory
 
 CUSTOMERS = 10_000
 _OUT = Path("build/bench.json")
-_TARGETS = {"rps_ratio_32": (0.20, True), "p50_ratio_1": (7.0, False), "campaign_customers_per_s": (5000.0, True)}
+_TARGETS = {
+    "rps_ratio_32": (0.20, True),
+    "p50_ratio_1": (7.0, False),
+    "campaign_customers_per_s": (5000.0, True),
+    "withdrawal_p99_ms_32": (20.0, False),
+    "proof_p99_ms": (500.0, False),
+    "leaves_per_s": (5000.0, True),
+}
 """What is promised: the figure, and whether more is better."""
 
 
@@ -50,7 +57,7 @@ def main() -> None:
     parser.add_argument("--customers", type=int, default=CUSTOMERS)
     parser.add_argument("--seconds", type=float, default=8.0, help="how long each load lasts")
     parser.add_argument("--profile", type=Path, help="keep a profile of the node here (cProfile)")
-    parser.add_argument("--only", choices=["campaign", "single"], help="leave the rest out")
+    parser.add_argument("--only", choices=["campaign", "single", "acts"], help="leave the rest out")
     options = parser.parse_args()
     with scratch_directory() as root:
         figures = _measured(root, options)
@@ -63,9 +70,9 @@ def _measured(root: Path, options: Any) -> dict[str, Any]:
     say = Console(stderr=True).print
     home, folder = Home(root / "home"), root / "marketer"
     say(f"  {options.customers:,} customers are made")
-    asyncio.run(_prepare(home, options.customers))
+    _make_keys(folder)
+    asyncio.run(_prepare(home, folder, options.customers))
     with _process("tests.bench.node", str(home.root), profile=options.profile) as node:
-        _make_keys(home, folder)
         job = asyncio.run(_marketer(home, folder, node.address))
         parts = _Parts(node.pid, _servers(home))
         say("  campaign")
@@ -73,7 +80,7 @@ def _measured(root: Path, options: Any) -> dict[str, Any]:
         figures = {"campaign_customers_per_s": campaign.pop("customers_per_s"), **_named("campaign", campaign)}
         if options.only == "campaign":
             return figures
-        for callers in (1, 32):
+        for callers in () if options.only == "acts" else (1, 32):
             say(f"  single exchange, {callers} at once")
             single = _run(job, parts, kind="single", callers=callers, seconds=options.seconds)
             with _process("tests.bench.echo") as echo:
@@ -88,6 +95,11 @@ def _measured(root: Path, options: Any) -> dict[str, Any]:
                 )
             figures |= _ratios(callers, single, bare)
             figures |= _named(f"exchange_{callers}", single) | _named(f"echo_{callers}", bare)
+        if options.only != "single":
+            say("  withdrawals, one by one and beside 32 exchanges at once")
+            figures |= _found(replace(job, kind="withdrawals"))
+            say("  leaves of the log")
+            figures |= _found(replace(job, kind="leaves"))
     return figures | {
         "machine": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
@@ -106,19 +118,21 @@ def _ratios(callers: int, single: dict[str, float], bare: dict[str, float]) -> d
     }
 
 
-async def _prepare(home: Home, customers: int) -> None:
-    provision(home)
-    async with servers_of(home) as pair:
-        await prepare(pair, home, Zones.load(), SERVICES)
-        await seed(home, pair, customers, people.new_signer())
-
-
-def _make_keys(home: Home, folder: Path) -> None:
+def _make_keys(folder: Path) -> None:
+    """Keys of the marketer, and the one of all customers."""
     folder.mkdir()
-    for name in ("signing", "sealing"):
+    for name in ("signing", "sealing", "owner"):
         ensure_key(folder / name)
+
+
+async def _prepare(home: Home, folder: Path, customers: int) -> None:
+    provision(home)
     for path in (home.trust, home.policy):
         shutil.copy(path, folder / path.name)
+    async with servers_of(home) as pair:
+        await prepare(pair, home, Zones.load(), SERVICES)
+        names = await seed(home, pair, customers, Signer(read_key(folder / "owner")))
+    (folder / "customers").write_text("\n".join(names))
 
 
 async def _marketer(home: Home, folder: Path, address: str) -> Job:
@@ -182,13 +196,19 @@ class _Parts:
 
 def _run(job: Job, parts: _Parts, **changes: Any) -> dict[str, float]:
     """Do a job; answers what it measured, and the milliseconds of one core that each part took for each that was done."""
-    changed, before = Job(**{**vars(job), **changes}), parts.seconds()
-    command = [sys.executable, "-m", "tests.bench.client", changed.to_argument()]
-    found: dict[str, float] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    before = parts.seconds()
+    found = _found(replace(job, **changes))
     done = found.pop("done")
     taken = {part: now - before[part] for part, now in parts.seconds().items()}
     taken |= {"backend": found.pop("cpu_s")}
     return found | {f"{part}_cpu_ms": took / done * 1000 for part, took in taken.items()}
+
+
+def _found(job: Job) -> dict[str, float]:
+    command = [sys.executable, "-m", "tests.bench.client", job.to_argument()]
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    found: dict[str, float] = json.loads(printed.splitlines()[-1])
+    return found
 
 
 def _named(what: str, figures: dict[str, float]) -> dict[str, float]:

@@ -55,14 +55,19 @@ class Keys:
         return cls(seeds, naming, Safe(ring("vault", "master")))
 
 
-async def seed(home: Home, pair: Servers, count: int, owner: Signer) -> None:
-    """Make customers who are found by their age and allow whoever asks for the five attributes, all with one owner's key."""
+async def seed(home: Home, pair: Servers, count: int, owner: Signer) -> list[str]:
+    """
+    Make customers who are found by their age and allow whoever asks for the five attributes, all with one owner's key.
+
+    Answers their names.
+    """
     keys = Keys.of(home)
     accounts = [keys.seeds.account(public_key=owner.public_key) for _ in range(count)]
     now = datetime.now(UTC)
     await _write(pair.database_dsn("parley_identity"), {"customers": [_account(each, now) for each in accounts]})
     await _write(pair.database_dsn("parley_vault"), dict(_bank(keys.safe, accounts, now)))
     await _write(pair.database_dsn("parley_consent"), dict(_consent(keys.naming, accounts, now)))
+    return [account.name for account in accounts]
 
 
 def _account(account: Account, now: datetime) -> Mapping[str, Any]:
