@@ -38,7 +38,7 @@ from tests.bench.seed import seed
 from tests.support.chaos import listener
 from tests.support.servers import scratch_directory
 
-CUSTOMERS = 10_000
+CUSTOMERS, FEWEST = 10_000, 1_000
 _OUT = Path("build/bench.json")
 _TARGETS = {
     "rps_ratio_32": (0.20, True),
@@ -59,6 +59,8 @@ def main() -> None:
     parser.add_argument("--profile", type=Path, help="keep a profile of the node here (cProfile)")
     parser.add_argument("--only", choices=["campaign", "single", "acts"], help="leave the rest out")
     options = parser.parse_args()
+    if options.customers < FEWEST:
+        parser.error(f"some withdraw and some are asked meanwhile: make it {FEWEST:,} customers at least")
     with scratch_directory() as root:
         figures = _measured(root, options)
     _OUT.parent.mkdir(exist_ok=True)
