@@ -28,7 +28,11 @@ _ASKED: dict[str, Any] = {"purposes": ["Marketing"], "ask": ATTRIBUTES, "decide_
 
 
 async def measure(job: Job) -> dict[str, float]:
-    """Do a job; of the first three also how many were ``done``, and this process's ``cpu_s``."""
+    """
+    Do a job; answers figures by name.
+
+    Of an echo, a single exchange and a campaign also how many were ``done``, and this process's ``cpu_s``.
+    """
     match job.kind:
         case "echo":
             return await _echo(job)

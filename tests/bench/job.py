@@ -10,7 +10,7 @@ from parley_client import Client
 from parley_client.settings import Settings
 
 STARTED = "started"
-"""What a client prints when all its callers are at it."""
+"""What a client prints when its callers begin."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 """
-What an exchange costs, beside a bare echo of the same transport in the same run: ``make bench``.
+What an exchange costs, beside a bare echo of the same transport in the same run, and what customers wait for: ``make bench``.
 
 Absolute figures don't carry from machine to machine; ratios do. Clients are processes of their own; PostgreSQL runs with
 fsync and synchronous commits, as everywhere.
@@ -45,7 +45,7 @@ _TARGETS = {
     "p50_ratio_1": (7.0, False),
     "campaign_customers_per_s": (5000.0, True),
     "withdrawal_p99_ms_32": (20.0, False),
-    "proof_p99_ms": (500.0, False),
+    "proof_p99_ms_32": (500.0, False),
     "leaves_per_s": (5000.0, True),
 }
 """What is promised: the figure, and whether more is better."""
@@ -59,8 +59,8 @@ def main() -> None:
     parser.add_argument("--profile", type=Path, help="keep a profile of the node here (cProfile)")
     parser.add_argument("--only", choices=["campaign", "single", "acts"], help="leave the rest out")
     options = parser.parse_args()
-    if options.customers < FEWEST:
-        parser.error(f"some withdraw and some are asked meanwhile: make it {FEWEST:,} customers at least")
+    if options.only in (None, "acts") and options.customers < FEWEST:
+        parser.error(f"{FEWEST:,} customers are the fewest: some withdraw while others are asked")
     with scratch_directory() as root:
         figures = _measured(root, options)
     _OUT.parent.mkdir(exist_ok=True)

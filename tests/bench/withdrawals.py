@@ -1,12 +1,15 @@
 """Customers who withdraw, one by one and while 32 exchanges are under way: what it takes until it is answered, and proven."""
 
 import asyncio
+import random
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -19,96 +22,103 @@ from parley_crypto.commitment import Opening
 from parley_crypto.keyfiles import read_key
 from parley_crypto.signing import Signer
 from parley_node import people
+from parley_node.embedded.supervise import leash_command
 from parley_rpc.channels import client_options
 from tests.bench.job import STARTED, Job
 
-_ALONE, _UNDER_LOAD = 100, 300
-_EVERY_S, _POLL_S = 0.025, 0.01
-_LONG_ENOUGH_S = 600
+_PROVE, _WITHDRAW = 100, 300
+_LONGEST_PAUSE_S = 0.05
+"""Between two withdrawals: no load itself, and at no particular moment of what goes on in the background."""
+
+_POLL_S, _PATIENCE_S, _WARM_S, _LONG_ENOUGH_S = 0.01, 30, 1, 600
 
 
-@dataclass
-class _Ready:
+@dataclass(frozen=True)
+class _Customer:
     """A customer who has signed in, and what they are about to withdraw."""
 
     customer: people.Customer
     consent: str
-    commitment: bytes = b""
 
-    async def withdraw(self) -> None:
-        """Do it."""
+    async def withdraw(self) -> bytes:
+        """Do it; answers the commitment to it."""
         opening = (await self.customer.withdraw(self.consent)).opening
-        self.commitment = Opening(opening.salt, opening.detail).commitment
+        return Opening(opening.salt, opening.detail).commitment
 
     async def prove(self) -> None:
-        """Wait until a signed checkpoint covers it."""
+        """Withdraw, and wait until a signed checkpoint covers it."""
+        request = GetProofRequest(commitment=await self.withdraw())
         audit = AuditServiceStub(self.customer.connection.channel)
-        while True:
-            with suppress(ProofNotFound):
-                await self.customer.connection.call(audit.GetProof, GetProofRequest(commitment=self.commitment))
-                return
-            await asyncio.sleep(_POLL_S)
+        async with asyncio.timeout(_PATIENCE_S):
+            while True:
+                with suppress(ProofNotFound):
+                    await self.customer.connection.call(audit.GetProof, request)
+                    return
+                await asyncio.sleep(_POLL_S)
 
 
 async def withdrawals(job: Job) -> dict[str, float]:
-    """Withdraw the consents of the first customers, which nobody else asks about then; milliseconds."""
-    async with _ready(job, _ALONE + _UNDER_LOAD) as ready:
-        alone, proven = list[float](), list[float]()
-        for one in ready[:_ALONE]:
-            alone.append(await _taken(one.withdraw()))
-            proven.append(await _taken(one.prove()))
-        beside = []
+    """Withdraw the consents of some customers, half of them while others are asked; milliseconds."""
+    withdraw, prove = _Customer.withdraw, _Customer.prove
+    async with _customers(job, 2 * (_PROVE + _WITHDRAW)) as customers:
+        figures = _named(1, await _each(withdraw, customers, _WITHDRAW), await _each(prove, customers, _PROVE))
         async with _load(replace(job, kind="single", callers=32, seconds=_LONG_ENOUGH_S)):
-            for one in ready[_ALONE:]:
-                beside.append(await _taken(one.withdraw()))
-                await asyncio.sleep(_EVERY_S)  # a pace that is no load itself
+            await asyncio.sleep(_WARM_S)
+            return figures | _named(
+                32, await _each(withdraw, customers, _WITHDRAW), await _each(prove, customers, _PROVE)
+            )
+
+
+def _named(callers: int, withdrawn: Sequence[float], proven: Sequence[float]) -> dict[str, float]:
     return {
-        "withdrawal_p50_ms_1": median(alone),
-        "withdrawal_p50_ms_32": median(beside),
-        "withdrawal_p99_ms_32": _p99(beside),
-        "proof_p50_ms": median(proven),
-        "proof_p99_ms": _p99(proven),
+        f"{what}_{figure}_ms_{callers}": value
+        for what, taken in (("withdrawal", withdrawn), ("proof", proven))
+        for figure, value in (("p50", median(taken)), ("p99", quantiles(taken, n=100)[-1]))
     }
 
 
 @asynccontextmanager
-async def _ready(job: Job, many: int) -> AsyncIterator[list[_Ready]]:
+async def _customers(job: Job, many: int) -> AsyncIterator[Iterator[_Customer]]:
+    """Sign in the first of the customers, and strike them off the list of those who are asked."""
     signer = Signer(read_key(Path(job.folder) / "owner"))
     names = (Path(job.folder) / "customers").read_text().split()[:many]
     async with AsyncExitStack() as stack:
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(job.address, options=client_options()))
-        ready, pseudonyms = [], set[str]()
+        signed_in, theirs = [], set[str]()
         for name in names:
             customer = await stack.enter_async_context(people.customer(job.address, name, signer, channel))
             (consent,) = await customer.consents()
-            ready.append(_Ready(customer, consent.name))
-            pseudonyms.add(consent.pseudonym)
-        others = [one for one in job.pseudonyms.read_text().split() if one not in pseudonyms]
+            signed_in.append(_Customer(customer, consent.name))
+            theirs.add(consent.pseudonym)
+        others = [one for one in job.pseudonyms.read_text().split() if one not in theirs]
         job.pseudonyms.write_text("\n".join(others))
-        yield ready
+        yield iter(signed_in)
 
 
 @asynccontextmanager
 async def _load(job: Job) -> AsyncIterator[None]:
-    """Other customers' exchanges by a process of their own, for the length of a block."""
-    command = [sys.executable, "-m", "tests.bench.client", job.to_argument()]
+    """Other customers' exchanges by a process of their own, for the length of a block and no longer than this one lives."""
+    command = leash_command((), signal.SIGKILL, (sys.executable, "-m", "tests.bench.client", job.to_argument()))
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
     assert process.stdout is not None
     try:
-        assert STARTED == (await process.stdout.readline()).decode().strip()
+        assert STARTED == (await process.stdout.readline()).decode().strip(), "the load did not start"
         yield
         assert process.returncode is None, "the load ended before the withdrawals"
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            process.kill()
         await process.wait()
 
 
-async def _taken(act: Awaitable[None]) -> float:
-    """The milliseconds that something takes."""
-    began = time.perf_counter()
-    await act
-    return (time.perf_counter() - began) * 1000
-
-
-def _p99(taken: Sequence[float]) -> float:
-    return quantiles(taken, n=100)[-1]
+async def _each(
+    act: Callable[[_Customer], Awaitable[object]], customers: Iterator[_Customer], many: int
+) -> list[float]:
+    """Have so many of the customers act, one after the other; the milliseconds that each took."""
+    taken = []
+    for one in islice(customers, many):
+        await asyncio.sleep(random.uniform(0, _LONGEST_PAUSE_S))
+        began = time.perf_counter()
+        await act(one)
+        taken.append((time.perf_counter() - began) * 1000)
+    return taken

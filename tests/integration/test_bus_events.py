@@ -336,14 +336,16 @@ async def _deaf_proxy(target: Path, heard: list[bytes]) -> AsyncIterator[str]:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         up_reader, up_writer = await asyncio.open_unix_connection(target)
-        while said := await reader.read(65536):
-            heard.append(said)
-            up_writer.write(said)
-            answer = await up_reader.read(65536)
-            if b"EXEC" in said:
-                break
-            writer.write(answer)
-        up_writer.close()
+        try:
+            while said := await reader.read(65536):
+                heard.append(said)
+                up_writer.write(said)
+                answer = await up_reader.read(65536)
+                if b"EXEC" in said:
+                    return
+                writer.write(answer)
+        finally:
+            up_writer.close()
 
     async with hostile.listening(serve) as port:
         yield f"redis://127.0.0.1:{port}"

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
@@ -238,12 +238,17 @@ class Mute:
         return condition
 
 
+_PATIENCE_S = 15.0
+
+
 @contextlib.asynccontextmanager
 async def listening(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
 ) -> AsyncIterator[int]:
-    """Serve each connection at some port, and hang up when the block ends: what is left over fails another test.
+    """
+    Serve each connection at some port, and hang up when the block ends: what is left over fails another test.
 
+    What serving raises, but for lost connections, is raised where the block raised nothing; TimeoutError where it doesn't end.
     Not asyncio's own server: closed between accepting a connection and serving it, that one forgets to close the socket.
     """
     loop = asyncio.get_running_loop()
@@ -252,7 +257,8 @@ async def listening(
     async def come_and_go(connection: socket.socket) -> None:
         reader, writer = await asyncio.open_connection(sock=connection)
         try:
-            await serve(reader, writer)
+            with contextlib.suppress(ConnectionError):
+                await serve(reader, writer)
         finally:
             writer.transport.abort()
 
@@ -268,10 +274,25 @@ async def listening(
             yield door.getsockname()[1]
         finally:
             loop.remove_reader(door)
-            for connection in served.values():
-                with contextlib.suppress(OSError):  # it may be closed already
-                    connection.shutdown(socket.SHUT_RDWR)
-            await asyncio.gather(*served)
+            late = await _hang_up(served)
+    for one in served.keys() - late:
+        one.result()
+    if late:
+        raise TimeoutError(f"{len(late)} connections were served on after they were hung up on")
+
+
+async def _hang_up(served: Mapping[asyncio.Task[None], socket.socket]) -> set[asyncio.Task[None]]:
+    """Hang up on all and wait until none is served; answers those that had to be cancelled."""
+    for connection in served.values():
+        with contextlib.suppress(OSError):  # it may be closed already
+            connection.shutdown(socket.SHUT_RDWR)
+    if not served:
+        return set()
+    _, late = await asyncio.wait(served, timeout=_PATIENCE_S)
+    for one in late:
+        one.cancel()
+    await asyncio.gather(*late, return_exceptions=True)
+    return late
 
 
 @contextlib.asynccontextmanager

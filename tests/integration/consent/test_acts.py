@@ -273,6 +273,10 @@ async def test_withdrawal_ends_the_consent_and_names_every_settlement(world: Wor
     for asker, exchange in ((rival, theirs), (marketer, E2), (marketer, E1)):
         made += await world.permits(asker, [ann], exchange)
         await world.settle(made[-1])
+    _, later, earlier = (body_of(entry).release_id for entry in made)
+    await world.db.execute(
+        "UPDATE settlements SET settled_at = settled_at - interval '1 h' WHERE release_id = $1", earlier
+    )
     world.clock.move(timedelta(seconds=1))
 
     answer = await world.as_customer(ann).withdraw(consent.name)
@@ -280,8 +284,7 @@ async def test_withdrawal_ends_the_consent_and_names_every_settlement(world: Wor
     ended = answer.consent
     assert (consentpb.CONSENT_STATE_REVOKED, "customer") == (ended.state, ended.revoked_by)
     assert timestamp(world.clock.now()) == ended.revoke_time
-    wanted = [(E2, body_of(made[1]).release_id), (E1, body_of(made[2]).release_id)]
-    assert wanted == [(one.exchange, one.release_id) for one in ended.settlements]
+    assert [(E1, earlier), (E2, later)] == [(one.exchange, one.release_id) for one in ended.settlements]
     assert ended == await world.as_customer(ann).consent(consent.name)
 
 
@@ -319,6 +322,7 @@ async def test_withdrawing_twice_keeps_the_first_time(world: World) -> None:
 async def test_paused_consent_releases_nothing_until_it_is_resumed(world: World) -> None:
     ann, marketer = Person(), Asker()
     (consent,) = await world.consented(marketer, [ann], E1)
+    await world.settle(*await world.permits(marketer, [ann], E1))
 
     paused = await world.as_customer(ann).pause(consent.name)
     meanwhile = await world.outcome(marketer, ann, E2)
@@ -327,6 +331,7 @@ async def test_paused_consent_releases_nothing_until_it_is_resumed(world: World)
 
     assert (consentpb.CONSENT_STATE_PAUSED, consentpb.DECISION_OUTCOME_LATER) == (paused.state, meanwhile)
     assert (InvalidConsentStatus, consentpb.CONSENT_STATE_ACTIVE) == (type(again), resumed.state)
+    assert [[E1], [E1]] == [[made.exchange for made in answer.settlements] for answer in (paused, resumed)]
     assert await world.outcome(marketer, ann, E2) == ALLOWED
     assert InvalidConsentStatus is type(await fault_of(world.as_customer(ann).resume(consent.name)))
 

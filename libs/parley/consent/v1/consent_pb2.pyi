@@ -1010,7 +1010,7 @@ class ResumeConsentResponse(_message.Message):
     CONSENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def consent(self) -> Global___Consent:
-        """The consent, ACTIVE."""
+        """The consent, ACTIVE, with every settlement made before."""
 
     def __init__(
         self,
