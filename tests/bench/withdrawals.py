@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -26,9 +26,9 @@ from parley_node.embedded.supervise import leash_command
 from parley_rpc.channels import client_options
 from tests.bench.job import STARTED, Job
 
-_PROVE, _WITHDRAW = 100, 300
-_LONGEST_PAUSE_S = 0.05
-"""Between two withdrawals: no load itself, and at no particular moment of what goes on in the background."""
+_WITHDRAW, _PROVE = 300, 100
+_PAUSE_S, _LONG_PAUSE_S = 0.05, 0.3
+"""Between two acts, at most: they are no load themselves, and what is proven begins at any moment of the background's pace."""
 
 _POLL_S, _PATIENCE_S, _WARM_S, _LONG_ENOUGH_S = 0.01, 30, 1, 600
 
@@ -59,17 +59,16 @@ class _Customer:
 
 async def withdrawals(job: Job) -> dict[str, float]:
     """Withdraw the consents of some customers, half of them while others are asked; milliseconds."""
-    withdraw, prove = _Customer.withdraw, _Customer.prove
-    async with _customers(job, 2 * (_PROVE + _WITHDRAW)) as customers:
-        figures = _named(1, await _each(withdraw, customers, _WITHDRAW), await _each(prove, customers, _PROVE))
+    async with _customers(job, 2 * (_WITHDRAW + _PROVE)) as customers:
+        figures = await _acts(customers, 1)
         async with _load(replace(job, kind="single", callers=32, seconds=_LONG_ENOUGH_S)):
             await asyncio.sleep(_WARM_S)
-            return figures | _named(
-                32, await _each(withdraw, customers, _WITHDRAW), await _each(prove, customers, _PROVE)
-            )
+            return figures | await _acts(customers, 32)
 
 
-def _named(callers: int, withdrawn: Sequence[float], proven: Sequence[float]) -> dict[str, float]:
+async def _acts(customers: Iterator[_Customer], callers: int) -> dict[str, float]:
+    withdrawn = await _each(_Customer.withdraw, islice(customers, _WITHDRAW), _PAUSE_S)
+    proven = await _each(_Customer.prove, islice(customers, _PROVE), _LONG_PAUSE_S)
     return {
         f"{what}_{figure}_ms_{callers}": value
         for what, taken in (("withdrawal", withdrawn), ("proof", proven))
@@ -112,12 +111,12 @@ async def _load(job: Job) -> AsyncIterator[None]:
 
 
 async def _each(
-    act: Callable[[_Customer], Awaitable[object]], customers: Iterator[_Customer], many: int
+    act: Callable[[_Customer], Awaitable[object]], customers: Iterable[_Customer], pause: float
 ) -> list[float]:
-    """Have so many of the customers act, one after the other; the milliseconds that each took."""
+    """Have customers act one after the other, each after a pause of up to so many seconds; the milliseconds that each took."""
     taken = []
-    for one in islice(customers, many):
-        await asyncio.sleep(random.uniform(0, _LONGEST_PAUSE_S))
+    for one in customers:
+        await asyncio.sleep(random.uniform(0, pause))
         began = time.perf_counter()
         await act(one)
         taken.append((time.perf_counter() - began) * 1000)
