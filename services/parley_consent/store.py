@@ -127,7 +127,7 @@ _BUSY = Settled(consentpb.SETTLE_REFUSAL_BUSY, None, None, None, None, None)
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What the marketer of a consent will be told, and when."""
+    """What the marketer of a consent will be told, and when; columns as the statements take them."""
 
     notice_id: str
     due_at: datetime

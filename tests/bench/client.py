@@ -1,8 +1,8 @@
 """
-A marketer's backend under load, in a process of its own: ``python -m tests.bench.client JOB`` prints what it measured as JSON,
-in its last line.
+What a job measures, in a process of its own: ``python -m tests.bench.client JOB`` prints it as JSON, in its last line.
 
-Whatever is timed ends when the last release is opened and acknowledged, and every outbox is empty: read, and in the log.
+Here is what a marketer's backend does under load. It is timed until the last release is opened and acknowledged, and every outbox
+is empty: read, and in the log.
 """
 
 import asyncio

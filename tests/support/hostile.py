@@ -304,7 +304,7 @@ async def mute(*, answers_pings: bool = False) -> AsyncIterator[Mute]:
         http = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
         http.initiate_connection()
         writer.write(http.data_to_send())
-        with contextlib.suppress(ConnectionError, h2.exceptions.ProtocolError):  # h2 bears nothing after a goodbye
+        with contextlib.suppress(h2.exceptions.ProtocolError):  # h2 bears nothing after a goodbye
             while data := await reader.read(65_536):
                 events = http.receive_data(data)
                 pings = sum(isinstance(event, h2.events.PingReceived) for event in events)
