@@ -163,8 +163,10 @@ async def test_an_answer_that_is_not_read_keeps_its_place(monkeypatch: pytest.Mo
         async with hostile.Wire(world.port) as wire:
             stream = wire.open(metadata=ANN)
             await wire.send(stream, echo_pb2.EchoRequest(text="large").SerializeToString())
-            await wire.flush()
-            await until(lambda: is_refused(ask(world.channel, ANN)))
+            await until(lambda: have_reached(world, 1))  # else asking could take the place first
+            refused = [await fault_of(ask(world.channel, ANN)) for _ in range(3)]
+
+            assert [TooManyCalls] * 3 == [type(fault) for fault in refused]
         await until(lambda: is_answered(ask(world.channel, ANN)))
 
 
