@@ -22,11 +22,17 @@ from parley_rpc.status import Unimplemented
 from parley_rpc.zones import Zones
 
 MAX_REQUEST_BYTES = 1024 * 1024
-_MAX_ARRIVING_BYTES = 6 * 1024 * 1024
-"""
-What gRPC refuses by itself it refuses without a reason. So more arrives than any service takes, and the chain, which is
-behind permission, refuses that as TOO_LARGE; beyond this a caller learns the bare code, and costs no memory.
-"""
+
+
+def _arriving(max_request_bytes: int) -> int:
+    """
+    How many bytes of a request arrive where so many are taken.
+
+    What gRPC refuses by itself it refuses without a reason, so half as much again arrives, and the chain refuses it as TOO_LARGE.
+    No more, because what has arrived is held in memory before anybody's permission is known, a hundred times for each connection.
+    """
+    return max_request_bytes * 3 // 2
+
 
 # Why each: a default server kept half-open connections for ever, took anonymous clients' unlimited streams, and sent
 # GOAWAY to clients that keep their connection alive. The age makes clients find new replicas. Of the time that an unanswered
@@ -46,7 +52,6 @@ OPTIONS: Mapping[str, int] = {
     "grpc.http2.ping_timeout_ms": 10_000,
     "grpc.http2.min_ping_interval_without_data_ms": 10_000,
     "grpc.max_metadata_size": MAX_METADATA_BYTES,
-    "grpc.max_receive_message_length": _MAX_ARRIVING_BYTES,
     "grpc.so_reuseport": 0,
 }
 
@@ -134,7 +139,8 @@ def build_server(
 
     Raises ValueError for a service registered twice, TypeError for a method that takes a stream of requests.
     """
-    inner = grpc.aio.server(options=[*{**OPTIONS, **options}.items()])
+    arriving = {"grpc.max_receive_message_length": _arriving(max_request_bytes)}
+    inner = grpc.aio.server(options=[*{**OPTIONS, **arriving, **options}.items()])
     health_servicer = health.aio.HealthServicer()
     checks = Registration(health_pb2_grpc.add_HealthServicer_to_server, health_servicer)
     chain = standard(
