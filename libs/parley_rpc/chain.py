@@ -24,9 +24,10 @@ from parley_rpc.status import to_status
 
 WRITE_SECONDS = 1.0
 """
-How long an answer of a stream may wait for its reader.
+How long an answer of a stream may wait for its reader before the stream ends.
 
-What it says was settled just before, a release's permission above all, and may be a second old at the most when it leaves.
+What it says was settled just before, a release's permission above all, and is a second old at the most when the next is asked
+for. The answer that waits can't be taken back from gRPC: it leaves if it is read while its connection lasts.
 """
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -110,8 +111,12 @@ async def _stream(handler: Handler, call: Call) -> None:
     if not inspect.isasyncgen(answers):  # it writes for itself, as the standard health service does
         await answers  # type: ignore[misc] # the other of the two
         return
+    has_begun = False
     async with contextlib.aclosing(answers):
         async for answer in answers:
+            if not has_begun:  # else the first answer takes the headers along, and no status can pass it while it waits
+                await call.context.send_initial_metadata(())
+                has_begun = True
             await _write(call.context, answer)
 
 

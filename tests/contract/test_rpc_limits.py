@@ -12,10 +12,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from parley_kit.faults import Code, Fault, TooManyCalls
-from parley_rpc import deadlines
+from parley_rpc import chain, deadlines
 from parley_rpc.channels import client_options
 from parley_rpc.interceptors import limits
-from parley_rpc.server import OPTIONS
+from parley_rpc.server import MAX_REQUEST_BYTES, OPTIONS
 from parley_rpc.status import fault_from
 from tests.support import echo, echo_pb2, hostile
 from tests.support import echo_pb2_grpc as echogrpc
@@ -114,7 +114,7 @@ async def test_a_call_that_has_ended_leaves_its_place(text: str, monkeypatch: py
 async def test_a_call_that_was_left_leaves_its_place(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "EACH", limits.Allowance(1, 1))
     async with echo.tcp() as world, hostile.Wire(world.port) as wire:
-        stream = wire.open(metadata=ANN, timeout="300m" if how == "deadline" else "60S")
+        stream = wire.open(metadata=ANN, timeout="2S" if how == "deadline" else "60S")
         await wire.send(stream, WAIT)
         await asyncio.wait_for(world.servicer.waiting.wait(), 5)
         if how != "deadline":
@@ -170,6 +170,40 @@ async def test_an_answer_that_is_not_read_keeps_its_place(monkeypatch: pytest.Mo
         await until(lambda: is_answered(ask(world.channel, ANN)))
 
 
+async def test_one_who_shows_no_token_and_reads_nothing_keeps_nobody_else_out() -> None:
+    async with echo.tcp(zones=echo.OPEN) as world, hostile.Wire(world.port) as wire:
+        await wire.take_nothing()
+        for _ in range(limits.ALL_UNKNOWN.calls):
+            await wire.send(wire.open(), echo_pb2.EchoRequest(text="x").SerializeToString())
+        await until(lambda: have_reached(world, limits.ALL_UNKNOWN.calls))
+
+        assert ["x"] * 5 == [await ask(world.channel, NOBODY) for _ in range(5)]
+
+
+async def test_a_stream_whose_first_answer_is_not_read_keeps_its_place_until_it_can_be_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "EACH", limits.Allowance(1, 1))
+    monkeypatch.setattr(chain, "WRITE_SECONDS", 0.1)
+    async with echo.tcp() as world, hostile.Wire(world.port) as wire:
+        stub: Any = echogrpc.EchoServiceStub(world.channel)
+        request = echo_pb2.EchoRequest(text="x", count=1)
+
+        def another() -> Any:
+            return stub.Repeat(request, timeout=30, metadata=ANN).read()
+
+        await wire.take_nothing()
+        stream = wire.open("Repeat", ANN)
+        await wire.send(stream, request.SerializeToString())
+        await asyncio.wait_for(world.servicer.closed.wait(), 15)
+        refused = [await fault_of(another()) for _ in range(3)]
+        wire.take(stream)
+
+        assert [TooManyCalls] * 3 == [type(fault) for fault in refused]
+        assert "UNAVAILABLE" == (await wire.answered(stream)).reason()
+        await until(lambda: is_answered(another()))
+
+
 async def test_streams_are_counted_apart_and_are_few() -> None:
     async with echo.tcp() as world, flooded(world, ANN, limits.EACH.calls):
         stub: Any = echogrpc.EchoServiceStub(world.channel)
@@ -219,7 +253,7 @@ def test_documents_tell_what_a_caller_may_have_under_way() -> None:
 async def test_a_call_that_breaks_every_guard_meets_them_from_the_outside_in(monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = (("authorization", "operator:ann:parley.vault.v1.VaultService"),)
     breaks_a_rule = echo_pb2.EchoRequest(text="x" * 2000)
-    and_is_large = echo_pb2.EchoRequest(text="x" * 2000, padding=bytes(2 * 1024 * 1024))
+    and_is_large = echo_pb2.EchoRequest(text="x" * 2000, padding=bytes(MAX_REQUEST_BYTES + 1))
     async with echo.tcp() as world:
 
         async def reason(

@@ -30,7 +30,7 @@ from parley_kit.faults import (
 from parley_rpc import chain, deadlines
 from parley_rpc.inproc import InprocessHub
 from parley_rpc.principal import caller
-from parley_rpc.status import Unimplemented, fault_from
+from parley_rpc.status import ForeignFault, Unimplemented, fault_from
 from tests.support import echo, echo_pb2, echo_pb2_grpc
 from tests.support.echo import SECRET, SERVICE, World
 
@@ -114,6 +114,15 @@ async def test_error_id_finds_the_log_line_which_holds_types_and_frames_only(wor
     )
     assert "support/echo.py" in line["where"]
     assert SECRET not in world.logged.getvalue()
+
+
+async def test_what_a_callers_program_calls_its_request_and_trace_is_not_in_the_log(world: World) -> None:
+    own = "5e11ab1e5e11ab1e5e11ab1e5e11ab1e"
+    await refusal(world.call("crash", metadata=[("traceparent", f"00-{own}-{own[:16]}-01"), ("x-request-id", own)]))
+    line = json.loads(world.logged.getvalue())
+
+    assert own[:16] not in world.logged.getvalue()
+    assert 32 == len(line["request_id"])
 
 
 async def test_response_of_the_wrong_type_is_a_defect_like_any_other(world: World) -> None:
@@ -208,6 +217,15 @@ async def test_big_request_is_refused(world: World) -> None:
     assert TooLarge is type(fault)
     assert "1,048,576 bytes" in fault.message
     assert world.servicer.reached == []
+
+
+async def test_request_that_is_much_too_big_is_not_even_held(networked: World) -> None:
+    fault = await fault_of(networked.call("x", padding=bytes(2 * 1024 * 1024)))
+
+    assert (ForeignFault, Code.RESOURCE_EXHAUSTED) == (
+        type(fault),
+        fault.code,
+    )  # by gRPC, from the message's announced length
 
 
 async def test_request_just_under_the_limit_passes(world: World) -> None:

@@ -116,6 +116,17 @@ class Wire:
         self._http.remote_settings[h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS] = streams
         self._http.remote_settings.acknowledge()
 
+    async def take_nothing(self) -> None:
+        """Give no answer any room, until :meth:`take`."""
+        self._http.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
+        self.ping()
+        pings = self.pings
+        await self.until(lambda: self.pings > pings)  # answered after what came before it
+
+    def take(self, stream: int) -> None:
+        """Give an answer room, after all."""
+        self._http.increment_flow_control_window(1_000_000, stream)
+
     def abort(self) -> None:
         """Be gone."""
         self._writer.transport.abort()

@@ -42,7 +42,8 @@ class Limits(Interceptor):
 
     Stands behind Access, so that no caller can use up another's. Services are not limited: how much they ask of each other
     follows from what callers ask of them. A call is under way until its answer has left: whoever doesn't read answers
-    can't heap them up here.
+    can't heap them up here. Only who shows no token has their place back when the answer is made: one of them who reads
+    nothing would keep all others out, and what they are answered is small.
     """
 
     def __init__(self) -> None:
@@ -51,11 +52,18 @@ class Limits(Interceptor):
     async def intercept(self, call: Call, proceed: Next) -> bytes | None:
         """Answer within the caller's allowance. Raises TooManyCalls."""
         principal = caller()
-        if principal.kind != "service" and call.rpc.path != _PROBE:
-            self._take_place(principal, call)
-        return await proceed(call)
+        if principal.kind == "service" or call.rpc.path == _PROBE:
+            return await proceed(call)
+        place = self._take_place(principal, call)
+        if principal.kind != "anyone":
+            call.context.add_done_callback(lambda _: self._free(place))  # type: ignore[arg-type] # its stub asks for more than a callable
+            return await proceed(call)
+        try:
+            return await proceed(call)
+        finally:
+            self._free(place)
 
-    def _take_place(self, principal: Principal, call: Call) -> None:
+    def _take_place(self, principal: Principal, call: Call) -> _Place:
         # Not the principal itself: what else a token says of its bearer differs from token to token.
         place = (principal.kind, principal.id, call.rpc.streams)
         allowance = ALL_UNKNOWN if principal.kind == "anyone" else EACH
@@ -65,7 +73,7 @@ class Limits(Interceptor):
                 f"{most} {what} of yours are under way here: let one end first.", retry_after=RETRY_SECONDS
             )
         self._under_way[place] += 1
-        call.context.add_done_callback(lambda _: self._free(place))  # type: ignore[arg-type] # its stub asks for more than a callable
+        return place
 
     def _free(self, place: _Place) -> None:
         self._under_way[place] -= 1
