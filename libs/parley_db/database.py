@@ -42,6 +42,11 @@ _PLANS = {
     "enable_material": "off",
     "random_page_cost": "1.1",
 }
+_REFUSED = (
+    asyncpg.ClientConfigurationError,  # no URL at all
+    asyncpg.InvalidAuthorizationSpecificationError,  # 28: role and password
+    asyncpg.InvalidCatalogNameError,  # 3D: no such database
+)
 _CONTENDED = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 _AWAY = (
     asyncpg.PostgresConnectionError,  # 08: the connection broke
@@ -54,6 +59,16 @@ _AWAY = (
     ConnectionError,
     TimeoutError,
 )
+
+
+class DatabaseUnusable(Exception):
+    """PostgreSQL is there, and lets nobody in who comes as the settings say."""
+
+    def __init__(self, error: Exception) -> None:
+        # Not what the error says: there may be a password in it.
+        super().__init__(
+            f"the database can't be entered ({type(error).__name__}): see to its URL, role and password file"
+        )
 
 
 class Tx(Protocol):
@@ -224,6 +239,8 @@ class Database:
         started = time.monotonic()
         try:
             return await self._pool.acquire(timeout=self._acquire_timeout)
+        except _REFUSED as error:
+            raise DatabaseUnusable(error) from error
         except (*_AWAY, OSError) as error:
             raise Unavailable(retry_after=_RETRY_AFTER) from error
         except asyncpg.InterfaceError as error:

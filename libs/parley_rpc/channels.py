@@ -52,6 +52,13 @@ class PlaintextRefused(ValueError):
         super().__init__(f"plaintext to {address} refused: {' '.join((type(self).__doc__ or '').split())}")
 
 
+class CannotListen(OSError):
+    """Another process listens at an address, or it isn't one of this machine's that this user may open."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(f"can't listen on {address}: it is taken, or not this user's to open")
+
+
 def client_options(max_response_bytes: int = MAX_RESPONSE_BYTES) -> list[tuple[str, str | int]]:
     """Channel arguments for ``grpc.aio.insecure_channel`` and ``secure_channel``."""
     # A call may be quiet for long: without "pings_without_data" gRPC would send two pings and then one a minute. And of the time

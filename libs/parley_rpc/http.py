@@ -8,6 +8,8 @@ from typing import Any
 
 import uvicorn
 
+from parley_rpc.channels import CannotListen
+
 _INHERITED = "fd:"
 
 
@@ -15,12 +17,15 @@ def listen(address: str) -> socket.socket:
     """
     Listen on ``host:port``, or take over the listening socket ``fd:N`` of whoever started this process.
 
-    Such a socket outlives the process: who comes while it is started again waits instead of being refused.
+    Such a socket outlives the process: who comes while it is started again waits instead of being refused. Raises CannotListen.
     """
     if address.startswith(_INHERITED):
         return socket.socket(fileno=int(address.removeprefix(_INHERITED)))
     host, _, port = address.rpartition(":")
-    listener = socket.create_server((host, int(port)))
+    try:
+        listener = socket.create_server((host, int(port)))
+    except OSError as error:
+        raise CannotListen(address) from error
     # Connections inherit it. Without it an answer's body waits for the acknowledgement of its headers, some 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener

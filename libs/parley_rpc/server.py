@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -14,7 +14,7 @@ from structlog.typing import FilteringBoundLogger
 
 from parley_kit.telemetry import SILENT, Tracer
 from parley_rpc.chain import Bound, Context, Handler, refuse
-from parley_rpc.channels import MAX_METADATA_BYTES, PlaintextRefused, is_local
+from parley_rpc.channels import MAX_METADATA_BYTES, CannotListen, PlaintextRefused, is_local
 from parley_rpc.interceptors import standard
 from parley_rpc.metrics import Metrics
 from parley_rpc.principal import Authenticator, Principal
@@ -89,14 +89,16 @@ class Server(grpc.aio.Server):
         self.add_generic_rpc_handlers()
 
     def add_insecure_port(self, address: str) -> int:
-        """Listen on ``unix:/path`` or a loopback address; the port. Raises PlaintextRefused for anything else."""
+        """Listen on ``unix:/path`` or a loopback address; the port. Raises CannotListen, and PlaintextRefused for others."""
         if not is_local(address):
             raise PlaintextRefused(address)
-        return self._inner.add_insecure_port(address)
+        with _listening(address):
+            return self._inner.add_insecure_port(address)
 
     def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
-        """Listen with TLS; the port."""
-        return self._inner.add_secure_port(address, server_credentials)
+        """Listen with TLS; the port. Raises CannotListen."""
+        with _listening(address):
+            return self._inner.add_secure_port(address, server_credentials)
 
     async def start(self) -> None:
         """Serve, and say so."""
@@ -117,6 +119,14 @@ class Server(grpc.aio.Server):
     async def wait_for_termination(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - grpc's signature
         """Wait until the server has stopped; True if ``timeout`` seconds came first."""
         return await self._inner.wait_for_termination(timeout)
+
+
+@contextlib.contextmanager
+def _listening(address: str) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # all that gRPC raises
+        raise CannotListen(address) from error
 
 
 def build_server(

@@ -10,8 +10,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib import import_module
@@ -26,12 +26,14 @@ from structlog.typing import FilteringBoundLogger
 from parley_bus.bus import Bus
 from parley_crypto.keyfiles import KeyFileUnusable, read_secret
 from parley_crypto.trust import Trust, TrustUnusable
+from parley_db.database import DatabaseUnusable
 from parley_db.migrate import MigrationError
 from parley_kit.clock import SystemClock
 from parley_kit.faultpoints import ahead, arm_from
+from parley_kit.faults import Unavailable
 from parley_kit.telemetry import SILENT, Telemetry, Tracer
 from parley_rpc import http
-from parley_rpc.channels import is_local
+from parley_rpc.channels import CannotListen, PlaintextRefused, is_local
 from parley_rpc.confine import ConfinementFailed, confine, named_in
 from parley_rpc.logs import adopt_libraries, logger
 from parley_rpc.metrics import Metrics
@@ -47,6 +49,8 @@ from parley_rpc.zones import Zones
 PEER_REQUEST_BYTES = 4 * 1024 * 1024
 """Services send batches."""
 
+_CREDENTIALS = "PARLEY_SERVE_TLS_CERTIFICATE, _KEY and _AUTHORITY"
+_AWAY_S = 1.0
 _LAST_WORDS = timedelta(seconds=5)
 """For what is left to close once all calls are over."""
 
@@ -105,8 +109,10 @@ class Serving(BaseSettings):
     """How long calls that are under way then have to end."""
 
     def credentials(self) -> Credentials | None:
-        """What services are known by; None where it isn't set. Raises KeyFileUnusable and OSError."""
+        """What services are known by; None where it isn't set. Raises SettingsWrong, KeyFileUnusable and OSError."""
         if self.tls_certificate is None or self.tls_key is None or self.tls_authority is None:
+            if self.tls_certificate or self.tls_key or self.tls_authority:
+                raise SettingsWrong(f"{_CREDENTIALS}: set all three or none")
             return None
         return Credentials.load(self.tls_certificate, self.tls_key, self.tls_authority)
 
@@ -123,19 +129,33 @@ C = TypeVar("C", bound=BaseSettings)
 Build = Callable[[Any, Platform], AbstractAsyncContextManager[Service]]
 
 
+_NOT_DEFECTS = (
+    *(SettingsWrong, ConfinementFailed, KeyFileUnusable, TrustUnusable, MigrationError),
+    *(DatabaseUnusable, PlaintextRefused, CannotListen),
+)
+
+
+def arm() -> None:
+    """Arm the fault points that ``PARLEY_FAULTS`` in the environment names. Raises SettingsWrong."""
+    try:
+        arm_from(os.environ.get("PARLEY_FAULTS", ""))
+    except ValueError as error:
+        raise SettingsWrong(f"PARLEY_FAULTS: {error}") from None
+
+
 def main(name: str, config: type[C], build: Build) -> None:
     """Serve until SIGTERM or SIGINT; ends the process. What stops a start is said in a sentence, a defect by its types."""
     log = logger(name)
     adopt_libraries(log)
     try:
         settings, own, zones = read_settings(Serving), read_settings(config), Zones.load()
-        arm_from(os.environ.get("PARLEY_FAULTS", ""))
+        arm()
         if confine(named_in([settings, own])):  # before any thread, and before any key is read
             log.info("confined")
         else:
             log.warning("not_confined")
         asyncio.run(serve(name, own, build, settings=settings, zones=zones, log=log))  # type: ignore[arg-type] # every Config has a trust
-    except (SettingsWrong, ConfinementFailed, KeyFileUnusable, TrustUnusable, MigrationError) as error:
+    except _NOT_DEFECTS as error:
         sys.exit(f"{name}: {error}")
     except Exception:
         log.exception("ended")
@@ -156,7 +176,9 @@ async def serve(
         bus = await stack.enter_async_context(_bus(settings))
         peers = await stack.enter_async_context(_peers(settings, credentials))
         platform = Platform(clock, bus, traced(peers.channel, tracer), log, telemetry)
-        service = await stack.enter_async_context(build(config, platform))
+        service = await _begun(lambda: stack.enter_async_context(build(config, platform)), told, log)
+        if service is None:
+            return
         tasks = await stack.enter_async_context(running({name: service}, metrics.watch_loop))
         await stack.enter_async_context(_http(service.http, settings.http))
         await stack.enter_async_context(_http(metrics.app(), settings.metrics))
@@ -165,6 +187,23 @@ async def serve(
         await _either(told.wait(), tasks)
         log.info("stopping")
         _watch(settings.announce + settings.grace + _LAST_WORDS)
+
+
+async def _begun(
+    begin: Callable[[], Awaitable[Service]], told: asyncio.Event, log: FilteringBoundLogger
+) -> Service | None:
+    """Begin once what the service stands on is there, so that all start in any order; None where it is told to stop before."""
+    waits = False
+    while not told.is_set():
+        try:
+            return await begin()
+        except Unavailable as fault:
+            if not waits:
+                log.warning("waiting", error_type=f"{type(fault).__name__} < {type(fault.__cause__).__name__}")
+            waits = True
+        with suppress(TimeoutError):
+            await asyncio.wait_for(told.wait(), _AWAY_S)
+    return None
 
 
 @dataclass(frozen=True)
@@ -293,7 +332,7 @@ def _inner(service: Service, address: str, guards: Guards, credentials: Credenti
 
 def _required(credentials: Credentials | None, setting: str) -> Credentials:
     if credentials is None:
-        raise SettingsWrong(f"{setting}: needs PARLEY_SERVE_TLS_CERTIFICATE, _KEY and _AUTHORITY")
+        raise SettingsWrong(f"{setting}: needs {_CREDENTIALS}")
     return credentials
 
 

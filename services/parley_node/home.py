@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -109,17 +110,25 @@ class Home:
 
     def started(self, running: Running) -> None:
         """Note where Parley answers."""
-        self._running.write_text(json.dumps(running.__dict__) + "\n")
+        self._running.write_text(json.dumps({**running.__dict__, "begun": _begun(running.pid)}) + "\n")
 
     def stopped(self) -> None:
         """Note that it doesn't any more."""
         self._running.unlink(missing_ok=True)
 
     def running(self) -> Running:
-        """Where Parley answers. Raises NotRunning."""
-        try:
-            running = Running(**json.loads(self._running.read_text()))
-            os.kill(running.pid, 0)
-        except (OSError, ValueError, TypeError):
-            raise NotRunning(f"nothing runs on {self.root}: start it with `parley up`") from None
-        return running
+        """Where Parley answers. A note that a killed process left doesn't count, whoever has its id now. Raises NotRunning."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            note = json.loads(self._running.read_text())
+            begun, running = note.pop("begun"), Running(**note)
+            if begun == _begun(running.pid):
+                return running
+        raise NotRunning(f"nothing runs on {self.root}: start it with `parley up`")
+
+
+def _begun(pid: int) -> int:
+    """When a process began, in the kernel's ticks since the machine did (proc_pid_stat(5)). Raises OSError where it has ended."""
+    state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    if state in "ZX":
+        raise ProcessLookupError
+    return int(fields[18])

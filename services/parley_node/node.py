@@ -107,7 +107,7 @@ async def run(
         told("keys")
         provision(home)
         told("PostgreSQL and Valkey")
-        pair = await stack.enter_async_context(servers_of(home))
+        pair = await stack.enter_async_context(servers_of(home, log))
         told("databases")
         zones = Zones.load()
         await prepare(pair, home, zones, SERVICES, prefix=options.stream_prefix)
@@ -202,10 +202,7 @@ def _settings(name: str, home: Home, postgres_dsn: str) -> dict[str, Any]:
 
 @asynccontextmanager
 async def _grpc(server: Server, options: Options) -> AsyncIterator[str]:
-    try:
-        port = server.add_insecure_port(f"{options.host}:{options.port}")
-    except RuntimeError as error:
-        raise OSError(f"port {options.port} is taken: choose another with --port, or 0 for any") from error
+    port = server.add_insecure_port(f"{options.host}:{options.port}")
     await server.start()
     try:
         yield f"{options.host}:{port}"

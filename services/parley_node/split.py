@@ -23,6 +23,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic_settings import BaseSettings
+from structlog.typing import FilteringBoundLogger
 
 from parley_node.embedded.errors import ServersUnavailable
 from parley_node.embedded.paths import create_sockets, sockets_of
@@ -115,19 +116,25 @@ def _suffix(number: int) -> str:
 
 @asynccontextmanager
 async def run_apart(
-    home: Home, options: Options, *, to_stderr: bool = False, told: Callable[[str], None] = lambda _step: None
+    home: Home,
+    options: Options,
+    log: FilteringBoundLogger,
+    *,
+    to_stderr: bool = False,
+    told: Callable[[str], None] = lambda _step: None,
 ) -> AsyncIterator[ApartNode]:
     """
     Run everything, each service in a process, for the length of a block. ``told`` hears each step of starting.
 
-    Services log to files of the home, or to this process's standard error. Raises ServersUnavailable when one doesn't start.
+    Services log to files of the home, or to this process's standard error; ``log`` is told which of them died. Raises
+    ServersUnavailable when one doesn't start.
     """
     async with AsyncExitStack() as stack:
         told("keys and certificates")
         provision(home)
         certify(home, datetime.now(UTC))
         told("PostgreSQL and Valkey")
-        pair = await stack.enter_async_context(servers_of(home))
+        pair = await stack.enter_async_context(servers_of(home, log))
         told("databases")
         zones, doors = Zones.load(), Doors.of(home, options.processes)
         await prepare(pair, home, zones, SERVICES, prefix=options.stream_prefix)
@@ -136,7 +143,7 @@ async def run_apart(
         metrics = {name: stack.enter_context(_metrics(options, place)) for place, name in enumerate(SERVICES)}
         told(", ".join(SERVICES))
         listeners = Listeners(log_listener.fileno(), {name: each.fileno() for name, each in metrics.items()})
-        children = Children(home, pair, options, zones, doors, listeners, to_stderr=to_stderr)
+        children = Children(home, pair, options, zones, doors, listeners, log, to_stderr=to_stderr)
         await stack.enter_async_context(kept_running([children.supervisor(each) for each in children.all()]))
         await asyncio.gather(
             *(_serving(f"unix:{doors.socket(each.service, each.number)}", each) for each in children.all())
@@ -179,6 +186,7 @@ class Children:
     zones: Zones
     doors: Doors
     listeners: Listeners
+    log: FilteringBoundLogger
     to_stderr: bool
 
     def all(self) -> Iterator[Process]:
@@ -187,9 +195,9 @@ class Children:
 
     def supervisor(self, process: Process) -> Supervisor:
         """Keeps one running."""
-        launch, log = self.launch(process), None if self.to_stderr else self.home.log(process.name)
+        launch, output = self.launch(process), None if self.to_stderr else self.home.log(process.name)
         lock = self.doors.root / process.service / f"lock{_suffix(process.number)}"
-        return Supervisor(process.name, prepare=lambda: launch, lock=lock, log=log)
+        return Supervisor(process.name, prepare=lambda: launch, lock=lock, output=output, log=self.log)
 
     def launch(self, process: Process) -> Launch:
         """How one is started."""

@@ -5,6 +5,8 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from structlog.typing import FilteringBoundLogger
+
 from parley_bus.users import User, ensure_users
 from parley_crypto.keyfiles import read_secret
 from parley_db.migrate import Phase, migrate, plan
@@ -25,12 +27,12 @@ Servers = ServerPair | ExternalServers
 
 
 @asynccontextmanager
-async def servers_of(home: Home) -> AsyncIterator[Servers]:
-    """The operator's own servers, where the environment names them; else embedded ones."""
+async def servers_of(home: Home, log: FilteringBoundLogger | None = None) -> AsyncIterator[Servers]:
+    """The operator's own servers, where the environment names them; else embedded ones, as :func:`embedded.servers` runs them."""
     if given := from_environment(os.environ):
         yield given
         return
-    async with servers(home.servers) as pair:
+    async with servers(home.servers, log) as pair:
         yield pair
 
 

@@ -43,6 +43,7 @@ from parley_node.split import ApartNode, Children, Listeners
 from parley_node.stores import dsn
 from parley_rpc.channels import at, connect, dial
 from parley_rpc.confine import version
+from parley_rpc.logs import logger
 from parley_rpc.peers import Credentials
 from parley_rpc.status import fault_from
 from parley_rpc.zones import Zones
@@ -336,7 +337,8 @@ def _proc(world: World, name: str, file: str) -> str:
 
 
 def _children(world: World) -> Children:
-    return Children(world.home, world.servers, Options(), Zones.load(), _node(world).doors, LISTENERS, to_stderr=False)
+    doors, log = _node(world).doors, logger("node")
+    return Children(world.home, world.servers, Options(), Zones.load(), doors, LISTENERS, log, to_stderr=False)
 
 
 # --- An end, and a beginning ---------------------------------------------------------------------------------------------
@@ -373,7 +375,8 @@ def _another_identity(world: World, socket: Path, **more: str) -> Iterator[subpr
         "PARLEY_SERVE_PUBLIC": f"unix:{socket}",
         **more,
     }
-    told = {name: value for name, value in told.items() if name not in ("PARLEY_SERVE_PEERS", "PARLEY_SERVE_METRICS")}
+    unset = ("PARLEY_SERVE_PEERS", "PARLEY_SERVE_METRICS")
+    told = {name: value for name, value in told.items() if value and name not in unset}
     command = [sys.executable, "-P", "-m", "parley_node.cli", "serve", "identity"]
     with subprocess.Popen(command, env=told, cwd="/", stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -414,3 +417,50 @@ async def test_service_that_is_told_too_little_says_what_is_missing_and_no_value
     assert 1 == process.returncode
     assert "PARLEY_SERVE_GRACE" in err
     assert "secret" not in err
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"PARLEY_FAULTS": "a.b=slep:3"}, "PARLEY_FAULTS: unknown fault action 'slep'"),
+        ({"PARLEY_SERVE_TLS_KEY": ""}, "PARLEY_SERVE_TLS_CERTIFICATE, _KEY and _AUTHORITY: set all three or none"),
+        ({"PARLEY_SERVE_PUBLIC": "unix:{tmp}/none/s"}, "can't listen on unix:{tmp}/none/s"),
+        ({"PARLEY_SERVE_PUBLIC": "192.0.2.1:7"}, "can't listen on 192.0.2.1:7"),
+        ({"PARLEY_IDENTITY_POSTGRES_DSN": "nonsense secret"}, "the database can't be entered"),
+        ({"PARLEY_IDENTITY_POSTGRES_DSN": "{stranger}"}, "the database can't be entered"),
+    ],
+)
+async def test_service_that_cannot_start_as_it_is_told_says_so_in_a_sentence(
+    world: World, tmp_path: Path, told: Mapping[str, str], said: str
+) -> None:
+    dsn = _children(world).environment("identity")["PARLEY_IDENTITY_POSTGRES_DSN"]
+    where = {"tmp": tmp_path, "stranger": dsn.replace("://parley_identity@", "://secret@")}
+    more = {name: value.format(**where) for name, value in told.items()}
+    with _another_identity(world, tmp_path / "s", **more) as process:
+        _, err = await asyncio.to_thread(process.communicate, timeout=30)
+    *before, sentence = err.splitlines()
+    assert 1 == process.returncode
+    assert sentence.startswith(f"identity: {said.format(**where)}"), err
+    assert {"info"} >= {json.loads(line)["level"] for line in before}
+    assert "secret" not in err
+
+
+async def test_service_waits_for_its_database_and_can_be_stopped_meanwhile(world: World, tmp_path: Path) -> None:
+    if not isinstance(world.servers, ServerPair):
+        pytest.skip("the servers are the environment's own")
+    dsn = _children(world).environment("identity")["PARLEY_IDENTITY_POSTGRES_DSN"]
+    sockets, away = world.servers.where.postgres_sockets, tmp_path / "away"
+    parted = dsn.replace(f"host={sockets}", f"host={away}")
+    assert parted != dsn
+    for comes_back in (True, False):
+        with _another_identity(world, tmp_path / "s", PARLEY_IDENTITY_POSTGRES_DSN=parted) as process:
+            assert process.stderr
+            while "waiting" not in await asyncio.to_thread(process.stderr.readline):
+                assert process.poll() is None
+            if comes_back:
+                away.symlink_to(sockets)
+                while "serving" not in await asyncio.to_thread(process.stderr.readline):
+                    assert process.poll() is None
+                away.unlink()
+            process.terminate()
+            assert 0 == await asyncio.to_thread(process.wait, 10)

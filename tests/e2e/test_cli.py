@@ -192,7 +192,7 @@ def test_port_that_is_taken_is_named_in_words_of_ours() -> None:
         port = str(taken.getsockname()[1])
         with start(root / "home", "up", "--port", port, "--http-port", "0") as up:
             _out, err = up.communicate(timeout=60)
-    assert (1, True, False) == (up.returncode, f"port {port} is taken" in err, "add_port" in err), err
+    assert (1, True, False) == (up.returncode, f"127.0.0.1:{port}: it is taken" in err, "add_port" in err), err
 
 
 def test_schemas_are_up_to_date_while_it_runs(parley: Parley) -> None:

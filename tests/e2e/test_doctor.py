@@ -20,11 +20,14 @@ from typing import Any
 import asyncpg
 import pytest
 
+from parley_audit.policy import policy_text
 from parley_crypto.certificates import issue
+from parley_crypto.keyfiles import read_key
+from parley_crypto.tlog.note import Ed25519Signer, PrivateKey, sign_note
 from parley_node.embedded import paths, postgres
 from parley_node.embedded.postgres import listener_of
 from parley_node.home import Home
-from parley_node.provision import key_file
+from parley_node.provision import ORIGIN, key_file
 from parley_node.split import Doors
 from tests.support.cli import UP, Outcome, Parley, commands, environment, parley_up
 from tests.support.servers import scratch_directory
@@ -138,6 +141,41 @@ def test_edited_policy(parley: Parley) -> None:
     parley.home.policy.write_bytes(text.replace(b"log", b"lag", 1))
     assert {"policy", "log"} == set(failures(parley))
     parley.home.policy.write_bytes(text)
+
+
+def test_log_of_another_key_than_the_home_believes(parley: Parley) -> None:
+    own, pid = parley.home.policy.read_bytes(), parley.home.running().pid
+    parley.home.policy.write_bytes(policy_text(PrivateKey(ORIGIN, bytes(32)).vkey()))
+    mended = f"rm -f {shlex.quote(str(parley.home.policy))}; {up_again(parley)}"
+    assert {"log": f"kill {pid}; tail --pid={pid} -f /dev/null; {mended}"} == failures(parley)
+    parley.home.policy.write_bytes(own)
+
+
+@pytest.mark.parametrize(
+    ("entries", "mended"),
+    [
+        (b"999999", "pg_restore --clean --dbname=parley_audit BACKUP  # a newer one"),  # the database fell back
+        (b"0", "cp CHECKPOINT {published}  # the newest that anybody holds"),  # the file did
+        (b"many", "cp CHECKPOINT {published}  # the newest that anybody holds"),
+    ],
+)
+def test_log_that_is_not_what_was_published(parley: Parley, entries: bytes, mended: str) -> None:
+    parley.run("customer", "join", "--as", entries.decode())
+    eventually(lambda: is_sound(parley) and not found(parley, "log").startswith("0 "))
+    own, published = parley.home.published.read_bytes(), parley.home.published
+    lines = own.split(b"\n")
+    lines[1] = entries
+    key = PrivateKey(ORIGIN, read_key(key_file(parley.home, "audit", "log")))
+    published.write_bytes(sign_note(b"\n".join([*lines[:3], b""]).decode(), [Ed25519Signer(key)]))
+    assert {"log": mended.format(published=published)} == failures(parley)
+    published.write_bytes(own)
+    eventually(lambda: is_sound(parley))
+
+
+def test_one_server_that_is_named_without_the_other(parley: Parley) -> None:
+    outcome = shell(parley.home, "PARLEY_POSTGRES_URL=postgresql:///x parley doctor --json")
+    (line,) = [each for each in outcome.json if each["check"] == "servers"]
+    assert ("failed", "unset PARLEY_POSTGRES_URL PARLEY_VALKEY_URL") == (line["state"], line["mend"])
 
 
 def test_home_on_which_nothing_is() -> None:
@@ -309,7 +347,7 @@ def test_services_that_refuse_each_other_hang_or_shut_their_doors() -> None:
             vault = listener_of(doors.socket("vault"))
             assert vault
             os.kill(vault, signal.SIGSTOP)
-            assert f"kill -9 {vault}" == failures(parley)["services"]
+            assert dict.fromkeys(["services", "peers"], f"kill -9 {vault}") == failures(parley)
             mend(parley, f"kill -9 {vault}")
 
             shut = Path(doors.peers("consent").removeprefix("unix:"))

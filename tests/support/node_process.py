@@ -5,21 +5,20 @@ It says where it answers once it does, and stays until it is killed. ``PARLEY_FA
 """
 
 import asyncio
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-from parley_kit.faultpoints import arm_from
 from parley_node.home import Home
 from parley_node.node import run
 from parley_rpc.logs import adopt_libraries, logger
+from parley_rpc.serving import arm
 from tests.support.world import quick
 
 
 async def main(root: Path, port: int, batch: int) -> None:
     """Run the node; so many participants go together, so that a campaign takes long enough to be disturbed."""
-    arm_from(os.environ.get("PARLEY_FAULTS", ""))
+    arm()
     log = logger("node")
     adopt_libraries(log)
     async with run(Home(root), replace(quick(broker={"batch": batch}), port=port), log) as node:

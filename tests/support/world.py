@@ -300,8 +300,9 @@ async def living_world(
     """
     log, home, options = StringIO(), Home(root), options or quick()
     apart = os.environ.get("PARLEY_NODE") == "split" if apart is None else apart
+    say = logger("node", stream=log)
     running: AbstractAsyncContextManager[Node | ApartNode] = (
-        run_apart(home, options) if apart else run(home, options, logger("node", stream=log), tracer=tracer)
+        run_apart(home, options, say) if apart else run(home, options, say, tracer=tracer)
     )
     async with running as node, connect(node.running.address) as channel:
         world = World(home, node, Stubs(channel), log)

@@ -15,7 +15,7 @@ from parley_node.importing.run import catalogue
 from parley_terms.values import Attribute, Catalogue
 from parley_vault.catalogue import load
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

@@ -9,7 +9,7 @@ from parley_node.cli.options import HomeOption, JsonOption
 from parley_node.doctor import Finding, State, examine
 from parley_node.home import Home
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

@@ -14,7 +14,7 @@ from parley_node.embedded import ServersUnavailable
 from parley_node.home import Home
 from parley_node.importing.mapping import MappingInvalid
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

@@ -18,7 +18,7 @@ from parley_node.importing.mapping import ColumnMapping, MappingInvalid, Problem
 from parley_node.importing.run import catalogue, import_customers, write_codes
 from parley_terms.values import Catalogue
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 _SHOWN = 20
 

@@ -21,7 +21,7 @@ from parley_node.services import SERVICES
 from parley_node.stores import pending, prepare, servers_of
 from parley_rpc.zones import Zones
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 class Phase(StrEnum):

@@ -7,7 +7,7 @@ import typer
 
 from parley_node.cli.options import ServiceName
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

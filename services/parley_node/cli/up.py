@@ -3,11 +3,9 @@
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
@@ -16,25 +14,22 @@ from parley_bus.bus import BusAway
 from parley_crypto.keyfiles import KeyFileUnusable
 from parley_crypto.trust import TrustUnusable
 from parley_db.migrate import MigrationError
-from parley_kit.faultpoints import arm_from
 from parley_kit.faults import Fault
 from parley_node.cli import show
 from parley_node.cli.options import HomeOption
 from parley_node.cli.stop import Stop
 from parley_node.embedded import ServersUnavailable
-from parley_node.embedded.postgres import listener_of
 from parley_node.home import HOME, Home, NotRunning, Running
 from parley_node.node import Options, configure, run
 from parley_node.provision import provision
 from parley_node.services import SERVICES
 from parley_node.split import run_apart
-from parley_rpc.channels import at, is_local
+from parley_rpc.channels import CannotListen, is_local
 from parley_rpc.logs import adopt_libraries, logger
+from parley_rpc.serving import arm
 from parley_rpc.settings import SettingsWrong
 
-app = typer.Typer()
-
-_ANSWER_S = 1.0
+app = typer.Typer(add_completion=False)
 
 
 @app.command()
@@ -77,8 +72,8 @@ def up(
         )
     chosen = Home.choose(home)
     _refuse_second(chosen)
-    arm_from(os.environ.get("PARLEY_FAULTS", ""))
     with _failures(chosen), _log(chosen, verbose=verbose) as log:
+        arm()
         _check_settings(chosen)
         options = Options(host, port, http_port, metrics_port, traces)
         asyncio.run(_until_stopped(_apart(chosen, options, log) if split else _run(chosen, options, log)))
@@ -108,8 +103,9 @@ async def _run(home: Home, options: Options, log: TextIO) -> None:
 
 
 async def _apart(home: Home, options: Options, log: TextIO) -> None:
-    adopt_libraries(logger("node", stream=log))
-    async with run_apart(home, options, to_stderr=log is sys.stderr, told=_step) as node:
+    say = logger("node", stream=log)
+    adopt_libraries(say)
+    async with run_apart(home, options, say, to_stderr=log is sys.stderr, told=_step) as node:
         _welcome(home, node.running)
         await node.serve()
 
@@ -143,25 +139,11 @@ def _welcome(home: Home, running: Running) -> None:
 
 
 def _refuse_second(home: Home) -> None:
-    """Raise Stop where Parley runs on this home. A note that a killed process left behind doesn't count."""
+    """Raise Stop where Parley runs on this home."""
     with suppress(NotRunning):
         now = home.running()
-        if answers(now.address):
-            step = f"Stop it with `kill {now.pid}`, or choose another home with --home."
-            raise Stop(f"Parley runs on {home.root} already, as process {now.pid}, and answers on {now.address}", step)
-
-
-def answers(address: str) -> bool:
-    """Whether anyone takes connections there; of services that run apart, the first."""
-    first = at(address, SERVICES[0])
-    if first.startswith("unix:"):
-        return listener_of(Path(first.removeprefix("unix:"))) is not None
-    host, _, port = first.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
-    except OSError:
-        return False
-    return True
+        step = f"Stop it with `kill {now.pid}`, or choose another home with --home."
+        raise Stop(f"Parley runs on {home.root} already, as process {now.pid}, and answers on {now.address}", step)
 
 
 @contextmanager
@@ -188,8 +170,10 @@ def _failures(home: Home) -> Iterator[None]:
         raise Stop(str(error), "Correct it in the environment.") from error
     except Fault as error:
         raise Stop(error.message, "`parley doctor` looks at the log and the databases.") from error
+    except CannotListen as error:
+        raise Stop(str(error), "Choose another with --port, --http-port or --metrics-port, or free it.") from error
     except OSError as error:
-        raise Stop(_os(error), "Choose other ports with --port and --http-port, or free what is in the way.") from error
+        raise Stop(_os(error), "See to what is in the way, or choose another home with --home.") from error
     except ExceptionGroup as errors:
         raise Stop("a part of Parley failed, and took the rest along", f"See {home.log('parley')}.") from errors
 

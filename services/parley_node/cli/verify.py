@@ -13,7 +13,7 @@ from parley_node.cli.receipts import detail_text
 from parley_node.cli.stop import Stop
 from parley_node.verify import ReceiptInvalid, verify_files
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

@@ -30,6 +30,16 @@ def end_session(pair: Servers, pid: int) -> str:
     return f"""psql "$PARLEY_POSTGRES_URL" -c "SELECT pg_terminate_backend({pid})\""""
 
 
+def newest_checkpoint(home: Home) -> str:
+    """Put back how far the log was shown to the world: whoever verifies receipts may hold it."""
+    return f"cp CHECKPOINT {home.published}  # the newest that anybody holds"
+
+
+def newer_database(service: str) -> str:
+    """Restore a database that isn't the newest that there was."""
+    return f"pg_restore --clean --dbname=parley_{service} BACKUP  # a newer one"
+
+
 def option(home: Home) -> str:
     """What names the home to a command, if it isn't the one it would choose by itself."""
     return "" if home == Home.choose(None) else f" --home {home.root}"

