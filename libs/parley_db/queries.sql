@@ -13,8 +13,9 @@ ON CONFLICT (event_id) DO NOTHING
 RETURNING event_id;
 
 -- name: inbox_purge
--- Forgets events taken in longer ago than an interval.
-DELETE FROM inbox WHERE received_at < clock_timestamp() - $1::interval;
+-- Forgets events taken in longer ago than an interval. By the statement's own time, which stands still: no index is searched for one
+-- that runs.
+DELETE FROM inbox WHERE received_at < statement_timestamp() - $1::interval;
 
 -- name: request_claim
 -- Takes a request id, waiting for whoever is taking it just now; answers nothing if it was taken before.
@@ -32,7 +33,7 @@ UPDATE requests SET response = $4 WHERE caller = $1 AND method = $2 AND request_
 SELECT fingerprint, response FROM requests WHERE caller = $1 AND method = $2 AND request_id = $3;
 
 -- name: request_purge
--- Forgets request ids older than an interval. By the statement's own time, which stands still: no index is searched for one that runs.
+-- Forgets request ids older than an interval, by the statement's own time, as above.
 DELETE FROM requests WHERE created_at < statement_timestamp() - $1::interval;
 
 -- name: migration_lock

@@ -1,4 +1,4 @@
-"""Forgetting, once a minute: what every service does with answers to old requests, and some with more."""
+"""Forgetting, once a minute: what every service does with answers to old requests and ids of old events, and some with more."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,12 +7,14 @@ from datetime import timedelta
 
 from structlog.typing import FilteringBoundLogger
 
-from parley_db import idempotency
+from parley_db import idempotency, inbox
 from parley_db.database import Database
 from parley_kit.faults import Conflict, Unavailable
 
 _EVERY_S = 60.0
 _REQUESTS_KEPT = timedelta(days=1)
+_EVENTS_KEPT = timedelta(days=30)
+"""An event comes again if Valkey is lost before every reader has it: within seconds, unless a reader is stuck."""
 
 
 async def every_minute(turn: Callable[[], Awaitable[None]], log: FilteringBoundLogger) -> None:
@@ -27,7 +29,7 @@ async def every_minute(turn: Callable[[], Awaitable[None]], log: FilteringBoundL
 
 @dataclass(frozen=True)
 class Upkeep:
-    """Runs beside a service whose mutations are once-only: see :func:`parley_db.idempotency.once`."""
+    """Runs beside every service."""
 
     db: Database
     log: FilteringBoundLogger
@@ -37,5 +39,6 @@ class Upkeep:
         await every_minute(self.turn, self.log)
 
     async def turn(self) -> None:
-        """Forget answers to requests after a day."""
+        """Forget answers to requests after a day, and which events were taken in after thirty."""
         await idempotency.purge(self.db, _REQUESTS_KEPT)
+        await inbox.purge(self.db, _EVENTS_KEPT)

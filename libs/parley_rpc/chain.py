@@ -7,9 +7,8 @@ there is mapped like everything else, and nobody without permission gets as far 
 
 import asyncio
 import contextlib
-import inspect
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -107,10 +106,7 @@ async def _answer(handler: Handler, call: Call) -> bytes:
 
 async def _stream(handler: Handler, call: Call) -> None:
     behaviour: Any = handler.unary_stream
-    answers: AsyncIterator[Any] | Awaitable[None] = behaviour(call.request, call.context)
-    if not inspect.isasyncgen(answers):  # it writes for itself, as the standard health service does
-        await answers  # type: ignore[misc] # the other of the two
-        return
+    answers: AsyncGenerator[Any] = behaviour(call.request, call.context)
     has_begun = False
     async with contextlib.aclosing(answers):
         async for answer in answers:

@@ -10,6 +10,7 @@ from structlog.typing import FilteringBoundLogger
 from parley_bus.bus import Bus
 from parley_kit.clock import Clock
 from parley_kit.telemetry import Telemetry
+from parley_rpc.health import Ping
 from parley_rpc.server import Registration
 
 Task = Callable[[], Awaitable[None]]
@@ -31,11 +32,12 @@ class Service:
     """
     One service, assembled.
 
-    ``tasks`` run for as long as it does; each is a coroutine function that never returns. ``pings`` raise where something
-    it needs is away. ``http`` is an ASGI application for what is served over HTTP, if anything.
+    ``tasks`` run for as long as it does; each is a coroutine function that never returns. ``pings`` raise where something is away
+    that it can't answer without: its health says so meanwhile. ``http`` is an ASGI application for what is served over HTTP,
+    if anything.
     """
 
     registrations: Sequence[Registration]
     tasks: Mapping[str, Task]
-    pings: Mapping[str, Task]
+    pings: Mapping[str, Ping]
     http: Any = None

@@ -8,13 +8,14 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from structlog.typing import FilteringBoundLogger
 
 from parley_kit.telemetry import SILENT, Tracer
 from parley_rpc.chain import Bound, Context, Handler, refuse
 from parley_rpc.channels import MAX_METADATA_BYTES, CannotListen, PlaintextRefused, is_local
+from parley_rpc.health import Health
 from parley_rpc.interceptors import standard
 from parley_rpc.metrics import Metrics
 from parley_rpc.principal import Authenticator, Principal
@@ -72,13 +73,13 @@ class Server(grpc.aio.Server):
     """
     A ``grpc.aio.Server`` that can't be opened past its guards: no handler joins later, no plaintext leaves the machine.
 
-    ``health`` is the standard servicer; every service is SERVING from :meth:`start` to :meth:`drain`.
+    Every service is SERVING from :meth:`start` to :meth:`drain`, but for what ``health`` is told meanwhile.
     """
 
-    def __init__(self, inner: grpc.aio.Server, services: Iterable[str], health_servicer: Any) -> None:
+    def __init__(self, inner: grpc.aio.Server, services: Iterable[str], health: Health) -> None:
         self._inner = inner
         self._services = tuple(services)
-        self.health = health_servicer
+        self.health = health
 
     def add_generic_rpc_handlers(self, *_: object, **__: object) -> NoReturn:
         """Raise TypeError: a handler added now would stand outside the chain; give it to ``build_server``."""
@@ -104,7 +105,7 @@ class Server(grpc.aio.Server):
         """Serve, and say so."""
         await self._inner.start()
         for service in self._services:
-            await self.health.set(service, health_pb2.HealthCheckResponse.SERVING)
+            self.health.tell(service, serves=True)
 
     async def stop(self, grace: float | None) -> None:
         """Take no new call; cut what is still under way after ``grace`` seconds."""
@@ -112,7 +113,7 @@ class Server(grpc.aio.Server):
 
     async def drain(self, *, announce: float = 5.0, grace: float = 20.0) -> None:
         """Say NOT_SERVING, keep serving ``announce`` seconds so that balancers notice, then stop within ``grace``."""
-        await self.health.enter_graceful_shutdown()
+        self.health.end()
         await asyncio.sleep(announce)
         await self.stop(grace)
 
@@ -151,8 +152,8 @@ def build_server(
     """
     arriving = {"grpc.max_receive_message_length": _arriving(max_request_bytes)}
     inner = grpc.aio.server(options=[*{**OPTIONS, **arriving, **options}.items()])
-    health_servicer = health.aio.HealthServicer()
-    checks = Registration(health_pb2_grpc.add_HealthServicer_to_server, health_servicer)
+    health = Health()
+    checks = Registration(health_pb2_grpc.add_HealthServicer_to_server, health)
     chain = standard(
         authenticate=authenticate,
         zones=zones,
@@ -172,7 +173,7 @@ def build_server(
     # Reflection is the one service outside the chain: it takes a stream of requests and answers what is public anyway.
     reflection.enable_server_reflection([*services, reflection.SERVICE_NAME], inner)
     inner.add_generic_rpc_handlers([_Unknown()])
-    return Server(inner, services, health_servicer)
+    return Server(inner, services, health)
 
 
 def collect(registrations: Iterable[Registration]) -> dict[str, dict[str, Handler]]:

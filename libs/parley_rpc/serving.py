@@ -10,10 +10,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -35,6 +36,7 @@ from parley_kit.telemetry import SILENT, Telemetry, Tracer
 from parley_rpc import http
 from parley_rpc.channels import CannotListen, PlaintextRefused, is_local
 from parley_rpc.confine import ConfinementFailed, confine, named_in
+from parley_rpc.health import follow
 from parley_rpc.logs import adopt_libraries, logger
 from parley_rpc.metrics import Metrics
 from parley_rpc.peers import Credentials, Peers, by_certificate
@@ -179,10 +181,12 @@ async def serve(
         service = await _begun(lambda: stack.enter_async_context(build(config, platform)), told, log)
         if service is None:
             return
-        tasks = await stack.enter_async_context(running({name: service}, metrics.watch_loop))
+        doors = _doors(service, settings, guards, credentials)
+        health = partial(follow, [door.health for door in doors], name, service.pings)
+        tasks = await stack.enter_async_context(running({name: service}, metrics.watch_loop, health))
         await stack.enter_async_context(_http(service.http, settings.http))
         await stack.enter_async_context(_http(metrics.app(), settings.metrics))
-        await stack.enter_async_context(_doors(service, settings, guards, credentials))
+        await stack.enter_async_context(_open(doors, settings))
         log.info("serving")
         await _either(told.wait(), tasks)
         log.info("stopping")
@@ -298,14 +302,16 @@ async def _http(app: Any, address: str | None) -> AsyncIterator[None]:
         yield
 
 
-@asynccontextmanager
-async def _doors(
-    service: Service, settings: Serving, guards: Guards, credentials: Credentials | None
-) -> AsyncIterator[None]:
-    """Both doors, open for the length of a block, and drained at its end."""
+def _doors(service: Service, settings: Serving, guards: Guards, credentials: Credentials | None) -> list[Server]:
     doors = [_public(service, settings, guards, credentials)]
     if settings.peers:
         doors.append(_inner(service, settings.peers, guards, credentials))
+    return doors
+
+
+@asynccontextmanager
+async def _open(doors: Sequence[Server], settings: Serving) -> AsyncIterator[None]:
+    """Doors that are open for the length of a block, and drained at its end."""
     for door in doors:
         await door.start()
     try:

@@ -26,6 +26,7 @@ from parley_crypto.trust import Trust
 from parley_db.database import Database, Tx
 from parley_db.migrate import check
 from parley_db.pulse import Pulse
+from parley_db.upkeep import Upkeep
 from parley_rpc.platform import Platform, Service
 from parley_rpc.server import Registration
 
@@ -62,10 +63,11 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
             tasks={
                 "relay": relay.run,
                 "publisher": publisher.run,
+                "upkeep": Upkeep(db, platform.log).run,
                 "pulse": Pulse(db, telemetry.meter).run,
                 **{f"consumer.{stream}": consumer.run for stream, consumer in consumers.items()},
             },
-            pings={"postgres": db.ping, "streams": platform.bus.ping, "log": publisher.ping},
+            pings={"postgres": db.ping, "log": publisher.ping},
             http=tiles_app(db, store, policy_text(signer.key)),
         )
 

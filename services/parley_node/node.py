@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -40,6 +41,7 @@ from parley_node.provision import ORIGIN, provision, zone_keys
 from parley_node.services import SERVICES
 from parley_node.stores import Servers, dsn, prepare, servers_of
 from parley_rpc import http
+from parley_rpc.health import follow
 from parley_rpc.inproc import InprocessHub
 from parley_rpc.metrics import Metrics
 from parley_rpc.platform import Platform, Service
@@ -142,7 +144,8 @@ async def run(
             log=log,
             tracer=tracer,
         )
-        tasks = await stack.enter_async_context(running(services, metrics.watch_loop))
+        healths = [partial(follow, [server.health], name, service.pings) for name, service in services.items()]
+        tasks = await stack.enter_async_context(running(services, metrics.watch_loop, *healths))
         told("the log and metrics over HTTP")
         log_address = await stack.enter_async_context(_http(services["audit"].http, options.host, options.http_port))
         metrics_address = await stack.enter_async_context(_http(metrics.app(), options.host, options.metrics_port))

@@ -258,9 +258,12 @@ def _listens(socket: Path, pid: int) -> bool:
 
 
 async def _serving(address: str, process: Process) -> None:
-    """Wait until a service's process says that it serves. Raises ServersUnavailable if it doesn't in time."""
-    name = process.service
-    request = health_pb2.HealthCheckRequest(service=f"parley.{name}.v1.{name.title()}Service")
+    """
+    Wait until a service's process answers. Raises ServersUnavailable if it doesn't in time.
+
+    Not until all that it needs answers, too: an audit that refuses to go on with its log is there to say so.
+    """
+    request = health_pb2.HealthCheckRequest()
     async with connect(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from parley_kit.faults import Code, Fault, TooManyCalls
 from parley_rpc import chain, deadlines
-from parley_rpc.channels import client_options
+from parley_rpc.channels import CannotListen, client_options
 from parley_rpc.interceptors import limits
 from parley_rpc.server import MAX_REQUEST_BYTES, OPTIONS
 from parley_rpc.status import fault_from
@@ -488,6 +488,6 @@ async def test_what_outlives_its_connections_grace_is_ended() -> None:
 
 async def test_two_servers_never_share_a_port() -> None:
     async with echo.tcp() as world:
-        with pytest.raises(RuntimeError, match="Failed to bind"):
+        with pytest.raises(CannotListen, match="it is taken"):
             async with echo.tcp(port=world.port):
                 pass

@@ -16,12 +16,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from parley_client.connection import Connection
+from parley_kit.faults import Unavailable
 from parley_rpc import deadlines, logs
 from parley_rpc.channels import PlaintextRefused, dial
+from parley_rpc.health import Health, follow
 from parley_rpc.inproc import InprocessHub
 from parley_rpc.metrics import Metrics
 from parley_rpc.server import Registration, Server, build_server
-from tests.support import echo, echo_pb2
+from tests.support import echo, echo_pb2, hostile
 from tests.support import echo_pb2_grpc as echogrpc
 from tests.support.waiting import until
 
@@ -97,6 +99,44 @@ async def test_draining_server_says_so_before_it_stops(tmp_path: Path) -> None:
         ] == [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING]
         await drained
         assert not await served.wait_for_termination(1)
+
+
+async def test_one_who_watches_and_reads_nothing_keeps_no_server_from_draining() -> None:
+    async with echo.tcp() as world, hostile.Wire(world.port) as wire:
+        await wire.take_nothing()
+        stream = wire.open("Watch", service="grpc.health.v1.Health", timeout="60S")
+        await wire.send(stream, health_pb2.HealthCheckRequest().SerializeToString())
+        await wire.until(lambda: wire.answers[stream].headers)
+        await asyncio.wait_for(world.server.drain(announce=0.0, grace=0.1), 10)
+
+
+async def test_health_follows_what_a_service_needs_until_the_server_drains() -> None:
+    health, away = Health(), asyncio.Event()
+
+    async def ping() -> None:
+        if away.is_set():
+            raise Unavailable
+
+    async def status(service: str = "parley.vault.v1.VaultService") -> int:
+        return int((await health.Check(health_pb2.HealthCheckRequest(service=service), None)).status)
+
+    health.tell("parley.vault.v1.VaultService", serves=False)
+    following = asyncio.create_task(follow([health], "vault", {"postgres": ping}))
+    await until(lambda: is_(status(), health_pb2.HealthCheckResponse.SERVING))
+    away.set()
+    await until(lambda: is_(status(), health_pb2.HealthCheckResponse.NOT_SERVING))
+    assert health_pb2.HealthCheckResponse.SERVING == await status("")  # the process itself is alive
+    away.clear()
+    await until(lambda: is_(status(), health_pb2.HealthCheckResponse.SERVING))
+    health.end()
+    health.tell("parley.vault.v1.VaultService", serves=True)
+    following.cancel()
+
+    assert [health_pb2.HealthCheckResponse.NOT_SERVING] * 2 == [await status(), await status("")]
+
+
+async def is_(found: Awaitable[int], wanted: int) -> bool:
+    return wanted == await found
 
 
 async def test_calls_under_way_finish_while_a_server_drains_and_new_connections_are_refused() -> None:

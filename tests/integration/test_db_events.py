@@ -7,9 +7,11 @@ import pytest
 
 from parley_db import idempotency, inbox, outbox
 from parley_db.database import Database, Tx
+from parley_db.upkeep import Upkeep
 from parley_kit.faultpoints import armed
 from parley_kit.faults import Fault, RequestIdReused
 from parley_kit.ids import uuid7
+from parley_rpc.logs import logger
 from tests.support import events
 from tests.support.servers import FreshDatabase
 
@@ -88,6 +90,16 @@ async def test_the_inbox_forgets_what_is_old(db: Database) -> None:
     assert await db.fetchval("SELECT count(*) FROM inbox") == 1
     await inbox.purge(db, timedelta(0))
     assert await db.fetchval("SELECT count(*) FROM inbox") == 0
+
+
+async def test_upkeep_forgets_events_that_were_taken_in_more_than_thirty_days_ago(db: Database) -> None:
+    await db.execute(
+        "INSERT INTO inbox SELECT gen_random_uuid(), now() - day * interval '1 day' FROM generate_series(27, 33) AS day"
+    )
+    await Upkeep(db, logger("test")).turn()
+
+    kept = await db.fetch("SELECT extract(day FROM now() - received_at)::int AS days FROM inbox ORDER BY 1")
+    assert [27, 28, 29] == [row["days"] for row in kept]
 
 
 class Counter:

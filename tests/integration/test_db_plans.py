@@ -45,7 +45,6 @@ SELECT 'm', 'exchange', 'p' || n, 1, now() FROM generate_series(1, $1::int) AS n
 """
 READ = "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::int FROM pg_stat_xact_user_tables"
 MEANT = {
-    ("inbox_purge", "inbox"),  # by age, once a minute: an index would cost every event more than that
     ("audit_progress_set", "audit_progress"),  # one row
     ("pulse_dead", "dead_letters"),  # counts them: hardly any
     ("pulse_oldest", "outbox"),  # the first in an index's order

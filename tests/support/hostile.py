@@ -86,11 +86,13 @@ class Wire:
         """How many streams at once the server's SETTINGS allow."""
         return self._http.remote_settings.max_concurrent_streams
 
-    def open(self, method: str = "Echo", metadata: Metadata = (), timeout: str = "30S") -> int:
+    def open(
+        self, method: str = "Echo", metadata: Metadata = (), timeout: str = "30S", *, service: str = SERVICE
+    ) -> int:
         """Begin a call by its headers alone; its stream's number."""
         stream = self._http.get_next_available_stream_id()
         self.answers[stream] = Answer()
-        pseudo = [(":method", "POST"), (":scheme", "http"), (":path", f"/{SERVICE}/{method}"), (":authority", "echo")]
+        pseudo = [(":method", "POST"), (":scheme", "http"), (":path", f"/{service}/{method}"), (":authority", "echo")]
         usual = [("content-type", "application/grpc"), ("te", "trailers"), ("grpc-timeout", timeout)]
         self._http.send_headers(stream, [*pseudo, *usual, *metadata])
         return stream

@@ -23,7 +23,7 @@ async def examine(home: Home) -> list[Finding]:
         ("running", lambda: _running(home, running)),
         *servers.checks(here),
         *events.checks(here),
-        *(live.checks(home, running) if running else ((check, _nothing) for check in ("services", "peers", "log"))),
+        *(live.checks(home, running) if running else ((check, _nothing) for check in ("log", "services", "peers"))),
     ]
     return [await look(check, looking) for check, looking in checks]
 

@@ -21,6 +21,7 @@ from parley_node.home import Home, Running
 from parley_node.services import SERVICES
 from parley_node.split import Doors
 from parley_rpc.channels import at, connect, dial
+from parley_rpc.health import name_of
 from parley_rpc.peers import Credentials
 from parley_rpc.zones import Zones
 
@@ -29,17 +30,17 @@ _TRIES = 20
 
 
 def checks(home: Home, running: Running) -> Iterator[tuple[str, Look]]:
-    """All of them."""
+    """All of them; a log that can't be continued is why audit doesn't serve."""
+    yield "log", lambda: _log(home, running)
     yield "services", lambda: _services(home, running)
     yield "peers", lambda: _peers(home, running)
-    yield "log", lambda: _log(home, running)
 
 
 async def _services(home: Home, running: Running) -> str:
     for name in SERVICES:
         async with connect(at(running.address, name)) as channel:
             try:
-                serves = await _serves(channel, name)
+                serves = await _comes_to_serve(channel, name)
             except grpc.RpcError as error:
                 raise Trouble(f"{name} doesn't answer", restart(home, running, name)) from error
             if not serves:
@@ -84,9 +85,18 @@ def _certify(home: Home, running: Running) -> str:
     return again(home, running, f"rm -f {home.tls_authority}; ")
 
 
+async def _comes_to_serve(channel: grpc.aio.Channel, name: str) -> bool:
+    """Whether a service has all that it needs: what it says of itself may be a second old."""
+    for _try in range(_TRIES):
+        if await _serves(channel, name):
+            return True
+        await asyncio.sleep(0.1)
+    return False
+
+
 async def _serves(channel: grpc.aio.Channel, name: str) -> bool:
     stub: Any = health_pb2_grpc.HealthStub(channel)
-    request = health_pb2.HealthCheckRequest(service=f"parley.{name}.v1.{name.title()}Service")
+    request = health_pb2.HealthCheckRequest(service=name_of(name))
     answer = await stub.Check(request, timeout=_PATIENCE_S, wait_for_ready=False)
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
