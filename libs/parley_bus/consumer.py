@@ -97,11 +97,6 @@ class Consumer:
             except Exception as error:  # noqa: BLE001 - whatever it is, events must flow again once it is over
                 await asyncio.sleep(self._state.bad("failing", error))
 
-    async def replay_dead(self) -> int:
-        """Try this reader's dead letters again, in order; answer how many were applied. The others stay."""
-        seqs = [row["seq"] for row in await self._db.fetch(_SQL.dead_list, self._group, self._stream_of)]
-        return sum([await self._replay(seq) for seq in seqs])
-
     async def _follow(self) -> None:
         await self._finish_own()
         look_again = 0.0
@@ -199,23 +194,19 @@ class Consumer:
         fields = {"event_id": str(entry.event_id), "seq": entry.seq, "error_type": reason}
         self._log.warning("dead_letter", group=self._group, stream=self._stream_of, **fields)
 
-    async def _replay(self, seq: int) -> bool:
+    async def _replay(self, seq: int) -> None:
         place = (self._group, self._stream_of, seq)
 
-        async def body(tx: Tx) -> bool:
-            envelope = await tx.fetchval(_SQL.dead_take, *place)
-            if envelope is None:
-                return False
-            await self._handler(tx, [_received(seq, envelope)])
-            return True
+        async def body(tx: Tx) -> None:
+            if envelope := await tx.fetchval(_SQL.dead_take, *place):  # else somebody else did
+                await self._handler(tx, [_received(seq, envelope)])
 
         try:
-            return await self._db.run(f"{self._group}.replay", body)
+            await self._db.run(f"{self._group}.replay", body)
         except _NOT_THE_EVENTS_FAULT:
             raise
         except Exception as error:  # noqa: BLE001 - it stays a dead letter, whatever it failed with
             await self._db.execute(_SQL.dead_again, *place, type(error).__name__)
-            return False
 
 
 def _received(seq: int, envelope: bytes) -> Received:

@@ -15,18 +15,10 @@ UPDATE stream_head SET published_seq = acked_seq;
 -- Tells whether anything waits to be numbered or published.
 SELECT published_seq < last_seq OR EXISTS (SELECT FROM outbox WHERE stream_seq IS NULL) FROM stream_head;
 
--- name: relay_oldest_age
--- Tells how many seconds the oldest row has waited to be published and acknowledged.
-SELECT extract(epoch FROM clock_timestamp() - occurred_at)::float8 FROM outbox ORDER BY id LIMIT 1;
-
 -- name: dead_insert
 -- Sets an event aside that could not be applied.
 INSERT INTO dead_letters (reader, stream, seq, envelope, error_type) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (reader, stream, seq) DO NOTHING;
-
--- name: dead_list
--- Reads the places of a reader's dead letters of one stream, in order.
-SELECT seq FROM dead_letters WHERE reader = $1 AND stream = $2 ORDER BY seq;
 
 -- name: dead_asked
 -- Reads the places of those among a reader's dead letters of one stream that the operator asks for again, in order.

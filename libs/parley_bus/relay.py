@@ -82,10 +82,6 @@ class Relay:
         """Say that a row was just committed, so that it need not wait for the next poll."""
         self._poked.set()
 
-    async def oldest_age(self) -> float:
-        """Seconds that the oldest event has waited for being published and acknowledged by all; 0.0 if none waits."""
-        return float(await self._db.fetchval(_SQL.relay_oldest_age) or 0.0)
-
     async def turn(self) -> int:
         """
         Publish what has places, forget what is acknowledged, give places to what has none; answer how many wait now.

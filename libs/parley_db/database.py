@@ -20,9 +20,6 @@ from parley_kit.faults import Conflict, Unavailable
 from parley_kit.telemetry import SILENT, Telemetry
 
 T = TypeVar("T")
-Observe = Callable[[str, float], None]
-"""Told of each committed transaction: its name, and its seconds from the first wait to the commit's answer."""
-
 TRIES = 5
 LONGEST_ACQUIRE = 2.0
 LONGEST_STATEMENT = 30.0
@@ -106,10 +103,9 @@ class Tx(Protocol):
 class Database:
     """One service's database. Build it with :meth:`open`; it needs no server until it is used."""
 
-    def __init__(self, pool: Any, acquire_timeout: float, observe: Observe, telemetry: Telemetry = SILENT) -> None:
+    def __init__(self, pool: Any, acquire_timeout: float, telemetry: Telemetry = SILENT) -> None:
         self._pool = pool
         self._acquire_timeout = min(LONGEST_ACQUIRE, acquire_timeout)
-        self._observe = observe
         self._meter, self._tracer = telemetry.meter, telemetry.tracer
         self._meter.pool(self._used)
 
@@ -122,7 +118,6 @@ class Database:
         application_name: str,
         max_size: int = 16,
         acquire_timeout: float = LONGEST_ACQUIRE,
-        observe: Observe = lambda _name, _seconds: None,
         telemetry: Telemetry = SILENT,
     ) -> AsyncIterator["Database"]:
         """
@@ -141,7 +136,7 @@ class Database:
         )
         await pool
         try:
-            yield cls(pool, acquire_timeout, observe, telemetry)
+            yield cls(pool, acquire_timeout, telemetry)
         finally:
             await _close(pool)
 
@@ -200,7 +195,6 @@ class Database:
 
     @asynccontextmanager
     async def _attempt(self, name: str) -> AsyncIterator[Tx]:
-        started = time.monotonic()
         with self._tracer.inside(name):
             async with self._connection() as connection:
                 transaction = connection.transaction(isolation="read_committed")
@@ -213,7 +207,6 @@ class Database:
                     raise
                 await _to_the_end(transaction.commit())
                 await reach(f"{name}.after_commit")
-        self._observe(name, time.monotonic() - started)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:

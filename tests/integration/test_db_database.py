@@ -205,18 +205,6 @@ async def test_a_lost_connection_is_unavailable_and_the_next_call_has_a_new_one(
         assert await one.fetchval("SELECT 1") == 1
 
 
-async def test_committed_transactions_are_observed_by_name(dsn: str) -> None:
-    seen: list[tuple[str, bool]] = []
-    observe = lambda name, seconds: seen.append((name, 0 < seconds < 5))  # noqa: E731 - one line says it
-    async with Database.open(dsn, application_name="test", observe=observe) as db:
-        async with db.tx("test.good") as tx:
-            await tx.fetchval("SELECT 1")
-        with pytest.raises(asyncpg.UndefinedTableError):
-            async with db.tx("test.bad") as tx:
-                await tx.fetchval("SELECT 1 FROM nowhere")
-    assert seen == [("test.good", True)]
-
-
 async def test_a_killed_postgres_is_unavailable_and_then_back_without_a_new_pool() -> None:
     with scratch_directory() as scratch:
         async with (
