@@ -79,6 +79,7 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
             tasks={
                 "relay": relay.run,
                 "index": finder.run,
+                "index_others": finder.listen,
                 "upkeep": Upkeep(db, log).run,
                 "pulse": Pulse(db, telemetry.meter).run,
             },

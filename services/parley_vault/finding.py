@@ -2,7 +2,8 @@
 Finding candidates: the matching index, kept in step with what is committed.
 
 Whoever changes items does it inside :meth:`Finder.changing`. Its end takes the subjects out of the index at once, whatever
-happened, and reads them again from the database: what is in doubt isn't matched on.
+happened, and reads them again from the database: what is in doubt isn't matched on. What other processes of vault commit is
+heard of within about a second.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import base64
 import binascii
 import heapq
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +23,7 @@ from parley_crypto.keyring import CiphertextInvalid, KeyRing
 from parley_crypto.statements import Card, verify_card
 from parley_crypto.subject_ref import CandidateRef, seal_candidate
 from parley_kit.clock import Clock
-from parley_kit.faults import InvalidRequest, Unauthenticated, Violation
+from parley_kit.faults import Conflict, InvalidRequest, Unauthenticated, Unavailable, Violation
 from parley_kit.offload import work
 from parley_terms.terms import Criteria, Level
 from parley_terms.values import Catalogue
@@ -33,10 +34,11 @@ from parley_vault.store import Store
 
 _PAGE = 5_000
 _RETRY_AFTER = 0.5
+_HEAR_EVERY = 0.5
 
 
 class Finder:
-    """The index, and its upkeep. ``run`` is to be run for as long as the service is."""
+    """The index, and its upkeep. ``run`` and ``listen`` are to be run for as long as the service is."""
 
     def __init__(self, store: Store, safe: Safe, catalogue: Catalogue, log: FilteringBoundLogger) -> None:
         self.index = Index(catalogue)
@@ -44,12 +46,15 @@ class Finder:
         self._stale: set[str] = set()
         self._woken = asyncio.Event()
         self._reading = asyncio.Lock()
+        self._heard = "0"
 
     async def rebuild(self) -> None:
         """Read every discoverable item: once, before anything is served."""
+        self._heard = await self._store.now()
         after, count = ("", ""), 0
         while page := await self._store.discoverable_page(after, _PAGE):
-            self._add(await work(len(page), partial(self._facts, page)))
+            for subject, found in (await work(len(page), partial(self._facts, page))).items():
+                self.index.add(subject, found)
             after, count = (page[-1].place.subject, page[-1].place.attribute), count + len(page)
             self._log.info("index_rebuilding", count=count)
         self._log.info("index_rebuilt", count=count)
@@ -71,13 +76,17 @@ class Finder:
         async with self._reading:
             reading, self._stale = self._stale, set()
             try:
-                kept = await self._store.discoverable_of(reading) if reading else []
-                facts = await work(len(kept), partial(self._facts, kept))
+                await self._read(reading)
             except BaseException:
                 self._stale |= reading
                 raise
-            # Who has changed again since is in doubt again.
-            self._add({subject: found for subject, found in facts.items() if subject not in self._stale})
+
+    async def hear(self) -> None:
+        """Read again who has acted, through whichever process of vault: nobody is out of the index meanwhile."""
+        async with self._reading:
+            heard, acted = await self._store.acted(self._heard)
+            await self._read(acted)
+            self._heard = heard
 
     async def run(self) -> None:
         """Catch up with changes whose callers went away or met an error, until cancelled."""
@@ -91,9 +100,23 @@ class Finder:
                 self._woken.set()
                 await asyncio.sleep(_RETRY_AFTER)
 
-    def _add(self, facts: Mapping[str, Mapping[str, Fact]]) -> None:
-        for subject, found in facts.items():
-            self.index.add(subject, found)
+    async def listen(self) -> None:
+        """Hear of other processes' changes about twice a second, until cancelled."""
+        while True:
+            await asyncio.sleep(_HEAR_EVERY)
+            try:
+                await self.hear()
+            except (Unavailable, Conflict) as error:
+                self._log.warning("index_behind", error_type=type(error).__name__)
+
+    async def _read(self, subjects: Collection[str]) -> None:
+        """Read what is discoverable of subjects; whoever changes meanwhile is in doubt again, and left to the next reading."""
+        kept = await self._store.discoverable_of(subjects) if subjects else []
+        facts = await work(len(kept), partial(self._facts, kept))
+        for subject in subjects:
+            if subject not in self._stale:
+                self.index.forget(subject)
+                self.index.add(subject, facts.get(subject, {}))
 
     def _facts(self, kept: Iterable[Kept]) -> dict[str, dict[str, Fact]]:
         facts: dict[str, dict[str, Fact]] = defaultdict(dict)

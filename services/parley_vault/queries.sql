@@ -10,8 +10,19 @@ SELECT subject, dek FROM subjects WHERE subject = ANY($1) AND NOT owned ORDER BY
 
 -- name: subject_own
 -- Locks a subject for an act of its own, from which on nobody else puts items there; answers its wrapped data key.
-INSERT INTO subjects (subject, dek, owned, created_at) VALUES ($1, $2, true, $3)
-ON CONFLICT (subject) DO UPDATE SET owned = true RETURNING dek;
+INSERT INTO subjects (subject, dek, owned, created_at, acted) VALUES ($1, $2, true, $3, pg_current_xact_id())
+ON CONFLICT (subject) DO UPDATE SET owned = true, acted = excluded.acted RETURNING dek;
+
+-- name: transactions_now
+-- The oldest transaction that is still under way: a place in the order of transactions.
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text;
+
+-- name: subjects_acted
+-- Who has acted since such a place, and the next one: nobody is missed, whatever the order of commits, and who was named may be named
+-- again. What a restored database says of transactions that are yet to come doesn't count.
+SELECT pg_snapshot_xmin(now)::text AS next, ARRAY(
+    SELECT subject FROM subjects WHERE acted >= $1::text::xid8 AND acted < pg_snapshot_xmax(now)) AS subjects
+FROM pg_current_snapshot() AS now;
 
 -- name: items_latest
 -- The newest version of each item that is there, of pairs (subject, attribute).

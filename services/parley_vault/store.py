@@ -38,6 +38,16 @@ class Store:
         owned: bytes = await tx.fetchval(_SQL.subject_own, subject, dek, at)
         return owned
 
+    async def now(self) -> str:
+        """The present place in the order of transactions."""
+        place: str = await self.db.fetchval(_SQL.transactions_now)
+        return place
+
+    async def acted(self, since: str) -> tuple[str, set[str]]:
+        """The place to ask from next, and who has acted since one, or shortly before it."""
+        row = await self.db.fetchrow(_SQL.subjects_acted, since)
+        return row["next"], set(row["subjects"])
+
     async def latest(self, pairs: Sequence[Pair], tx: Tx | None = None) -> dict[Pair, Kept]:
         """The newest version of each item that is there, in one statement."""
         subjects, attributes = [pair[0] for pair in pairs], [pair[1] for pair in pairs]

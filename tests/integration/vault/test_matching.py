@@ -1,6 +1,9 @@
 """Who is found: by discoverable items only, at the marketer's level, in an order that says nothing, as long as it holds."""
 
+import asyncio
 import secrets
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -12,10 +15,13 @@ from parley.vault.v1 import vault_pb2 as vaultpb
 from parley_crypto.signing import Signer
 from parley_crypto.subject_ref import CandidateRef, open_candidate
 from parley_kit.faults import InvalidRequest, Unauthenticated
+from parley_kit.ids import new_id
 from parley_terms.faults import AttributeUnknown, InvalidValue
 from parley_terms.terms import Level
+from parley_vault.store import Store
 from tests.integration.vault.conftest import Start
-from tests.support.vault import EXCHANGE, MARKETER, World, all_of, asks, fault_of, none_of, one_of, within
+from tests.support.vault import EXCHANGE, MARKETER, Person, World, all_of, asks, fault_of, none_of, one_of, within
+from tests.support.waiting import until
 
 MUSIC = asks("interest.music", one_of("true"))
 
@@ -195,3 +201,63 @@ async def test_log_of_a_rebuild_counts_and_names_nobody(start: Start) -> None:
         assert "index_rebuilt" in world.logged.getvalue()
         assert not any(person.subject in world.logged.getvalue() for person in people)
     assert all(one != other for one, other in pairwise(people))
+
+
+# --- Several processes ----------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def two_vaults(start: Start) -> AsyncIterator[tuple[World, World]]:
+    """Two of them on one database, each of which listens to the other."""
+    async with start() as one, start() as other:
+        yield one, other
+
+
+async def test_what_is_shown_changed_or_hidden_through_one_process_is_so_in_the_other(start: Start) -> None:
+    async with two_vaults(start) as (one, other):
+        person = one.person()
+        await person.put(interest__music="yes")
+
+        await person.show("interest.music")
+        await until(lambda: equals(other.match(MUSIC), [person.subject]))
+        await person.put(interest__music="no")
+        await until(lambda: equals(other.match(MUSIC), []))
+        await person.put(interest__music="yes")
+        await until(lambda: equals(other.match(MUSIC), [person.subject]))
+        await person.show("interest.music", level=None)
+        await until(lambda: equals(other.match(MUSIC), []))
+
+
+async def test_whoever_acts_matches_throughout_in_every_process(start: Start) -> None:
+    async with two_vaults(start) as (one, other):
+        person = one.person()
+        await person.put(interest__music="yes")
+        await person.show("interest.music")
+        await until(lambda: equals(other.match(MUSIC), [person.subject]))
+        acting = asyncio.create_task(acts(person, 100))
+        while not acting.done():
+            assert [person.subject] == await other.match(MUSIC)
+        await acting
+
+
+async def acts(person: Person, times: int) -> None:
+    for number in range(times):
+        await person.put(profile__age=str(20 + number % 50))
+
+
+async def test_an_act_that_commits_after_a_later_one_was_heard_of_is_not_missed(start: Start) -> None:
+    async with start() as one:
+        store, early, late = Store(one.db), new_id(), new_id()
+        since = await store.now()
+        async with one.db.tx("test.early") as slow:
+            await store.own(slow, early, b"", one.clock.now())
+            async with one.db.tx("test.late") as quick:
+                await store.own(quick, late, b"", one.clock.now())
+            then, heard = await store.acted(since)
+            assert {late} == heard
+        _, heard = await store.acted(then)
+        assert early in heard
+
+
+async def equals(found: Awaitable[object], wanted: object) -> bool:
+    return wanted == await found
