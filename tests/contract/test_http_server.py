@@ -53,3 +53,10 @@ async def test_address_is_free_again_once_the_server_is_gone() -> None:
     async with serving(_empty, listener):
         pass
     socket.create_server(address).close()
+
+
+def test_an_answers_body_doesnt_wait_for_its_headers_to_be_acknowledged() -> None:
+    with listen("127.0.0.1:0") as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

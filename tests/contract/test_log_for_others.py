@@ -1,6 +1,5 @@
 """Our log before tools that aren't ours: what is honest passes, and each of the known frauds is caught."""
 
-import asyncio
 import re
 import secrets
 import shlex
@@ -8,11 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from http.client import HTTPConnection
-from itertools import pairwise
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -504,21 +499,6 @@ async def test_log_that_shrank_is_caught(log: Log, stranger: Stranger) -> None:
     assert "" == trouble(await stranger.follow(log.as_of(log.checkpoints[3])))
     assert "shrunk" == trouble(await stranger.follow(log.as_of(log.checkpoints[2])))
     assert log.checkpoints[3] == stranger.saved.read_bytes()
-
-
-async def test_tiles_are_served_without_delay_on_a_connection_that_is_kept(log: Log) -> None:
-    def took(address: str) -> list[float]:
-        connection = HTTPConnection(address.removeprefix("http://"))
-        times = [perf_counter()]
-        for _ in range(25):
-            connection.request("GET", "/tile/0/000")
-            assert 8192 == len(connection.getresponse().read())
-            times.append(perf_counter())
-        connection.close()
-        return [later - earlier for earlier, later in pairwise(times)]
-
-    async with serving(log.app) as address:
-        assert median(await asyncio.to_thread(took, address)) < 0.03  # a delayed acknowledgement takes 0.04
 
 
 async def test_commands_of_the_document_do_what_it_says(log: Log, stranger: Stranger) -> None:

@@ -386,8 +386,8 @@ def _another_identity(world: World, socket: Path, **more: str) -> Iterator[subpr
 
 
 async def test_service_that_is_told_to_stop_ends_what_it_is_doing_and_then_itself(world: World, tmp_path: Path) -> None:
-    socket, slow = tmp_path / "public.sock", "identity.RegisterCustomer.before_commit=sleep:1.5"
-    with _another_identity(world, socket, PARLEY_FAULTS=slow, PARLEY_SERVE_GRACE="PT10S") as process:
+    socket, slow = tmp_path / "public.sock", "identity.RegisterCustomer.before_commit=sleep:4"
+    with _another_identity(world, socket, PARLEY_FAULTS=slow, PARLEY_SERVE_GRACE="PT60S") as process:
         async with connect(f"unix:{socket}") as channel:
             stub: Any = IdentityServiceStub(channel)
             key = world.trust.keys("vault")
@@ -397,8 +397,8 @@ async def test_service_that_is_told_to_stop_ends_what_it_is_doing_and_then_itsel
             told = time.monotonic()
             process.terminate()
             assert (await under_way).customer.startswith("customers/")
-            assert 0 == await asyncio.to_thread(process.wait, 10)
-            assert time.monotonic() - told < 8
+            assert 0 == await asyncio.to_thread(process.wait, 40)
+            assert time.monotonic() - told < 45  # and not all of its grace
 
 
 async def _registering(world: World) -> object:
