@@ -31,7 +31,7 @@ class Acts:
 
     async def put(self, tx: Tx, who: Customer, values: Sequence[Value]) -> list[Place]:
         """Put a new version of each item; answers where they are, in order."""
-        deks = {who.subject: await self._own(tx, who)}
+        deks = {who.subject: await self._own(tx, who, puts=True)}
         latest = await self.store.latest(_pairs(values), tx)
         rows = [_row(self.safe, deks, latest, value) for value in values]
         await self.store.insert(tx, rows, self.clock.now())
@@ -71,8 +71,8 @@ class Acts:
             raise ItemNotFound
         return await self._items(kept)
 
-    async def _own(self, tx: Tx, who: Customer) -> bytes:
-        return await self.store.own(tx, who.subject, self.safe.make_dek(who.subject), self.clock.now())
+    async def _own(self, tx: Tx, who: Customer, *, puts: bool = False) -> bytes:
+        return await self.store.own(tx, who.subject, self.safe.make_dek(who.subject), self.clock.now(), puts=puts)
 
     async def _items(self, kept: Sequence[Kept]) -> list[Item]:
         return await work(len(kept), lambda: [self.safe.item(one) for one in kept])

@@ -82,10 +82,10 @@ class Finder:
                 raise
 
     async def hear(self) -> None:
-        """Read again who has acted, through whichever process of vault: nobody is out of the index meanwhile."""
+        """Read again who has changed, through whichever process of vault: nobody is out of the index meanwhile."""
         async with self._reading:
-            heard, acted = await self._store.acted(self._heard)
-            await self._read(acted)
+            heard, changed = await self._store.changed(self._heard)
+            await self._read(changed)
             self._heard = heard
 
     async def run(self) -> None:

@@ -9,19 +9,19 @@ ON CONFLICT (subject) DO NOTHING;
 SELECT subject, dek FROM subjects WHERE subject = ANY($1) AND NOT owned ORDER BY subject FOR UPDATE;
 
 -- name: subject_own
--- Locks a subject for an act of its own, from which on nobody else puts items there; answers its wrapped data key.
-INSERT INTO subjects (subject, dek, owned, created_at, acted) VALUES ($1, $2, true, $3, pg_current_xact_id())
-ON CONFLICT (subject) DO UPDATE SET owned = true, acted = excluded.acted RETURNING dek;
+-- Locks a subject for an act of its own, from which on nobody else puts items there; answers its wrapped data key. $4: it puts items.
+INSERT INTO subjects (subject, dek, owned, created_at, changed) VALUES ($1, $2, true, $3, CASE WHEN $4 THEN pg_current_xact_id() END)
+ON CONFLICT (subject) DO UPDATE SET owned = true, changed = coalesce(excluded.changed, subjects.changed) RETURNING dek;
 
 -- name: transactions_now
 -- The oldest transaction that is still under way: a place in the order of transactions.
 SELECT pg_snapshot_xmin(pg_current_snapshot())::text;
 
--- name: subjects_acted
--- Who has acted since such a place, and the next one: nobody is missed, whatever the order of commits, and who was named may be named
+-- name: subjects_changed
+-- Who has changed since such a place, and the next one: nobody is missed, whatever the order of commits, and who was named may be named
 -- again. What a restored database says of transactions that are yet to come doesn't count.
 SELECT pg_snapshot_xmin(now)::text AS next, ARRAY(
-    SELECT subject FROM subjects WHERE acted >= $1::text::xid8 AND acted < pg_snapshot_xmax(now)) AS subjects
+    SELECT subject FROM subjects WHERE changed >= $1::text::xid8 AND changed < pg_snapshot_xmax(now)) AS subjects
 FROM pg_current_snapshot() AS now;
 
 -- name: items_latest
@@ -62,13 +62,16 @@ SELECT max(version) FROM gone;
 
 -- name: discoverable_set
 -- Lets an item be matched on from a level up.
+WITH noted AS (UPDATE subjects SET changed = pg_current_xact_id() WHERE subject = $1)
 INSERT INTO discoverable (subject, attribute, level) VALUES ($1, $2, $3)
 ON CONFLICT (subject, attribute) DO UPDATE SET level = excluded.level;
 
 -- name: discoverable_clear
 -- Lets nobody match on items any more: pairs (subject, attribute).
-DELETE FROM discoverable AS d USING unnest($1::text[], $2::text[]) AS w (subject, attribute)
-WHERE d.subject = w.subject AND d.attribute = w.attribute;
+WITH hidden AS (
+    DELETE FROM discoverable AS d USING unnest($1::text[], $2::text[]) AS w (subject, attribute)
+    WHERE d.subject = w.subject AND d.attribute = w.attribute RETURNING d.subject)
+UPDATE subjects SET changed = pg_current_xact_id() WHERE subject = ANY (ARRAY(SELECT subject FROM hidden));
 
 -- name: discoverable_page
 -- A page of all discoverable items, each in its newest version, by subject and attribute.

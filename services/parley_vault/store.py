@@ -33,9 +33,9 @@ class Store:
         rows = await tx.fetch(_SQL.subjects_lock, list(deks))
         return {row["subject"]: row["dek"] for row in rows}
 
-    async def own(self, tx: Tx, subject: str, dek: bytes, at: datetime) -> bytes:
-        """Lock a subject as its owner, as :meth:`meet` does; answers its wrapped data key."""
-        owned: bytes = await tx.fetchval(_SQL.subject_own, subject, dek, at)
+    async def own(self, tx: Tx, subject: str, dek: bytes, at: datetime, *, puts: bool = False) -> bytes:
+        """Lock a subject as its owner, as :meth:`meet` does, perhaps to put items; answers its wrapped data key."""
+        owned: bytes = await tx.fetchval(_SQL.subject_own, subject, dek, at, puts)
         return owned
 
     async def now(self) -> str:
@@ -43,9 +43,9 @@ class Store:
         place: str = await self.db.fetchval(_SQL.transactions_now)
         return place
 
-    async def acted(self, since: str) -> tuple[str, set[str]]:
-        """The place to ask from next, and who has acted since one, or shortly before it."""
-        row = await self.db.fetchrow(_SQL.subjects_acted, since)
+    async def changed(self, since: str) -> tuple[str, set[str]]:
+        """The place to ask from next, and of whom something discoverable may have changed since one, or shortly before it."""
+        row = await self.db.fetchrow(_SQL.subjects_changed, since)
         return row["next"], set(row["subjects"])
 
     async def latest(self, pairs: Sequence[Pair], tx: Tx | None = None) -> dict[Pair, Kept]:

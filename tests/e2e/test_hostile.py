@@ -37,6 +37,8 @@ from parley_kit.ids import new_id
 from parley_node.provision import key_file
 from parley_node.services import SERVICES
 from parley_rpc.channels import at, connect
+from parley_rpc.server import MAX_REQUEST_BYTES
+from parley_rpc.serving import PEER_REQUEST_BYTES
 from tests.support.api import (
     BACKGROUND,
     KINDS,
@@ -277,10 +279,11 @@ async def test_fields_that_nobody_knows_are_refused_by_every_method(world: World
 
 
 async def test_too_large_a_message_is_refused_by_every_method(world: World, doors: Doors) -> None:
-    large = b"\x0a" + b"\x80\x80\xc0\x02" + bytes(5 * 1024 * 1024)
     async with nothing_changes(world):
         for rpc in RPCS:
-            assert "TOO_LARGE" == await refusal(doors.call(rpc, rpc.callers()[0], large)), rpc
+            caller = rpc.callers()[0]
+            large = bytes(1 + (PEER_REQUEST_BYTES if caller in SERVICES else MAX_REQUEST_BYTES))
+            assert "TOO_LARGE" == await refusal(doors.call(rpc, caller, large)), rpc
 
 
 async def test_a_message_beyond_what_may_arrive_is_refused_by_the_transport(world: World, doors: Doors) -> None:

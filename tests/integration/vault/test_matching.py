@@ -228,7 +228,7 @@ async def test_what_is_shown_changed_or_hidden_through_one_process_is_so_in_the_
         await until(lambda: equals(other.match(MUSIC), []))
 
 
-async def test_whoever_acts_matches_throughout_in_every_process(start: Start) -> None:
+async def test_whoever_changes_something_else_matches_throughout_in_every_process(start: Start) -> None:
     async with two_vaults(start) as (one, other):
         person = one.person()
         await person.put(interest__music="yes")
@@ -245,17 +245,17 @@ async def acts(person: Person, times: int) -> None:
         await person.put(profile__age=str(20 + number % 50))
 
 
-async def test_an_act_that_commits_after_a_later_one_was_heard_of_is_not_missed(start: Start) -> None:
+async def test_a_change_that_commits_after_a_later_one_was_heard_of_is_not_missed(start: Start) -> None:
     async with start() as one:
         store, early, late = Store(one.db), new_id(), new_id()
         since = await store.now()
         async with one.db.tx("test.early") as slow:
-            await store.own(slow, early, b"", one.clock.now())
+            await store.own(slow, early, b"", one.clock.now(), puts=True)
             async with one.db.tx("test.late") as quick:
-                await store.own(quick, late, b"", one.clock.now())
-            then, heard = await store.acted(since)
+                await store.own(quick, late, b"", one.clock.now(), puts=True)
+            then, heard = await store.changed(since)
             assert {late} == heard
-        _, heard = await store.acted(then)
+        _, heard = await store.changed(then)
         assert early in heard
 
 
