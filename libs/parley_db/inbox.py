@@ -8,6 +8,7 @@ from parley_db.database import Database, Tx
 from parley_db.queries import load
 
 _SQL = load("parley_db")
+_TOGETHER = 5_000
 
 
 async def claim(tx: Tx, event_ids: Sequence[UUID]) -> set[UUID]:
@@ -22,8 +23,9 @@ async def claim(tx: Tx, event_ids: Sequence[UUID]) -> set[UUID]:
 
 async def purge(db: Database, older_than: timedelta) -> None:
     """
-    Forget events taken in longer ago than this.
+    Forget events taken in longer ago than this, a few thousand at a time.
 
     Sound only while no writer's outbox still holds an event that old: a rebuilt stream delivers it again.
     """
-    await db.execute(_SQL.inbox_purge, older_than)
+    while await db.execute(_SQL.inbox_purge, older_than, _TOGETHER) == f"DELETE {_TOGETHER}":
+        continue

@@ -13,9 +13,10 @@ ON CONFLICT (event_id) DO NOTHING
 RETURNING event_id;
 
 -- name: inbox_purge
--- Forgets events taken in longer ago than an interval. By the statement's own time, which stands still: no index is searched for one
--- that runs.
-DELETE FROM inbox WHERE received_at < statement_timestamp() - $1::interval;
+-- Forgets so many events taken in longer ago than an interval, the oldest. By the statement's own time, which stands still: no index is
+-- searched for one that runs.
+DELETE FROM inbox WHERE event_id = ANY (ARRAY(
+    SELECT event_id FROM inbox WHERE received_at < statement_timestamp() - $1::interval ORDER BY received_at LIMIT $2));
 
 -- name: request_claim
 -- Takes a request id, waiting for whoever is taking it just now; answers nothing if it was taken before.

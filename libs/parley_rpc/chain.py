@@ -110,15 +110,15 @@ async def _stream(handler: Handler, call: Call) -> None:
     has_begun = False
     async with contextlib.aclosing(answers):
         async for answer in answers:
-            if not has_begun:  # else the first answer takes the headers along, and no status can pass it while it waits
-                await call.context.send_initial_metadata(())
-                has_begun = True
-            await _write(call.context, answer)
+            await _write(call.context, answer, is_first=not has_begun)
+            has_begun = True
 
 
-async def _write(context: Context, answer: Any) -> None:
+async def _write(context: Context, answer: Any, *, is_first: bool) -> None:
     try:
         async with asyncio.timeout(WRITE_SECONDS):
+            if is_first:  # else it takes the headers along, and no status can pass it while it waits
+                await context.send_initial_metadata(())
             await context.write(answer)
     except TimeoutError:
         raise Unavailable("The stream was not read for too long: open it again.") from None

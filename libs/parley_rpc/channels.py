@@ -53,10 +53,10 @@ class PlaintextRefused(ValueError):
 
 
 class CannotListen(OSError):
-    """Another process listens at an address, or it isn't one of this machine's that this user may open."""
+    """Another process listens at an address, or it is none, or none of this machine's that this user may open."""
 
     def __init__(self, address: str) -> None:
-        super().__init__(f"can't listen on {address}: it is taken, or not this user's to open")
+        super().__init__(f"can't listen on {address}: it is taken, not this user's to open, or no address")
 
 
 def client_options(max_response_bytes: int = MAX_RESPONSE_BYTES) -> list[tuple[str, str | int]]:

@@ -19,12 +19,12 @@ def listen(address: str) -> socket.socket:
 
     Such a socket outlives the process: who comes while it is started again waits instead of being refused. Raises CannotListen.
     """
-    if address.startswith(_INHERITED):
-        return socket.socket(fileno=int(address.removeprefix(_INHERITED)))
-    host, _, port = address.rpartition(":")
     try:
+        if address.startswith(_INHERITED):
+            return socket.socket(fileno=int(address.removeprefix(_INHERITED)))
+        host, _, port = address.rpartition(":")
         listener = socket.create_server((host, int(port)))
-    except OSError as error:
+    except (OSError, ValueError, OverflowError) as error:
         raise CannotListen(address) from error
     # Connections inherit it. Without it an answer's body waits for the acknowledgement of its headers, some 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

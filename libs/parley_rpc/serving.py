@@ -111,12 +111,15 @@ class Serving(BaseSettings):
     """How long calls that are under way then have to end."""
 
     def credentials(self) -> Credentials | None:
-        """What services are known by; None where it isn't set. Raises SettingsWrong, KeyFileUnusable and OSError."""
+        """What services are known by; None where it isn't set. Raises SettingsWrong and KeyFileUnusable."""
         if self.tls_certificate is None or self.tls_key is None or self.tls_authority is None:
             if self.tls_certificate or self.tls_key or self.tls_authority:
                 raise SettingsWrong(f"{_CREDENTIALS}: set all three or none")
             return None
-        return Credentials.load(self.tls_certificate, self.tls_key, self.tls_authority)
+        try:
+            return Credentials.load(self.tls_certificate, self.tls_key, self.tls_authority)
+        except OSError as error:
+            raise SettingsWrong(f"{_CREDENTIALS}: {error.filename}: {error.strerror}") from error
 
 
 class Config(Protocol):

@@ -118,10 +118,10 @@ class Home:
 
     def running(self) -> Running:
         """Where Parley answers. A note that a killed process left doesn't count, whoever has its id now. Raises NotRunning."""
-        with suppress(OSError, ValueError, KeyError, TypeError):
+        with suppress(OSError, ValueError, AttributeError, TypeError):
             note = json.loads(self._running.read_text())
-            begun, running = note.pop("begun"), Running(**note)
-            if begun == _begun(running.pid):
+            begun, running = note.pop("begun", None), Running(**note)
+            if _begun(running.pid) == begun or begun is None:  # one of an earlier version doesn't say
                 return running
         raise NotRunning(f"nothing runs on {self.root}: start it with `parley up`")
 

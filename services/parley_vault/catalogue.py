@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from parley_rpc.settings import SettingsWrong
 from parley_terms.terms import Level
 from parley_terms.values import Attribute, Catalogue, ValueInvalid, ValueType, canonical
 
@@ -14,7 +15,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 _LONGEST_NAME = 64
 
 
-class CatalogueInvalid(ValueError):
+class CatalogueInvalid(SettingsWrong):
     """A catalogue file is not one: the message names the file and the attribute."""
 
 

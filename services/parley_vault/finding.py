@@ -23,18 +23,23 @@ from parley_crypto.keyring import CiphertextInvalid, KeyRing
 from parley_crypto.statements import Card, verify_card
 from parley_crypto.subject_ref import CandidateRef, seal_candidate
 from parley_kit.clock import Clock
-from parley_kit.faults import Conflict, InvalidRequest, Unauthenticated, Unavailable, Violation
+from parley_kit.faults import InvalidRequest, Unauthenticated, Violation
 from parley_kit.offload import work
 from parley_terms.terms import Criteria, Level
 from parley_terms.values import Catalogue
 from parley_vault.domain.items import check
 from parley_vault.domain.matching import Fact, Index, order_of
 from parley_vault.safe import Kept, Safe
-from parley_vault.store import Store
+from parley_vault.store import Change, Store
 
 _PAGE = 5_000
 _RETRY_AFTER = 0.5
 _HEAR_EVERY = 0.5
+_HEARD_TOGETHER = 500
+
+
+class DatabaseFellBack(Exception):
+    """The database is behind where it was: restored, or failed over to one that lagged. The index is read anew by a new start."""
 
 
 class Finder:
@@ -46,10 +51,10 @@ class Finder:
         self._stale: set[str] = set()
         self._woken = asyncio.Event()
         self._reading = asyncio.Lock()
-        self._heard = "0"
+        self._heard, self._named = 0, frozenset[Change]()
 
     async def rebuild(self) -> None:
-        """Read every discoverable item: once, before anything is served."""
+        """Read every discoverable item, and what has changed meanwhile: once, before anything is served."""
         self._heard = await self._store.now()
         after, count = ("", ""), 0
         while page := await self._store.discoverable_page(after, _PAGE):
@@ -57,6 +62,7 @@ class Finder:
                 self.index.add(subject, found)
             after, count = (page[-1].place.subject, page[-1].place.attribute), count + len(page)
             self._log.info("index_rebuilding", count=count)
+        await self.hear()
         self._log.info("index_rebuilt", count=count)
 
     @asynccontextmanager
@@ -82,11 +88,20 @@ class Finder:
                 raise
 
     async def hear(self) -> None:
-        """Read again who has changed, through whichever process of vault: nobody is out of the index meanwhile."""
-        async with self._reading:
-            heard, changed = await self._store.changed(self._heard)
-            await self._read(changed)
-            self._heard = heard
+        """
+        Read again who has changed, through whichever process of vault: in the index they are replaced, never missing.
+
+        Raises what the database raises, nothing being lost then, and DatabaseFellBack.
+        """
+        heard, named = await self._store.changed(self._heard)
+        if heard < self._heard:
+            raise DatabaseFellBack
+        # While a transaction stays open, all who have changed since are named each time.
+        news = sorted({subject for subject, _ in named - self._named})
+        for first in range(0, len(news), _HEARD_TOGETHER):
+            async with self._reading:
+                await self._read(news[first : first + _HEARD_TOGETHER])
+        self._heard, self._named = heard, named
 
     async def run(self) -> None:
         """Catch up with changes whose callers went away or met an error, until cancelled."""
@@ -101,13 +116,19 @@ class Finder:
                 await asyncio.sleep(_RETRY_AFTER)
 
     async def listen(self) -> None:
-        """Hear of other processes' changes about twice a second, until cancelled."""
+        """Hear of other processes' changes about twice a second, until cancelled. Raises DatabaseFellBack."""
+        is_behind = False
         while True:
             await asyncio.sleep(_HEAR_EVERY)
             try:
                 await self.hear()
-            except (Unavailable, Conflict) as error:
-                self._log.warning("index_behind", error_type=type(error).__name__)
+                is_behind = False
+            except DatabaseFellBack:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, what was missed is heard of once it is over
+                if not is_behind:
+                    self._log.warning("index_behind", error_type=type(error).__name__)
+                is_behind = True
 
     async def _read(self, subjects: Collection[str]) -> None:
         """Read what is discoverable of subjects; whoever changes meanwhile is in doubt again, and left to the next reading."""

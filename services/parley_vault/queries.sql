@@ -19,10 +19,10 @@ SELECT pg_snapshot_xmin(pg_current_snapshot())::text;
 
 -- name: subjects_changed
 -- Who has changed since such a place, and the next one: nobody is missed, whatever the order of commits, and who was named may be named
--- again. What a restored database says of transactions that are yet to come doesn't count.
-SELECT pg_snapshot_xmin(now)::text AS next, ARRAY(
-    SELECT subject FROM subjects WHERE changed >= $1::text::xid8 AND changed < pg_snapshot_xmax(now)) AS subjects
-FROM pg_current_snapshot() AS now;
+-- again. One row at least; its subject is null where it is nobody. What a restored database says of transactions that are yet to come
+-- doesn't count.
+SELECT pg_snapshot_xmin(now)::text AS next, s.subject, s.changed::text AS changed FROM pg_current_snapshot() AS now
+LEFT JOIN subjects AS s ON s.changed >= $1::text::xid8 AND s.changed < pg_snapshot_xmax(now);
 
 -- name: items_latest
 -- The newest version of each item that is there, of pairs (subject, attribute).

@@ -15,6 +15,9 @@ _SQL = load("parley_vault")
 Pair = tuple[str, str]
 """A subject and an attribute."""
 
+Change = tuple[str, str]
+"""A subject, and the transaction that may have changed what is discoverable of them."""
+
 
 @dataclass(frozen=True)
 class Store:
@@ -38,15 +41,15 @@ class Store:
         owned: bytes = await tx.fetchval(_SQL.subject_own, subject, dek, at, puts)
         return owned
 
-    async def now(self) -> str:
+    async def now(self) -> int:
         """The present place in the order of transactions."""
-        place: str = await self.db.fetchval(_SQL.transactions_now)
-        return place
+        return int(await self.db.fetchval(_SQL.transactions_now))
 
-    async def changed(self, since: str) -> tuple[str, set[str]]:
-        """The place to ask from next, and of whom something discoverable may have changed since one, or shortly before it."""
-        row = await self.db.fetchrow(_SQL.subjects_changed, since)
-        return row["next"], set(row["subjects"])
+    async def changed(self, since: int) -> tuple[int, frozenset[Change]]:
+        """The place to ask from next, and what of anybody's may have changed since one, or shortly before it."""
+        rows = await self.db.fetch(_SQL.subjects_changed, str(since))
+        named = frozenset((row["subject"], row["changed"]) for row in rows if row["subject"] is not None)
+        return int(rows[0]["next"]), named
 
     async def latest(self, pairs: Sequence[Pair], tx: Tx | None = None) -> dict[Pair, Kept]:
         """The newest version of each item that is there, in one statement."""

@@ -204,6 +204,20 @@ async def test_a_stream_whose_first_answer_is_not_read_keeps_its_place_until_it_
         await until(lambda: is_answered(another()))
 
 
+async def test_a_streams_first_answer_waits_no_longer_for_a_socket_that_is_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(chain, "WRITE_SECONDS", 0.1)
+    async with echo.tcp() as world, hostile.Wire(world.port) as wire:
+        await wire.promise_to_take()
+        for _ in range(8):
+            await wire.send(wire.open(metadata=ANN), echo_pb2.EchoRequest(text="large").SerializeToString())
+        await until(lambda: have_reached(world, 8))
+        stream = wire.open("Repeat", ANN)
+        await wire.send(stream, echo_pb2.EchoRequest(text="x", count=1).SerializeToString())
+        await asyncio.wait_for(world.servicer.closed.wait(), 5)
+
+
 async def test_streams_are_counted_apart_and_are_few() -> None:
     async with echo.tcp() as world, flooded(world, ANN, limits.EACH.calls):
         stub: Any = echogrpc.EchoServiceStub(world.channel)

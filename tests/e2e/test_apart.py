@@ -375,7 +375,7 @@ def _another_identity(world: World, socket: Path, **more: str) -> Iterator[subpr
         "PARLEY_SERVE_PUBLIC": f"unix:{socket}",
         **more,
     }
-    unset = ("PARLEY_SERVE_PEERS", "PARLEY_SERVE_METRICS")
+    unset = {"PARLEY_SERVE_PEERS", "PARLEY_SERVE_METRICS"} - more.keys()
     told = {name: value for name, value in told.items() if value and name not in unset}
     command = [sys.executable, "-P", "-m", "parley_node.cli", "serve", "identity"]
     with subprocess.Popen(command, env=told, cwd="/", stderr=subprocess.PIPE, text=True) as process:
@@ -426,6 +426,12 @@ async def test_service_that_is_told_too_little_says_what_is_missing_and_no_value
         ({"PARLEY_SERVE_TLS_KEY": ""}, "PARLEY_SERVE_TLS_CERTIFICATE, _KEY and _AUTHORITY: set all three or none"),
         ({"PARLEY_SERVE_PUBLIC": "unix:{tmp}/none/s"}, "can't listen on unix:{tmp}/none/s"),
         ({"PARLEY_SERVE_PUBLIC": "192.0.2.1:7"}, "can't listen on 192.0.2.1:7"),
+        ({"PARLEY_SERVE_METRICS": "127.0.0.1:http"}, "can't listen on 127.0.0.1:http"),
+        ({"PARLEY_SERVE_METRICS": "fd:77"}, "can't listen on fd:77"),
+        (
+            {"PARLEY_SERVE_TLS_CERTIFICATE": "{tmp}/none"},
+            "PARLEY_SERVE_TLS_CERTIFICATE, _KEY and _AUTHORITY: {tmp}/none",
+        ),
         ({"PARLEY_IDENTITY_POSTGRES_DSN": "nonsense secret"}, "the database can't be entered"),
         ({"PARLEY_IDENTITY_POSTGRES_DSN": "{stranger}"}, "the database can't be entered"),
     ],

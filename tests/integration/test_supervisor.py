@@ -43,8 +43,10 @@ class Sleeper:
 
 
 @contextmanager
-def supervised(prepare: Callable[[], Launch], directory: Path) -> Iterator[tuple[Supervisor, StringIO]]:
-    told = StringIO()
+def supervised(
+    prepare: Callable[[], Launch], directory: Path, told: StringIO | None = None
+) -> Iterator[tuple[Supervisor, StringIO]]:
+    told = told or StringIO()
     supervisor = Supervisor(
         "sleeper", prepare=prepare, lock=directory / "lock", output=directory / "log", log=logger("node", stream=told)
     )
@@ -68,6 +70,21 @@ async def test_process_that_could_not_be_started_again_at_once_is_started_later_
     failed = {"event": "server_not_started", "service": "sleeper", "reason": "Cannot allocate memory"}
     assert 2 == len([line for line in lines if failed.items() <= line.items()])
     assert [-9, 126, 126] == [line["code"] for line in lines if line["event"] == "server_restarted"]
+
+
+class Full(StringIO):
+    """A log on a disk that is full."""
+
+    def write(self, _text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+async def test_process_is_started_again_though_no_disk_takes_the_word_of_it(tmp_path: Path) -> None:
+    sleeper = Sleeper(None, NO_MEMORY)
+    with supervised(sleeper.launch, tmp_path, Full()):
+        await until(lambda: sleeper.has_been_up(1))
+        os.kill(sleeper.pids[0], signal.SIGKILL)
+        await until(lambda: sleeper.has_been_up(2))
 
 
 def test_process_that_can_never_be_started_is_given_up_before_anybody_relies_on_it(tmp_path: Path) -> None:

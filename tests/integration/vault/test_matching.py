@@ -1,8 +1,10 @@
 """Who is found: by discoverable items only, at the marketer's level, in an order that says nothing, as long as it holds."""
 
 import asyncio
+import io
 import secrets
-from collections.abc import AsyncIterator, Awaitable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import pairwise
@@ -12,12 +14,17 @@ import pytest
 
 from parley.common.v1 import terms_pb2 as termspb
 from parley.vault.v1 import vault_pb2 as vaultpb
+from parley_crypto.keyring import KeyRing
 from parley_crypto.signing import Signer
 from parley_crypto.subject_ref import CandidateRef, open_candidate
 from parley_kit.faults import InvalidRequest, Unauthenticated
 from parley_kit.ids import new_id
+from parley_rpc.logs import logger
 from parley_terms.faults import AttributeUnknown, InvalidValue
 from parley_terms.terms import Level
+from parley_vault import catalogue
+from parley_vault.finding import DatabaseFellBack, Finder
+from parley_vault.safe import Kept, Safe
 from parley_vault.store import Store
 from tests.integration.vault.conftest import Start
 from tests.support.vault import EXCHANGE, MARKETER, Person, World, all_of, asks, fault_of, none_of, one_of, within
@@ -228,7 +235,7 @@ async def test_what_is_shown_changed_or_hidden_through_one_process_is_so_in_the_
         await until(lambda: equals(other.match(MUSIC), []))
 
 
-async def test_whoever_changes_something_else_matches_throughout_in_every_process(start: Start) -> None:
+async def test_whoever_changes_something_else_matches_throughout_in_the_other_process(start: Start) -> None:
     async with two_vaults(start) as (one, other):
         person = one.person()
         await person.put(interest__music="yes")
@@ -253,10 +260,55 @@ async def test_a_change_that_commits_after_a_later_one_was_heard_of_is_not_misse
             await store.own(slow, early, b"", one.clock.now(), puts=True)
             async with one.db.tx("test.late") as quick:
                 await store.own(quick, late, b"", one.clock.now(), puts=True)
-            then, heard = await store.changed(since)
-            assert {late} == heard
-        _, heard = await store.changed(then)
-        assert early in heard
+            then, named = await store.changed(since)
+            assert {late} == {subject for subject, _ in named}
+        _, named = await store.changed(then)
+        assert early in {subject for subject, _ in named}
+
+
+async def test_nobody_is_read_again_and_again_while_some_transaction_stays_open(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with start() as one:
+        finder, person, read = finder_of(one), one.person(), Counter[str]()
+        await finder.rebuild()
+        reading = Store.discoverable_of
+
+        async def counting(store: Store, subjects: Iterable[str]) -> list[Kept]:
+            if store is not one_store:
+                return await reading(store, subjects)
+            read.update(subjects)
+            return await reading(store, subjects)
+
+        one_store = finder._store
+        monkeypatch.setattr(Store, "discoverable_of", counting)
+        async with one.db.tx("test.open") as tx:
+            await tx.fetchval("SELECT pg_current_xact_id()::text")
+            for _ in range(2):
+                await person.put(interest__music="yes")
+                for _ in range(3):
+                    await finder.hear()
+    assert {person.subject: 2} == read
+
+
+async def test_database_that_fell_back_behind_what_was_read_ends_the_process(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with start() as one:
+        now = await Store(one.db).now()
+        monkeypatch.setattr(Store, "now", lambda _: answering(now + 1_000))
+        with pytest.raises(DatabaseFellBack):
+            await finder_of(one).rebuild()
+
+
+async def answering(place: int) -> int:
+    return place
+
+
+def finder_of(world: World) -> Finder:
+    """One more index on a vault's database."""
+    safe = Safe(KeyRing.load(world.config.master_key))
+    return Finder(Store(world.db), safe, catalogue.load(), logger("vault", io.StringIO()))
 
 
 async def equals(found: Awaitable[object], wanted: object) -> bool:

@@ -57,7 +57,19 @@ def test_a_stranger_who_has_a_killed_processs_id_now_doesnt_run_here(tmp_path: P
             home.running()
 
 
-@pytest.mark.parametrize("note", ["", "{}", "[]", '{"begun": 1}', '{"begun": 1, "pid": 1}'])
+def test_a_note_of_an_earlier_version_counts_while_its_process_lives(tmp_path: Path) -> None:
+    home, note = Home(tmp_path), tmp_path / "running.json"
+    with sleeper() as process:
+        home.started(running_as(process.pid))
+        told = json.loads(note.read_text())
+        del told["begun"]
+        note.write_text(json.dumps(told))
+        assert running_as(process.pid) == home.running()
+    with pytest.raises(NotRunning):
+        home.running()
+
+
+@pytest.mark.parametrize("note", ["", "null", "{}", "[]", '{"begun": 1}', '{"begun": 1, "pid": 1}'])
 def test_a_note_that_cannot_be_read_names_nobody(note: str, tmp_path: Path) -> None:
     (tmp_path / "running.json").write_text(note)
 
