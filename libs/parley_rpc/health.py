@@ -5,7 +5,7 @@ The server as a whole, which has no name, serves for as long as it lives: a prob
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import grpc
@@ -73,12 +73,11 @@ def name_of(service: str) -> str:
     return f"parley.{service}.v1.{service.title()}Service"
 
 
-async def follow(healths: Iterable[Health], service: str, pings: Mapping[str, Ping]) -> NoReturn:
+async def follow(healths: Sequence[Health], service: str, pings: Mapping[str, Ping]) -> NoReturn:
     """Tell, about once a second, whether everything answers that a service needs, for ever; and soon when it does again."""
-    told = list(healths)
     while True:
         serves = await _answers(pings)
-        for health in told:
+        for health in healths:
             health.tell(name_of(service), serves=serves)
         await asyncio.sleep(_EVERY_S if serves else _SOON_S)
 

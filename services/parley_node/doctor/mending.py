@@ -1,5 +1,7 @@
 """The commands that mend things, as they are typed on this machine."""
 
+import shlex
+
 from parley_node.embedded.pair import ServerPair
 from parley_node.embedded.postgres import listener_of
 from parley_node.home import Home, Running
@@ -32,7 +34,7 @@ def end_session(pair: Servers, pid: int) -> str:
 
 def newest_checkpoint(home: Home) -> str:
     """Put back how far the log was shown to the world: whoever verifies receipts may hold it."""
-    return f"cp CHECKPOINT {home.published}  # the newest that anybody holds"
+    return f"cp CHECKPOINT {shlex.quote(str(home.published))}  # the newest that anybody holds"
 
 
 def newer_database(service: str) -> str:
