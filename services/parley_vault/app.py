@@ -20,9 +20,10 @@ from parley_rpc.server import Registration
 from parley_vault import catalogue as catalogues
 from parley_vault.commands import Acts, Imports
 from parley_vault.config import Config
-from parley_vault.finding import Finder, Matcher
+from parley_vault.finding import Finder
 from parley_vault.releases import Releases
 from parley_vault.safe import Safe
+from parley_vault.searching import Matcher, Orders
 from parley_vault.servicer import VaultServicer
 from parley_vault.store import Store
 
@@ -53,6 +54,7 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
             finder=finder,
             matcher=Matcher(
                 finder=finder,
+                orders=Orders(clock),
                 catalogue=catalogue,
                 clock=clock,
                 identity=trust.keys("identity"),

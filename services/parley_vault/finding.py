@@ -7,28 +7,18 @@ heard of within about a second.
 """
 
 import asyncio
-import base64
-import binascii
-import heapq
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from functools import partial
 
 from structlog.typing import FilteringBoundLogger
 
-from parley_crypto.jws import Keys, StatementInvalid
-from parley_crypto.keyring import CiphertextInvalid, KeyRing
-from parley_crypto.statements import Card, verify_card
-from parley_crypto.subject_ref import CandidateRef, seal_candidate
-from parley_kit.clock import Clock
-from parley_kit.faults import InvalidRequest, Unauthenticated, Violation
+from parley_crypto.keyring import CiphertextInvalid
 from parley_kit.offload import work
-from parley_terms.terms import Criteria, Level
+from parley_terms.terms import Level
 from parley_terms.values import Catalogue
-from parley_vault.domain.items import check
-from parley_vault.domain.matching import Fact, Index, order_of
+from parley_vault.domain.matching import Fact, Index
 from parley_vault.safe import Kept, Safe
 from parley_vault.store import Change, Store
 
@@ -147,65 +137,3 @@ class Finder:
             except CiphertextInvalid as error:
                 self._log.warning("item_refused", error_type=type(error).__name__)
         return facts
-
-
-@dataclass(frozen=True, slots=True)
-class Search:
-    """What a marketer asks for in an exchange, a page at a time."""
-
-    card: str
-    exchange: str
-    criteria: Criteria
-    size: int
-    token: str
-
-
-@dataclass(frozen=True)
-class Matcher:
-    """Answers who matches, in an order that says nothing."""
-
-    finder: Finder
-    catalogue: Catalogue
-    clock: Clock
-    identity: Keys
-    candidates: KeyRing = field(repr=False)
-    order_key: bytes = field(repr=False)
-
-    async def match(self, search: Search) -> tuple[list[bytes], str]:
-        """
-        Sealed candidates, and the token of the next page (empty: that was the last).
-
-        The order of an exchange is fixed, so pages neither overlap nor skip anyone who matches throughout. Raises
-        Unauthenticated, InvalidRequest, AttributeUnknown, InvalidValue.
-        """
-        card = self._card(search.card)
-        after = _after(search.token)
-        check(self.catalogue, search.criteria, "criteria")
-        found = self.finder.index.find(search.criteria, Level(card.level))
-        return await work(len(found), partial(self._page, search, card, after, found))
-
-    def _card(self, statement: str) -> Card:
-        try:
-            return verify_card(statement, self.identity, self.clock.now())
-        except (StatementInvalid, KeyError, ValueError) as error:
-            raise Unauthenticated from error
-
-    def _page(self, search: Search, card: Card, after: bytes, found: Iterable[str]) -> tuple[list[bytes], str]:
-        ordered = ((order_of(self.order_key, search.exchange, subject), subject) for subject in found)
-        page = heapq.nsmallest(search.size + 1, (place for place in ordered if place[0] > after))
-        sealed = [self._seal(search, card, subject) for _, subject in page[: search.size]]
-        return sealed, _token(page, search.size)
-
-    def _seal(self, search: Search, card: Card, subject: str) -> bytes:
-        return seal_candidate(self.candidates, CandidateRef(subject, search.exchange, card.marketer))
-
-
-def _token(page: Sequence[tuple[bytes, str]], size: int) -> str:
-    return base64.urlsafe_b64encode(page[size - 1][0]).decode() if len(page) > size else ""
-
-
-def _after(token: str) -> bytes:
-    try:
-        return base64.b64decode(token, altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        raise InvalidRequest(violations=[Violation("page_token", "is none of ours")]) from None

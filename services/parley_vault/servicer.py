@@ -25,9 +25,10 @@ from parley_vault.commands import Acts, Imports
 from parley_vault.domain.items import Entry, Item, Provenance, canonical
 from parley_vault.domain.releasing import Refusal
 from parley_vault.events import Customer
-from parley_vault.finding import Finder, Matcher, Search
+from parley_vault.finding import Finder
 from parley_vault.releases import READER, Asked, Releases
 from parley_vault.safe import Place
+from parley_vault.searching import Matcher, Search
 
 _PAGE, _LONGEST_PAGE = 100, 1_000
 

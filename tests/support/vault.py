@@ -171,6 +171,14 @@ class World:
     def person(self) -> Person:
         return Person(self)
 
+    async def musical(self, count: int) -> list[Person]:
+        """People who let everybody know that they like music."""
+        people = [self.person() for _ in range(count)]
+        for person in people:
+            await person.put(interest__music="yes")
+            await person.show("interest.music")
+        return people
+
     def card(self, level: Level = Level.VERIFIED, signer: Signer | None = None) -> str:
         card = Card(MARKETER, "Acme", "Acme Ltd", level, "privacy@acme.example", self.keys.marketer.public_key)
         return issue_card(signer or self.keys.identity, card, self.clock.now())

@@ -70,6 +70,23 @@ class Index:
             case Not(part):
                 return self._asked(part, level) - self.find(part, level)
 
+    def meets(self, criteria: Criteria, level: Level, subject: str) -> bool:
+        """Whether one subject is among those whom :meth:`find` finds."""
+        facts = self._facts.get(subject, {})
+        return self._met({name: fact.value for name, fact in facts.items() if fact.level <= level}, criteria)
+
+    def _met(self, values: Mapping[str, str], criteria: Criteria) -> bool:
+        match criteria:
+            case Criterion(name, question):
+                return name in values and answer(self._catalogue[name], question, values[name])
+            case AllOf(parts):
+                return all(self._met(values, part) for part in parts)
+            case AnyOf(parts):
+                return any(self._met(values, part) for part in parts)
+            case Not(part):
+                is_asked = all(test.attribute in values for test in each_criterion(part))
+                return is_asked and not self._met(values, part)
+
     def _meeting(self, name: str, question: Question, level: Level) -> set[str]:
         attribute = self._catalogue[name]
         return set().union(*(_meeting(attribute, question, posting) for posting in self._visible(name, level)))

@@ -21,8 +21,9 @@ from parley_kit.faults import InvalidRequest, Unauthenticated
 from parley_kit.ids import new_id
 from parley_rpc.logs import logger
 from parley_terms.faults import AttributeUnknown, InvalidValue
-from parley_terms.terms import Level
+from parley_terms.terms import Criteria, Level
 from parley_vault import catalogue
+from parley_vault.domain.matching import Index
 from parley_vault.finding import DatabaseFellBack, Finder
 from parley_vault.safe import Kept, Safe
 from parley_vault.store import Store
@@ -106,10 +107,7 @@ async def test_put_delete_and_switch_count_at_once(world: World) -> None:
 
 
 async def test_pages_hold_everyone_once_in_an_order_of_the_exchange(world: World) -> None:
-    people = [world.person() for _ in range(25)]
-    for person in people:
-        await person.put(interest__music="yes")
-        await person.show("interest.music")
+    people = await world.musical(25)
     pages, token = [], ""
     for _ in range(4):
         page = await world.match_page(MUSIC, page_size=7, page_token=token)
@@ -122,6 +120,58 @@ async def test_pages_hold_everyone_once_in_an_order_of_the_exchange(world: World
     assert flat == await world.match(MUSIC)
     orders = {tuple(await world.match(MUSIC, exchange=f"{EXCHANGE}{number}")) for number in range(3)}
     assert len(orders | {tuple(flat), tuple(sorted(flat)), tuple(person.subject for person in people)}) == 6
+
+
+async def test_whoever_hides_between_two_pages_is_not_on_the_second(world: World) -> None:
+    people = await world.musical(9)
+    first = await world.match_page(MUSIC, page_size=4)
+    gone = next(person for person in people if person.subject not in world.subjects(first.candidate_refs))
+    await gone.show("interest.music", level=None)
+
+    second = await world.match_page(MUSIC, page_size=4, page_token=first.next_page_token)
+
+    assert ("", 4) == (second.next_page_token, len(second.candidate_refs))
+    assert gone.subject not in world.subjects(second.candidate_refs)
+
+
+async def test_everybody_is_looked_for_once_for_all_pages(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.musical(9)
+    looked, find = list[str](), Index.find
+
+    def counted(index: Index, criteria: Criteria, level: Level) -> set[str]:
+        looked.append("")
+        return find(index, criteria, level)
+
+    monkeypatch.setattr(Index, "find", counted)
+    token = ""
+    for _ in range(5):
+        page = await world.match_page(MUSIC, page_size=2, page_token=token)
+        token = page.next_page_token
+
+    assert ("", 1) == (token, len(looked))
+
+
+async def test_newcomers_are_found_on_later_pages_after_a_minute(world: World) -> None:
+    await world.musical(6)
+    token = (await world.match_page(MUSIC, page_size=1)).next_page_token
+    newcomers = {person.subject for person in await world.musical(20)}
+
+    assert not newcomers & set(await world.match(MUSIC, page_size=4, page_token=token))
+    world.clock.at += timedelta(seconds=61)
+    assert newcomers & set(await world.match(MUSIC, page_size=20, page_token=token))
+
+
+async def test_searches_by_other_words_of_one_exchange_are_kept_apart(world: World) -> None:
+    musical, others = await world.musical(3), [world.person() for _ in range(3)]
+    for person in others:
+        await person.put(interest__music="no")
+        await person.show("interest.music")
+
+    await world.match_page(MUSIC, page_size=1)
+    found = await world.match_page(none_of(MUSIC), page_size=10)
+
+    assert {person.subject for person in others} == set(world.subjects(found.candidate_refs))
+    assert {person.subject for person in musical} == set(await world.match(MUSIC))
 
 
 async def test_match_after_a_restart_is_as_before(start: Start) -> None:

@@ -92,7 +92,9 @@ def meets(test: terms.Criterion, value: str) -> bool:
 def test_index_finds_whom_the_slow_oracle_finds(population: Population, asked: Criteria, level: Level) -> None:
     expected = {subject for subject, person in population.items() if holds(asked, seen(person, level))}
 
-    assert expected == index_of(population).find(asked, level)
+    index = index_of(population)
+    assert expected == index.find(asked, level)
+    assert expected == {subject for subject in "abcdefghij" if index.meets(asked, level, subject)}
 
 
 @settings(deadline=None)
