@@ -15,6 +15,7 @@ from typing import Any, LiteralString, Protocol, TypeVar
 
 import asyncpg
 
+from parley_db.connections import LONGEST_CLOSE, Connections, is_lost
 from parley_kit.faultpoints import reach
 from parley_kit.faults import Conflict, Unavailable
 from parley_kit.telemetry import SILENT, Telemetry
@@ -24,8 +25,6 @@ TRIES = 5
 LONGEST_ACQUIRE = 2.0
 LONGEST_STATEMENT = 30.0
 """Seconds. A statement that waits longer, for a lock or for a server that hangs, is given up."""
-LONGEST_CLOSE = 5.0
-"""Seconds that a connection is given to end what it is doing when it is released, and all of them when the pool closes."""
 
 _RETRY_AFTER = 0.2
 _PLANS = {
@@ -103,11 +102,10 @@ class Tx(Protocol):
 class Database:
     """One service's database. Build it with :meth:`open`; it needs no server until it is used."""
 
-    def __init__(self, pool: Any, acquire_timeout: float, telemetry: Telemetry = SILENT) -> None:
-        self._pool = pool
-        self._acquire_timeout = min(LONGEST_ACQUIRE, acquire_timeout)
+    def __init__(self, connections: Connections, telemetry: Telemetry = SILENT) -> None:
+        self._connections = connections
         self._meter, self._tracer = telemetry.meter, telemetry.tracer
-        self._meter.pool(self._used)
+        self._meter.pool(connections.used)
 
     @classmethod
     @asynccontextmanager
@@ -135,10 +133,11 @@ class Database:
             server_settings={"application_name": application_name, **_PLANS},
         )
         await pool
+        connections = Connections(pool, min(LONGEST_ACQUIRE, acquire_timeout))
         try:
-            yield cls(pool, acquire_timeout, telemetry)
+            yield cls(connections, telemetry)
         finally:
-            await _close(pool)
+            await _close(connections)
 
     @asynccontextmanager
     async def tx(self, name: str) -> AsyncIterator[Tx]:
@@ -199,7 +198,7 @@ class Database:
             async with self._connection() as connection:
                 transaction = connection.transaction(isolation="read_committed")
                 try:
-                    await _to_the_end(transaction.start())  # what began unnoticed would go back to the pool begun
+                    await transaction.start()
                     yield connection
                     await reach(f"{name}.before_commit")
                 except BaseException:
@@ -211,9 +210,10 @@ class Database:
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
         """The one place where a connection is waited for, and where its errors get their meaning."""
-        connection = await self._acquire()
+        connection, is_good = await self._acquire(), False
         try:
             yield connection
+            is_good = True
         except _AWAY as error:
             raise Unavailable(retry_after=_RETRY_AFTER) from error
         except asyncpg.InternalClientError as error:
@@ -222,29 +222,26 @@ class Database:
             raise Unavailable(retry_after=_RETRY_AFTER) from error
         except asyncpg.InterfaceError as error:
             # asyncpg uses this one class for a lost connection and for a caller's mistake.
-            if _is_lost(connection):
+            if is_lost(connection):
                 raise Unavailable(retry_after=_RETRY_AFTER) from error
             raise
         finally:
-            await self._pool.release(connection, timeout=LONGEST_CLOSE)
+            await self._connections.give_back(connection, is_good=is_good)
 
     async def _acquire(self) -> Any:
         started = time.monotonic()
         try:
-            return await self._pool.acquire(timeout=self._acquire_timeout)
+            return await self._connections.take()
         except _REFUSED as error:
             raise DatabaseUnusable(error) from error
         except (*_AWAY, OSError) as error:
             raise Unavailable(retry_after=_RETRY_AFTER) from error
         except asyncpg.InterfaceError as error:
-            if self._pool.is_closing():
+            if self._connections.is_closing():
                 raise Unavailable(retry_after=_RETRY_AFTER) from error
             raise
         finally:
             self._meter.connection(time.monotonic() - started)
-
-    def _used(self) -> int:
-        return int(self._pool.get_size() - self._pool.get_idle_size())
 
 
 def is_locked(fault: Unavailable) -> bool:
@@ -261,19 +258,12 @@ async def _keep_session(_connection: Any) -> None:
     """
 
 
-async def _close(pool: Any) -> None:
+async def _close(connections: Connections) -> None:
     try:
         async with asyncio.timeout(LONGEST_CLOSE):
-            await pool.close()
+            await connections.close()
     except TimeoutError:
-        pool.terminate()
-
-
-def _is_lost(connection: Any) -> bool:
-    try:
-        return bool(connection.is_closed())
-    except asyncpg.InterfaceError:  # it went back to the pool by itself when it broke
-        return True
+        connections.terminate()
 
 
 def _drop(connection: Any) -> None:

@@ -22,7 +22,7 @@ import grpc
 import pytest
 
 from parley.consent.v1 import consent_pb2 as consentpb
-from parley_db.database import Database
+from parley_db.connections import Connections
 from parley_kit.faultpoints import armed
 from tests.support.chaos import ALLOW, each, population
 from tests.support.history import History
@@ -197,9 +197,8 @@ def _tasks() -> Counter[str]:
 
 
 def _borrowed() -> int:
-    """How many connections are not in their pools."""
-    pools = [each._pool for each in gc.get_objects() if isinstance(each, Database) and not each._pool.is_closing()]
-    return sum(pool.get_size() - pool.get_idle_size() for pool in pools)
+    """How many connections are lent."""
+    return sum(each.used() for each in gc.get_objects() if isinstance(each, Connections) and not each.is_closing())
 
 
 @pytest.mark.timeout(600)
