@@ -38,7 +38,7 @@ class CiphertextInvalid(ValueError):
     """The ciphertext was changed, moved from its place, or belongs to another key."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KeyRing:
     """Versioned 32-byte keys. New ciphertexts name the primary; old ones are opened by the version they name."""
 

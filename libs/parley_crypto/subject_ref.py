@@ -6,6 +6,7 @@ a fresh nonce, so that two refs of one customer look like two of anybody.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from parley_crypto.keyring import CiphertextInvalid, KeyRing
 from parley_crypto.pae import pae, unpae
@@ -41,8 +42,9 @@ def seal_ref(ring: KeyRing, reader: str, ref: SubjectRef) -> bytes:
     return _seal(ring, ("parley/ref/v1", reader), ref.subject, ref.host, ref.pseudonym, ref.marketer)
 
 
+@lru_cache(4096)
 def open_ref(ring: KeyRing, reader: str, sealed: bytes) -> SubjectRef:
-    """Open a ref as ``reader``. Raises RefInvalid."""
+    """Open a ref as ``reader``. Raises RefInvalid. The latest are remembered: one comes with every step of an exchange."""
     return SubjectRef(*_open(ring, ("parley/ref/v1", reader), sealed, 4))
 
 

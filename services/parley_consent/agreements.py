@@ -8,10 +8,10 @@ from typing import Any
 
 from parley.common.v1 import receipt_pb2 as receiptpb
 from parley_bus.envelopes import Notary
-from parley_consent.domain.artefact import Birth, Parties, artefact, field_claims
+from parley_consent.domain.artefact import Birth, Marketer, common_claims, field_claims, own_claims
 from parley_consent.domain.records import MarketerRecord
 from parley_crypto.commitment import Opening
-from parley_crypto.jws import sign_statement
+from parley_crypto.jws import Spelt, sign_statement, spelt
 from parley_crypto.signing import Signer
 from parley_terms.terms import Terms
 
@@ -24,10 +24,10 @@ class Scribe:
     notary: Notary
     jurisdiction: str
 
-    def artefact(self, marketer: MarketerRecord, pseudonym: str, birth: Birth, terms: Terms) -> str:
+    def artefact(self, deal: "Deal", birth: Birth, *, by_rule: bool) -> str:
         """Sign the artefact of an agreement."""
-        parties = Parties(marketer.marketer, marketer.name, marketer.entity, marketer.contact, pseudonym)
-        return sign_statement("consent", artefact(parties, birth, terms, self.jurisdiction), self.signer)
+        common = deal.in_artefacts(self.jurisdiction, by_rule=by_rule)
+        return sign_statement("consent", {**common, **own_claims(birth, deal.terms)}, self.signer)
 
     def notice(self, consent_id: str, pseudonym: str, notice: str, at: datetime) -> str:
         """Sign what a marketer is told about a consent."""
@@ -48,7 +48,7 @@ class Scribe:
 
 @dataclass(frozen=True)
 class Deal:
-    """What agreements of an exchange have in common: with whom, and for what."""
+    """What agreements of an exchange have in common: with whom, and for what. It is spelt once for all of them."""
 
     marketer: MarketerRecord
     exchange: str
@@ -56,14 +56,27 @@ class Deal:
 
     def claims(self, consent_id: str, pseudonym: str) -> dict[str, Any]:
         """What every detail about one such agreement says, as canonical JSON takes it."""
-        return {**self._claims, "consent": f"consents/{consent_id}", "pseudonym": pseudonym}
+        return {**self._in_details, "consent": f"consents/{consent_id}", "pseudonym": pseudonym}
 
     @cached_property
-    def _claims(self) -> Mapping[str, Any]:
+    def _in_details(self) -> Mapping[str, Any]:
         return {
             "marketer": self.marketer.marketer,
             "marketer_name": self.marketer.name,
             "exchange": self.exchange,
-            "purposes": sorted(self.terms.purposes),
-            "fields": [field_claims(field) for field in self.terms.fields],
+            "purposes": spelt(sorted(self.terms.purposes)),
+            "fields": spelt([field_claims(field) for field in self.terms.fields]),
         }
+
+    def in_artefacts(self, jurisdiction: str, *, by_rule: bool) -> Mapping[str, Spelt]:
+        """What every artefact of one such agreement says."""
+        key = (jurisdiction, by_rule)
+        if key not in self._spelt:
+            marketer = Marketer(self.marketer.marketer, self.marketer.name, self.marketer.entity, self.marketer.contact)
+            claims = common_claims(marketer, self.exchange, self.terms, jurisdiction, by_rule=by_rule)
+            self._spelt[key] = {name: spelt(each) for name, each in claims.items()}
+        return self._spelt[key]
+
+    @cached_property
+    def _spelt(self) -> dict[tuple[str, bool], Mapping[str, Spelt]]:
+        return {}

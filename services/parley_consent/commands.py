@@ -67,13 +67,15 @@ class Acts:
         now = self.clock.now()
         offer = await self._offer(tx, who, offer_id, State.ACTIVE)
         terms = _agreed(terms_from(termspb.Terms.FromString(offer.terms)), now)
-        note, opening = self.scribe.note("consent:offer:accepted", _about(offer, terms), who.audit_ref)
-        birth = Birth(f"consents/{offer_id}", offer.exchange, now)
+        deal = Deal(offer.marketer, offer.exchange, terms)
+        about = deal.claims(offer_id, offer.pseudonym)
+        note, opening = self.scribe.note("consent:offer:accepted", about, who.audit_ref)
+        birth = Birth(f"consents/{offer_id}", offer.pseudonym, now)
         consent = replace(
             offer,
             state=State.ACTIVE,
             terms=_starting(offer.terms, terms),
-            artefact=self.scribe.artefact(offer.marketer, offer.pseudonym, birth, terms),
+            artefact=self.scribe.artefact(deal, birth, by_rule=False),
             salt=opening.salt,
             detail=opening.detail,
         )
@@ -196,8 +198,8 @@ def _require(consent: ConsentRecord, wanted: State, now: datetime) -> None:
         raise InvalidConsentStatus
 
 
-def _about(consent: ConsentRecord, terms: Terms | None = None) -> dict[str, Any]:
-    agreed = terms or terms_from(termspb.Terms.FromString(consent.terms))
+def _about(consent: ConsentRecord) -> dict[str, Any]:
+    agreed = terms_from(termspb.Terms.FromString(consent.terms))
     return Deal(consent.marketer, consent.exchange, agreed).claims(consent.consent_id, consent.pseudonym)
 
 

@@ -151,11 +151,15 @@ class Decisions:
         now: datetime,
     ) -> Iterator[permitpb.Permit]:
         """Answer a request, in the order asked; the permits in the answer are yet to be signed."""
+        common: dict[int, permitpb.PermitBody] = {}  # most agree to the same terms, one and the same object
         for verdict in verdicts:
             decision = response.decisions.add()
             if verdict and isinstance(verdict.found, Allowed):
+                terms = verdict.found.terms
+                if id(terms) not in common:
+                    common[id(terms)] = _common(request, terms, now)
                 decision.outcome = consentpb.DECISION_OUTCOME_ALLOWED
-                body = self._permit(request, verdict.person, verdict.stood.revision, verdict.found, now)
+                body = self._permit(common[id(terms)], verdict, verdict.found)
                 decision.permit.body = body.SerializeToString(deterministic=True)
                 yield decision.permit
             else:
@@ -176,41 +180,47 @@ class Decisions:
             self.signer.key_id,
         )
 
-    def _permit(
-        self, request: Request, person: Person, revision: int, allowed: Allowed, now: datetime
-    ) -> permitpb.PermitBody:
-        terms = termspb.Terms()
-        terms.CopyFrom(request.asked.terms)
-        assert allowed.terms.validity.start is not None
-        terms.timing.validity.start_time.FromDatetime(allowed.terms.validity.start)
-        card, ref = request.card, person.ref
-        return permitpb.PermitBody(
+    def _permit(self, common: permitpb.PermitBody, verdict: Verdict, allowed: Allowed) -> permitpb.PermitBody:
+        ref = verdict.person.ref
+        permit = permitpb.PermitBody(
             permit_id=new_id(),
-            release_id=self._release_id(request.asked.exchange, ref.pseudonym),
-            exchange=request.asked.exchange,
+            release_id=self._release_id(common.exchange, ref.pseudonym),
             consent=f"consents/{allowed.consent_id or new_id()}",
-            basis=Basis(revision, allowed.rule_id).seal(self.ref_ring, ref.subject),
-            marketer=card.marketer,
-            sealing_key_id=card.sealing_key_id,
-            sealing_key=card.sealing_key,
+            basis=Basis(verdict.stood.revision, allowed.rule_id).seal(self.ref_ring, ref.subject),
             pseudonym=ref.pseudonym,
-            fields=[field_to(item) for item in allowed.terms.fields],
             vault_host=ref.host,
-            issue_time=timestamp(now),
-            expire_time=timestamp(now + PERMIT_LIFE),
-            terms=terms,
-            marketer_display_name=card.display_name,
-            marketer_legal_entity=card.legal_entity,
-            marketer_contact=card.contact,
-            marketer_level=termspb.VerificationLevel.ValueType(card.level),
-            audit_ref=person.audit_ref,
+            audit_ref=verdict.person.audit_ref,
         )
+        permit.MergeFrom(common)
+        return permit
 
     def _release_id(self, exchange: str, pseudonym: str) -> str:
         """One per exchange and pseudonym, the same in every permit for that release, and no one else's to compute."""
         message = f"{exchange}\n{pseudonym}".encode()
         digest = hashlib.blake2b(message, digest_size=20, key=self.release_key, person=b"parley/release").digest()
         return base64.b32encode(digest).decode().lower()
+
+
+def _common(request: Request, agreed: Terms, now: datetime) -> permitpb.PermitBody:
+    """What is the same in the permits of all who agree to the same."""
+    terms, card = termspb.Terms(), request.card
+    terms.CopyFrom(request.asked.terms)
+    assert agreed.validity.start is not None
+    terms.timing.validity.start_time.FromDatetime(agreed.validity.start)
+    return permitpb.PermitBody(
+        exchange=request.asked.exchange,
+        marketer=card.marketer,
+        sealing_key_id=card.sealing_key_id,
+        sealing_key=card.sealing_key,
+        fields=[field_to(item) for item in agreed.fields],
+        issue_time=timestamp(now),
+        expire_time=timestamp(now + PERMIT_LIFE),
+        terms=terms,
+        marketer_display_name=card.display_name,
+        marketer_legal_entity=card.legal_entity,
+        marketer_contact=card.contact,
+        marketer_level=termspb.VerificationLevel.ValueType(card.level),
+    )
 
 
 def _marketer(card: Card) -> MarketerRecord:

@@ -78,8 +78,8 @@ class Settlements:
             # Without the rule: the marketer is given what opens this, and a rule is the same to every marketer.
             noted, born = self.scribe.note("consent:consent:born", about, audit_ref)
             born_note = eventspb.ConsentBorn(notes=[noted]).SerializeToString()
-            birth = Birth(f"consents/{consent_id}", permit.exchange, self.clock.now(), by_rule=True)
-            artefact = self.scribe.artefact(deal.marketer, permit.pseudonym, birth, deal.terms)
+            birth = Birth(f"consents/{consent_id}", permit.pseudonym, self.clock.now())
+            artefact = self.scribe.artefact(deal, birth, by_rule=True)
         return SettleItem(
             batch=alike.batch,
             customer=customer,

@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 from structlog.typing import FilteringBoundLogger
 
 from parley.common.v1 import permit_pb2 as permitpb
+from parley.common.v1 import terms_pb2 as termspb
 from parley_crypto.batch import Batch, BatchInvalid, verify_in_batch
 from parley_crypto.jws import Keys
 from parley_crypto.keyring import CiphertextInvalid, KeyRing
@@ -17,6 +18,7 @@ from parley_crypto.signing import KeyInvalid, Signer, check_sealing_key
 from parley_crypto.subject_ref import RefInvalid, open_ref
 from parley_kit.clock import Clock
 from parley_kit.offload import each
+from parley_terms.terms import Field
 from parley_terms.values import Catalogue
 from parley_terms.wire import field_from
 from parley_vault.domain.releasing import Permit, Refusal, refusal, release
@@ -111,8 +113,14 @@ def _permit_from(body: permitpb.PermitBody) -> Permit:
         marketer=body.marketer,
         pseudonym=body.pseudonym,
         sealing_key=body.sealing_key,
-        fields=tuple(field_from(one) for one in body.fields),
+        fields=_fields(tuple(one.SerializeToString(deterministic=True) for one in body.fields)),
         vault_host=body.vault_host,
         expires_at=body.expire_time.ToDatetime(tzinfo=UTC),
         until=validity.end_time.ToDatetime(tzinfo=UTC) if validity.HasField("end_time") else None,
     )
+
+
+@lru_cache(256)
+def _fields(raw: tuple[bytes, ...]) -> tuple[Field, ...]:
+    """Read fields. Permits of one exchange name the same ones."""
+    return tuple(field_from(termspb.Field.FromString(one)) for one in raw)

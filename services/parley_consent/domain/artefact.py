@@ -15,47 +15,53 @@ _FORMS = {Form.EXACT: "exact", Form.BANDED: "banded", Form.ANSWER: "answer"}
 
 
 @dataclass(frozen=True, slots=True)
-class Parties:
-    """Who agreed."""
+class Marketer:
+    """With whom it was agreed."""
 
     marketer: str
     display_name: str
     legal_entity: str
     contact: str
-    pseudonym: str
 
 
 @dataclass(frozen=True, slots=True)
 class Birth:
-    """How the agreement came about."""
+    """How an agreement came about: which, about whom as the marketer knows them, and when."""
 
     consent: str
-    exchange: str
+    pseudonym: str
     at: datetime
-    by_rule: bool = False
 
 
-def artefact(parties: Parties, birth: Birth, terms: Terms, jurisdiction: str) -> dict[str, Any]:
-    """Build the artefact's claims, ready to be signed."""
+def common_claims(
+    marketer: Marketer, exchange: str, terms: Terms, jurisdiction: str, *, by_rule: bool
+) -> dict[str, Any]:
+    """Build what is the same in the artefacts of all who agree to the same, in one exchange."""
     return {
         "schema_version": SCHEMA,
-        "record_id": birth.consent,
-        "pii_principal_id": parties.pseudonym,
-        "pii_processing": [_processing(parties, birth, terms, jurisdiction)],
-        "party_identification": [_party(parties)],
-        "events": [_event(parties, birth, terms)],
+        "pii_processing": [_processing(marketer, exchange, terms, jurisdiction, by_rule=by_rule)],
+        "party_identification": [_party(marketer)],
     }
 
 
-def _processing(parties: Parties, birth: Birth, terms: Terms, jurisdiction: str) -> dict[str, Any]:
+def own_claims(birth: Birth, terms: Terms) -> dict[str, Any]:
+    """Build what one artefact says besides."""
     return {
-        "privacy_notice": f"urn:parley:exchange:{birth.exchange}",
+        "record_id": birth.consent,
+        "pii_principal_id": birth.pseudonym,
+        "events": [_event(birth, terms)],
+    }
+
+
+def _processing(marketer: Marketer, exchange: str, terms: Terms, jurisdiction: str, *, by_rule: bool) -> dict[str, Any]:
+    return {
+        "privacy_notice": f"urn:parley:exchange:{exchange}",
         "language": "en",
         "purpose": sorted(terms.purposes),
         "lawful_basis": "https://w3id.org/dpv/legal/eu/gdpr#A6-1-a",
         "pii_information": [field_claims(field) for field in terms.fields],
-        "pii_controllers": [parties.marketer],
-        "collection_method": "release under a standing rule" if birth.by_rule else "release",
+        "pii_controllers": [marketer.marketer],
+        "collection_method": "release under a standing rule" if by_rule else "release",
         "processing_method": sorted(channel.name.lower() for channel in terms.channels),
         "storage_locations": [jurisdiction],
         "retention_period": "until the end of the consent",
@@ -66,18 +72,18 @@ def _processing(parties: Parties, birth: Birth, terms: Terms, jurisdiction: str)
     }
 
 
-def _party(parties: Parties) -> dict[str, Any]:
+def _party(marketer: Marketer) -> dict[str, Any]:
     return {
-        "party_id": parties.marketer,
-        "party_name": parties.legal_entity,
-        "party_address": parties.contact,
-        "party_contact": parties.contact,
+        "party_id": marketer.marketer,
+        "party_name": marketer.legal_entity,
+        "party_address": marketer.contact,
+        "party_contact": marketer.contact,
         "party_type": "https://w3id.org/dpv#DataController",
-        "party_role": parties.display_name,
+        "party_role": marketer.display_name,
     }
 
 
-def _event(parties: Parties, birth: Birth, terms: Terms) -> dict[str, Any]:
+def _event(birth: Birth, terms: Terms) -> dict[str, Any]:
     return {
         "event_time": iso(birth.at),
         "event_type": "https://w3id.org/dpv#ConsentGiven",
@@ -86,7 +92,7 @@ def _event(parties: Parties, birth: Birth, terms: Terms) -> dict[str, Any]:
             "start": iso(terms.validity.start or birth.at),
             "end": iso(terms.validity.end) if terms.validity.end else "",
         },
-        "entity_id": parties.pseudonym,
+        "entity_id": birth.pseudonym,
     }
 
 

@@ -1,11 +1,11 @@
 """Decisions: which rule governs a request, and what becomes of it for one customer."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import IntEnum
 
-from parley_consent.domain.meeting import Agreed, meet
+from parley_consent.domain.meeting import Agreed, Apart, meet
 from parley_terms.terms import Channel, Level, Terms, Use
 
 _A_MOMENT = timedelta(seconds=1)
@@ -73,11 +73,21 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """A request, and who makes it."""
+    """A request, and who makes it. Terms that many customers stand by, one and the same object, meet it once."""
 
     marketer: str
     level: Level
     terms: Terms
+    _met: dict[tuple[int, datetime], tuple[Terms, Agreed | Apart]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def meet(self, standing: Terms, now: datetime) -> Agreed | Apart:
+        """As :func:`parley_consent.domain.meeting.meet`."""
+        key = (id(standing), now)
+        if key not in self._met:
+            self._met[key] = standing, meet(standing, self.terms, now)  # held, so that no others get its id
+        return self._met[key][1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +119,7 @@ def decide(standing: Standing, asking: Asking, now: datetime) -> Allowed | Other
         return Otherwise.REFUSE
     if covered := _under_consent(standing.consents, asking, now):
         return covered
-    if rule and rule.effect is Effect.ALLOW and isinstance(agreed := meet(rule.terms, asking.terms, now), Agreed):
+    if rule and rule.effect is Effect.ALLOW and isinstance(agreed := asking.meet(rule.terms, now), Agreed):
         return Allowed(agreed.terms, rule_id=rule.rule_id)
     return Otherwise.ASK if _may_be_asked(asking.terms, now) else Otherwise.REFUSE
 
@@ -142,7 +152,7 @@ def _applies(rule: Rule, asking: Asking, now: datetime) -> bool:
     if not rule.scope.includes(asking.marketer, asking.level):
         return False
     if rule.effect is Effect.ALLOW:
-        return isinstance(meet(rule.terms, asking.terms, now), Agreed)
+        return isinstance(asking.meet(rule.terms, now), Agreed)
     return touches(rule.terms, asking.terms, now)
 
 
@@ -159,7 +169,7 @@ def touches(terms: Terms, request: Terms, now: datetime) -> bool:
 def _under_consent(consents: Iterable[LiveConsent], asking: Asking, now: datetime) -> Allowed | Otherwise | None:
     paused = False
     for consent in consents:
-        agreed = meet(consent.terms, asking.terms, now)
+        agreed = asking.meet(consent.terms, now)
         if not isinstance(agreed, Agreed) or (consent.used and consent.terms.use is Use.ONE_TIME):
             continue
         if not consent.paused:

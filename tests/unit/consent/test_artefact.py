@@ -3,17 +3,18 @@
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from parley_consent.domain.artefact import Birth, Parties, artefact, field_claims, iso
+from parley_consent.domain.artefact import Birth, Marketer, common_claims, field_claims, iso, own_claims
 from parley_crypto.jws import canonical
 from parley_terms.purposes import DPV
 from parley_terms.terms import Channel, Field, Form, OneOf, Question, Range, Terms, Use, Validity
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
-PARTIES = Parties("marketers/m", "Hiker's Friend", "Hiker's Friend GmbH", "privacy@hikers.example", "pseudonym")
-ACCEPTED = Birth("consents/c", "exchanges/e", NOW)
+MARKETER = Marketer("marketers/m", "Hiker's Friend", "Hiker's Friend GmbH", "privacy@hikers.example")
+BIRTH = Birth("consents/c", "pseudonym", NOW)
 TERMS = Terms(
     fields=(Field("profile.language", Form.EXACT), Field("profile.age", Form.ANSWER, Range("18"))),
     use=Use.STANDING,
@@ -41,13 +42,13 @@ MANDATORY = {  # dpv/guides/consent-27560: the fields it marks M
 }
 
 
-def claims(birth: Birth = ACCEPTED, terms: Terms = TERMS) -> dict[str, object]:
-    return artefact(PARTIES, birth, terms, "EU")
+def claims(terms: Terms = TERMS, *, by_rule: bool = False) -> dict[str, Any]:
+    return common_claims(MARKETER, "exchanges/e", terms, "EU", by_rule=by_rule) | own_claims(BIRTH, terms)
 
 
 @pytest.mark.parametrize("part", MANDATORY)
 def test_every_mandatory_field_is_there(part: str) -> None:
-    whole = artefact(PARTIES, ACCEPTED, TERMS, "EU")
+    whole = claims()
     records = whole[part] if part else [whole]
 
     assert [set()] * len(records) == [MANDATORY[part] - record.keys() for record in records]
@@ -55,7 +56,7 @@ def test_every_mandatory_field_is_there(part: str) -> None:
 
 
 def test_every_piece_of_information_names_its_type() -> None:
-    (processing,) = artefact(PARTIES, ACCEPTED, TERMS, "EU")["pii_processing"]
+    (processing,) = claims()["pii_processing"]
 
     assert ["profile.language", "profile.age"] == [each["pii_type"] for each in processing["pii_information"]]
 
@@ -63,12 +64,12 @@ def test_every_piece_of_information_names_its_type() -> None:
 def test_equal_agreements_have_equal_bytes() -> None:
     shuffled = replace(TERMS, purposes=frozenset(sorted(TERMS.purposes, reverse=True)))
 
-    assert canonical(claims()) == canonical(claims(terms=shuffled))
+    assert canonical(claims()) == canonical(claims(shuffled))
     assert claims() == json.loads(canonical(claims()))
 
 
 def test_agreement_says_whether_a_rule_made_it() -> None:
-    by_rule = artefact(PARTIES, replace(ACCEPTED, by_rule=True), TERMS, "EU")
+    by_rule = claims(by_rule=True)
     (processing,) = by_rule["pii_processing"]
 
     assert "release under a standing rule" == processing["collection_method"]
@@ -76,7 +77,7 @@ def test_agreement_says_whether_a_rule_made_it() -> None:
 
 
 def test_agreement_without_bounds_begins_at_its_birth() -> None:
-    (event,) = artefact(PARTIES, ACCEPTED, replace(TERMS, validity=Validity()), "EU")["events"]
+    (event,) = claims(replace(TERMS, validity=Validity()))["events"]
 
     assert {"start": iso(NOW), "end": ""} == event["validity_duration"]
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from parley_consent.domain import deciding
 from parley_consent.domain.deciding import (
     Allowed,
     Asking,
@@ -19,6 +20,7 @@ from parley_consent.domain.deciding import (
     sent_again,
     touches,
 )
+from parley_consent.domain.meeting import Agreed, Apart, meet
 from parley_terms.terms import Channel, Field, Form, Level, Range, Terms, Use, Validity
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
@@ -44,6 +46,29 @@ def rule(effect: Effect, terms: Terms = EVERYTHING, scope: Scope | None = None, 
 
 def consent(name: str = "c", *, paused: bool = False, used: bool = False, terms: Terms = AGREED) -> LiveConsent:
     return LiveConsent(name, paused, used, terms)
+
+
+def test_terms_that_many_stand_by_meet_a_request_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asking, met = replace(ASKING), list[Terms]()
+
+    def noted(standing: Terms, request: Terms, now: datetime) -> Agreed | Apart:
+        met.append(standing)
+        return meet(standing, request, now)
+
+    monkeypatch.setattr(deciding, "meet", noted)
+    same, others = Standing(rules=(rule(Effect.ALLOW, COVERING),)), Standing(consents=(consent(),))
+    decided = [decide(standing, asking, NOW) for standing in (same, same, others, same, others)]
+
+    assert [COVERING, AGREED] == met
+    assert decided[0] is not decided[2]
+    assert [Allowed(AGREED, rule_id="r")] * 3 == [decided[0], decided[1], decided[3]]
+
+
+def test_meeting_is_of_its_moment() -> None:
+    standing, asking = Standing(rules=(rule(Effect.ALLOW, COVERING),)), replace(ASKING)
+
+    assert isinstance(decide(standing, asking, NOW), Allowed)
+    assert Otherwise.REFUSE is decide(standing, asking, NOW + DAY)
 
 
 def test_nobody_who_said_nothing_is_released() -> None:

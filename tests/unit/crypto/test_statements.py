@@ -16,6 +16,7 @@ from parley_crypto.jws import (
     canonical,
     check_current,
     sign_statement,
+    spelt,
     unverified_claims,
     verify_statement,
 )
@@ -74,6 +75,17 @@ def forged(header: object, payload: bytes = b"{}", *, sign: bool = True) -> str:
 
 def claims(kind: str, /, **other: Any) -> dict[str, Any]:
     return {name: value for name, value in (unverified_claims(MAKE[kind]()) | other).items() if value is not None}
+
+
+@pytest.mark.parametrize("value", [{"a": {"b": spelt(1)}}, [spelt(1)], spelt(1), {"ä": spelt(1)}, {1: spelt(1)}])
+def test_what_is_spelt_stands_in_the_outermost_object_under_an_ascii_name(value: Any) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - as canonical says
+        canonical(value)
+
+
+def test_what_has_no_canonical_form_is_not_spelt() -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - as canonical says
+        spelt(float("nan"))
 
 
 def test_format_has_not_drifted() -> None:

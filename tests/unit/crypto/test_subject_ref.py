@@ -33,6 +33,18 @@ def test_refs_come_back_as_they_were() -> None:
     assert CANDIDATE == open_candidate(RING, seal_candidate(RING, CANDIDATE))
 
 
+def test_ref_that_comes_again_is_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sealed = seal_ref(RING, "vault", LONG)
+    open_ref(RING, "vault", sealed)
+    monkeypatch.setattr(KeyRing, "unwrap", None)
+
+    assert LONG == open_ref(RING, "vault", sealed)
+    with pytest.raises(TypeError):
+        open_ref(RING, "consent", sealed)
+    with pytest.raises(TypeError):
+        open_ref(KeyRing(RING.keys, RING.primary), "vault", sealed)
+
+
 def test_format_has_not_drifted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(secrets, "token_bytes", lambda size: bytes(range(size)))
     sealed = seal_ref(RING, "vault", SHORT).hex()
