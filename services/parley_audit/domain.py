@@ -5,9 +5,8 @@ import binascii
 import struct
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 
 from parley_crypto.commitment import Opening
 from parley_crypto.tlog import receipt
@@ -21,7 +20,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TOKEN = struct.Struct(">q32s")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Noted:
     """
     Something that happened, as audit logs it: to whom, when, and what opens its commitment.
@@ -33,11 +32,11 @@ class Noted:
     occurred_at: datetime
     opening: Opening
     together: str = ""
+    commitment: bytes = field(init=False)
+    """32 bytes: the event's name in all that follows."""
 
-    @cached_property
-    def commitment(self) -> bytes:
-        """32 bytes. Computed once: it is the event's name in all that follows."""
-        return self.opening.commitment
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "commitment", self.opening.commitment)  # once: it is asked for again and again
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ class Store:
         """The newest version of each item that is there, in one statement."""
         subjects, attributes = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         rows = await (tx or self.db).fetch(_SQL.items_latest, subjects, attributes)
-        return {(row["subject"], row["attribute"]): _kept(row) for row in rows}
+        return {(one.place.subject, one.place.attribute): one for one in map(_kept, rows)}
 
     async def page(self, subject: str, after: str, size: int) -> list[Kept]:
         """Up to so many items behind an attribute, by attribute."""
@@ -97,11 +97,5 @@ class Store:
 
 
 def _kept(row: Any) -> Kept:
-    return Kept(
-        place=Place(row["subject"], row["attribute"], row["version"]),
-        dek=row["dek"],
-        ciphertext=row["ciphertext"],
-        provenance=row["provenance"],
-        created_at=row["created_at"],
-        level=row["level"],
-    )
+    subject, attribute, dek, version, *rest = row  # by place, in which every statement has them: they are many
+    return Kept(Place(subject, attribute, version), dek, *rest)
