@@ -39,7 +39,7 @@ class Spelt:
 
 def spelt(value: Any) -> Spelt:
     """Spell a value. Raises ValueError for what has no canonical JSON."""
-    return Spelt(_spelling(value))
+    return Spelt(canonical(value).decode())
 
 
 def canonical(value: Any) -> bytes:

@@ -38,7 +38,7 @@ class CiphertextInvalid(ValueError):
     """The ciphertext was changed, moved from its place, or belongs to another key."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)  # each is itself alone, so that what was opened with it can be remembered
 class KeyRing:
     """Versioned 32-byte keys. New ciphertexts name the primary; old ones are opened by the version they name."""
 

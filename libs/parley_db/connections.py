@@ -7,16 +7,19 @@ clean up.
 """
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import asyncpg
 
 LONGEST_CLOSE = 5.0
-"""Seconds that a connection is given to end what it is doing when it is released."""
+"""Seconds that a connection is given to end what it is doing when it is released, and all of them when the pool closes."""
+MOST_AT_HAND = 4
 
-_MOST_AT_HAND = 4
 _IDLE_S = 300.0
-"""Seconds after which a connection isn't used any more: what is between here and the server may have forgotten it."""
+"""Seconds after which a connection is ended: what is between here and the server may have forgotten it."""
+_SEEN_BY_POOL = 1_000
+"""Every so manieth goes back to the pool, good or not: it ends those that have served for long."""
 
 
 class Connections:
@@ -25,48 +28,61 @@ class Connections:
     def __init__(self, pool: Any, longest_wait: float) -> None:
         self._pool, self._longest_wait = pool, longest_wait
         self._at_hand: list[tuple[Any, float]] = []
-        self._most_at_hand = _MOST_AT_HAND
-        self._waiting = 0
+        self._waiting, self._given_back, self._is_closed = 0, 0, False
+        self.lent = 0
+        """How many are lent just now."""
 
     async def take(self) -> Any:
         """Take a connection. Raises what asyncpg raises, and TimeoutError."""
+        connection = self._good_one()
+        if connection is None:
+            self._waiting += 1
+            try:
+                connection = await self._pool.acquire(timeout=self._longest_wait)
+            finally:
+                self._waiting -= 1
+        self.lent += 1
+        return connection
+
+    def _good_one(self) -> Any:
+        """The connection at hand that was used last, if any is good."""
         while self._at_hand:
             connection, since = self._at_hand.pop()
-            if not is_lost(connection) and time.monotonic() - since < _IDLE_S:
+            if _is_good(connection, since):
                 return connection
-            await self._release(connection)
-        self._waiting += 1
-        try:
-            return await self._pool.acquire(timeout=self._longest_wait)
-        finally:
-            self._waiting -= 1
+            drop(connection)
+        return None
 
     async def give_back(self, connection: Any, *, is_good: bool) -> None:
         """Give a connection back; ``is_good`` unless something was raised while it was used."""
-        has_room = not self._waiting and len(self._at_hand) < self._most_at_hand
-        if is_good and has_room and not is_lost(connection) and not connection.is_in_transaction():
+        self.lent -= 1
+        self._given_back += 1
+        if self._at_hand and not _is_good(*self._at_hand[0]):  # the one whose turn would come last
+            drop(self._at_hand.pop(0)[0])
+        if is_good and self._has_room() and not is_lost(connection) and not connection.is_in_transaction():
             self._at_hand.append((connection, time.monotonic()))
         else:
             await self._release(connection)
 
-    def used(self) -> int:
-        """How many are lent just now."""
-        return int(self._pool.get_size() - self._pool.get_idle_size()) - len(self._at_hand)
+    def _has_room(self) -> bool:
+        is_free = not (self._is_closed or self._waiting or len(self._at_hand) >= MOST_AT_HAND)
+        return is_free and self._given_back % _SEEN_BY_POOL != 0
 
     def is_closing(self) -> bool:
         """Whether there will be no more."""
         return bool(self._pool.is_closing())
 
     async def close(self) -> None:
-        """Close all, once they are given back."""
-        self._most_at_hand = 0
-        while self._at_hand:
-            await self._release(self._at_hand.pop()[0])
-        await self._pool.close()
-
-    def terminate(self) -> None:
-        """Close all at once."""
-        self._pool.terminate()
+        """Close all, once they are given back; whoever doesn't wait for that closes them at once."""
+        self._is_closed = True
+        try:
+            while self._at_hand:
+                await self._release(self._at_hand.pop()[0])
+            await self._pool.close()
+        except BaseException:
+            self._at_hand.clear()
+            self._pool.terminate()
+            raise
 
     async def _release(self, connection: Any) -> None:
         await self._pool.release(connection, timeout=LONGEST_CLOSE)
@@ -78,3 +94,13 @@ def is_lost(connection: Any) -> bool:
         return bool(connection.is_closed())
     except asyncpg.InterfaceError:  # it went back to the pool by itself when it broke
         return True
+
+
+def drop(connection: Any) -> None:
+    """End a connection at once, if it isn't ended."""
+    with suppress(asyncpg.InterfaceError):  # as above
+        connection.terminate()
+
+
+def _is_good(connection: Any, since: float) -> bool:
+    return not is_lost(connection) and time.monotonic() - since < _IDLE_S

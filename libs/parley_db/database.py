@@ -11,11 +11,11 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
-from typing import Any, LiteralString, Protocol, TypeVar
+from typing import Any, LiteralString, Protocol, TypeVar, cast
 
 import asyncpg
 
-from parley_db.connections import LONGEST_CLOSE, Connections, is_lost
+from parley_db.connections import LONGEST_CLOSE, Connections, drop, is_lost
 from parley_kit.faultpoints import reach
 from parley_kit.faults import Conflict, Unavailable
 from parley_kit.telemetry import SILENT, Telemetry
@@ -105,7 +105,7 @@ class Database:
     def __init__(self, connections: Connections, telemetry: Telemetry = SILENT) -> None:
         self._connections = connections
         self._meter, self._tracer = telemetry.meter, telemetry.tracer
-        self._meter.pool(connections.used)
+        self._meter.pool(lambda: connections.lent)
 
     @classmethod
     @asynccontextmanager
@@ -196,12 +196,14 @@ class Database:
     async def _attempt(self, name: str) -> AsyncIterator[Tx]:
         with self._tracer.inside(name):
             async with self._connection() as connection:
-                transaction = connection.transaction(isolation="read_committed")
+                transaction, lent = connection.transaction(isolation="read_committed"), _Lent(connection)
                 try:
-                    await transaction.start()
-                    yield connection
+                    await _to_the_end(transaction.start())  # else every caller who goes away now costs a connection
+                    yield cast("Tx", lent)
+                    lent.end()
                     await reach(f"{name}.before_commit")
                 except BaseException:
+                    lent.end()
                     await _to_the_end(_roll_back(connection, transaction))
                     raise
                 await _to_the_end(transaction.commit())
@@ -218,7 +220,7 @@ class Database:
             raise Unavailable(retry_after=_RETRY_AFTER) from error
         except asyncpg.InternalClientError as error:
             # "Another operation is in progress": the server has said goodbye to an idle connection, and not yet hung up.
-            _drop(connection)
+            drop(connection)
             raise Unavailable(retry_after=_RETRY_AFTER) from error
         except asyncpg.InterfaceError as error:
             # asyncpg uses this one class for a lost connection and for a caller's mistake.
@@ -244,6 +246,22 @@ class Database:
             self._meter.connection(time.monotonic() - started)
 
 
+class _Lent:
+    """A connection for as long as a transaction's body runs: whoever holds on to it must not be in the next one's."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def end(self) -> None:
+        """It is over."""
+        self._connection = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._connection is None:
+            raise asyncpg.InterfaceError("the transaction is over")
+        return getattr(self._connection, name)
+
+
 def is_locked(fault: Unavailable) -> bool:
     """Whether it is no more than a lock that wasn't got within the statement's ``lock_timeout``."""
     return isinstance(fault.__cause__, asyncpg.LockNotAvailableError)
@@ -259,16 +277,9 @@ async def _keep_session(_connection: Any) -> None:
 
 
 async def _close(connections: Connections) -> None:
-    try:
+    with suppress(TimeoutError):  # then they are closed all the same
         async with asyncio.timeout(LONGEST_CLOSE):
             await connections.close()
-    except TimeoutError:
-        connections.terminate()
-
-
-def _drop(connection: Any) -> None:
-    with suppress(asyncpg.InterfaceError):  # as above
-        connection.terminate()
 
 
 async def _roll_back(connection: Any, transaction: Any) -> None:
@@ -276,7 +287,7 @@ async def _roll_back(connection: Any, transaction: Any) -> None:
         await transaction.rollback()
     except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
         # The error under way says more than this one; the server rolls back what it loses.
-        _drop(connection)
+        drop(connection)
 
 
 async def _to_the_end(step: Awaitable[None]) -> None:

@@ -32,7 +32,7 @@ class Noted:
     occurred_at: datetime
     opening: Opening
     together: str = ""
-    commitment: bytes = field(init=False)
+    commitment: bytes = field(init=False, repr=False, compare=False)
     """32 bytes: the event's name in all that follows."""
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from parley.common.v1 import receipt_pb2 as receiptpb
 from parley_bus.envelopes import Notary
-from parley_consent.domain.artefact import Birth, Marketer, common_claims, field_claims, own_claims
+from parley_consent.domain.artefact import Birth, common_claims, field_claims, own_claims
 from parley_consent.domain.records import MarketerRecord
 from parley_crypto.commitment import Opening
 from parley_crypto.jws import Spelt, sign_statement, spelt
@@ -24,10 +24,14 @@ class Scribe:
     notary: Notary
     jurisdiction: str
 
-    def artefact(self, deal: "Deal", birth: Birth, *, by_rule: bool) -> str:
-        """Sign the artefact of an agreement."""
-        common = deal.in_artefacts(self.jurisdiction, by_rule=by_rule)
-        return sign_statement("consent", {**common, **own_claims(birth, deal.terms)}, self.signer)
+    def common(self, deal: "Deal", *, by_rule: bool) -> Mapping[str, Spelt]:
+        """What every artefact of a deal says, spelt once for all of them."""
+        claims = common_claims(deal.marketer, deal.exchange, deal.terms, self.jurisdiction, by_rule=by_rule)
+        return {name: spelt(each) for name, each in claims.items()}
+
+    def artefact(self, common: Mapping[str, Spelt], birth: Birth, terms: Terms) -> str:
+        """Sign the artefact of an agreement: what all say, and what is its own."""
+        return sign_statement("consent", {**common, **own_claims(birth, terms)}, self.signer)
 
     def notice(self, consent_id: str, pseudonym: str, notice: str, at: datetime) -> str:
         """Sign what a marketer is told about a consent."""
@@ -67,16 +71,3 @@ class Deal:
             "purposes": spelt(sorted(self.terms.purposes)),
             "fields": spelt([field_claims(field) for field in self.terms.fields]),
         }
-
-    def in_artefacts(self, jurisdiction: str, *, by_rule: bool) -> Mapping[str, Spelt]:
-        """What every artefact of one such agreement says."""
-        key = (jurisdiction, by_rule)
-        if key not in self._spelt:
-            marketer = Marketer(self.marketer.marketer, self.marketer.name, self.marketer.entity, self.marketer.contact)
-            claims = common_claims(marketer, self.exchange, self.terms, jurisdiction, by_rule=by_rule)
-            self._spelt[key] = {name: spelt(each) for name, each in claims.items()}
-        return self._spelt[key]
-
-    @cached_property
-    def _spelt(self) -> dict[tuple[str, bool], Mapping[str, Spelt]]:
-        return {}

@@ -75,7 +75,7 @@ class Acts:
             offer,
             state=State.ACTIVE,
             terms=_starting(offer.terms, terms),
-            artefact=self.scribe.artefact(deal, birth, by_rule=False),
+            artefact=self.scribe.artefact(self.scribe.common(deal, by_rule=False), birth, terms),
             salt=opening.salt,
             detail=opening.detail,
         )

@@ -1,6 +1,6 @@
 """What the broker asks last: settlements, whose commit is the release."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -16,6 +16,7 @@ from parley_consent.domain.artefact import Birth
 from parley_consent.domain.records import MarketerRecord
 from parley_consent.store import SettleBatch, Settled, SettleItem, Store
 from parley_crypto.batch import Batch, BatchInvalid, verify_in_batch
+from parley_crypto.jws import Spelt
 from parley_crypto.keyring import CiphertextInvalid, KeyRing
 from parley_crypto.signing import Signer
 from parley_crypto.subject_ref import RefInvalid, open_ref
@@ -40,7 +41,7 @@ class Settlements:
 
     async def settle(self, entries: Sequence[consentpb.SettleEntry]) -> consentpb.SettleResponse:
         """Commit releases, or refuse them, in the order asked."""
-        items = await each(partial(self._item, _Together(self.clock.now())), entries)
+        items = await each(partial(self._item, _Together(self.scribe, self.clock.now())), entries)
         await reach("consent.before_settle")
         wanted = [item for item in items if item]
         settled = iter(await self.store.settle(wanted) if wanted else [])
@@ -79,7 +80,7 @@ class Settlements:
             noted, born = self.scribe.note("consent:consent:born", about, audit_ref)
             born_note = eventspb.ConsentBorn(notes=[noted]).SerializeToString()
             birth = Birth(f"consents/{consent_id}", permit.pseudonym, self.clock.now())
-            artefact = self.scribe.artefact(deal, birth, by_rule=True)
+            artefact = self.scribe.artefact(alike.common, birth, deal.terms)
         return SettleItem(
             batch=alike.batch,
             customer=customer,
@@ -104,12 +105,14 @@ class _Alike:
 
     batch: SettleBatch
     deal: Deal
+    common: Mapping[str, Spelt]
 
 
 class _Together:
     """What releases that are settled in one call share: an event tells of all of them."""
 
-    def __init__(self, now: datetime) -> None:
+    def __init__(self, scribe: Scribe, now: datetime) -> None:
+        self._scribe = scribe
         self._born, self._released = header(eventspb.ConsentBorn, now), header(eventspb.ReleaseSettled, now)
         self._known: dict[tuple[str, MarketerRecord, bytes], _Alike] = {}
 
@@ -146,7 +149,8 @@ class _Together:
             event_id=self._released.event_id,
             event=self._released.envelope,
         )
-        return _Alike(batch, Deal(marketer, permit.exchange, terms))
+        deal = Deal(marketer, permit.exchange, terms)
+        return _Alike(batch, deal, self._scribe.common(deal, by_rule=True))
 
 
 def _outcome(settled: Settled) -> consentpb.SettleOutcome:

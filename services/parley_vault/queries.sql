@@ -24,6 +24,9 @@ SELECT pg_snapshot_xmin(pg_current_snapshot())::text;
 SELECT pg_snapshot_xmin(now)::text AS next, s.subject, s.changed::text AS changed FROM pg_current_snapshot() AS now
 LEFT JOIN subjects AS s ON s.changed >= $1::text::xid8 AND s.changed < pg_snapshot_xmax(now);
 
+-- Statements about items answer these columns in this order: subject, attribute, dek, version, ciphertext, provenance, created_at,
+-- level.
+
 -- name: items_latest
 -- The newest version of each item that is there, of pairs (subject, attribute).
 SELECT w.subject, w.attribute, (SELECT dek FROM subjects AS s WHERE s.subject = w.subject) AS dek, i.version, i.ciphertext,

@@ -1,18 +1,15 @@
 """
 Searching: who matches, a page at a time, in an order that says nothing.
 
-Everybody is looked for once for an exchange, not once for each of its pages, which in a large campaign would cost more than all
-the rest. Whoever is on a page matches at that moment, whatever was found before.
+The order of an audience is made once, not once for each of its pages, and held for as long as pages are asked for.
 """
 
+import asyncio
 import base64
 import binascii
-from bisect import bisect_right
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 
 from parley_crypto.jws import Keys, StatementInvalid
 from parley_crypto.keyring import KeyRing
@@ -24,11 +21,11 @@ from parley_kit.offload import each, work
 from parley_terms.terms import Criteria, Level
 from parley_terms.values import Catalogue
 from parley_vault.domain.items import check
-from parley_vault.domain.matching import order_of
+from parley_vault.domain.matching import Order, order_of
 from parley_vault.finding import Finder
 
-_MOST_ORDERS = 16
-_ORDER_S = 60.0
+MOST_HELD = 4_000_000
+HELD_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +40,8 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What is the same for all pages of a search."""
+class Audience:
+    """Whom a marketer looks for in an exchange: the same for all pages of a search."""
 
     exchange: str
     marketer: str
@@ -53,27 +50,44 @@ class Asked:
 
 
 class Orders:
-    """Everybody found for the latest few searches, each in its order, for a minute: then it is looked for newcomers."""
+    """
+    The orders of audiences whose pages are being asked for, until a minute or two after the last.
+
+    So many subjects are held at the most, and a quarter of that for one marketer. What is more isn't held: it costs time, as long
+    as there is so much, and pushes nobody else's out.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._held: OrderedDict[Asked, tuple[float, Sequence[str]]] = OrderedDict()
+        self._held: dict[Audience, tuple[Order, float]] = {}
+        self._purging: asyncio.TimerHandle | None = None
 
-    def find(self, asked: Asked) -> Sequence[str] | None:
-        """The subjects, unless that is too long ago."""
-        until, order = self._held.get(asked, (0.0, None))
-        return order if self._clock.monotonic() < until else None
+    def find(self, audience: Audience) -> Order | None:
+        """The order of an audience, if it is held and can be brought up to date at once."""
+        held = self._held.get(audience)
+        return held[0] if held and not held[0].is_far_behind() else None
 
-    def hold(self, asked: Asked, order: Sequence[str]) -> None:
-        """Hold an order, and let go of the oldest."""
-        self._held.pop(asked, None)
-        self._held[asked] = (self._clock.monotonic() + _ORDER_S, order)
-        if len(self._held) > _MOST_ORDERS:
-            self._held.popitem(last=False)
+    def hold(self, audience: Audience, order: Order) -> None:
+        """Hold an order for the next page, if there is room."""
+        self.forget(audience)
+        if self._has_room(audience.marketer, len(order)):
+            self._held[audience] = order, self._clock.monotonic()
+            self._purging = self._purging or asyncio.get_running_loop().call_later(HELD_S, self._purge)
 
-    def forget(self, asked: Asked) -> None:
-        """Let go of an order: its last page was given."""
-        self._held.pop(asked, None)
+    def forget(self, audience: Audience) -> None:
+        """Let go of an order."""
+        self._held.pop(audience, None)
+
+    def _has_room(self, marketer: str, count: int) -> bool:
+        sizes = Counter[str]()
+        for audience, (order, _) in self._held.items():
+            sizes[audience.marketer] += len(order)
+        return sizes[marketer] + count <= MOST_HELD // 4 and sizes.total() + count <= MOST_HELD
+
+    def _purge(self) -> None:
+        long_ago = self._clock.monotonic() - HELD_S
+        self._held = {audience: held for audience, held in self._held.items() if held[1] > long_ago}
+        self._purging = asyncio.get_running_loop().call_later(HELD_S, self._purge) if self._held else None
 
 
 @dataclass(frozen=True)
@@ -97,13 +111,16 @@ class Matcher:
         """
         card, after = self._card(search.card), _after(search.token)
         check(self.catalogue, search.criteria, "criteria")
-        asked = Asked(search.exchange, card.marketer, Level(card.level), search.criteria)
-        order = self.orders.find(asked) or await self._order(asked)
-        start = bisect_right(order, after, key=partial(self._place, asked))
-        page = await self._meeting(asked, islice(order, start, None), search.size + 1)
-        if len(page) <= search.size:
-            self.orders.forget(asked)
-        return await each(partial(self._seal, asked), page[: search.size]), self._token(asked, page, search.size)
+        audience = Audience(search.exchange, card.marketer, Level(card.level), search.criteria)
+        order = self.orders.find(audience) or await self._order(audience)
+        page = order.behind(after, search.size + 1)
+        is_last = len(page) <= search.size
+        if is_last:
+            self.orders.forget(audience)
+        else:
+            self.orders.hold(audience, order)
+        token = "" if is_last else _token(self._place(audience, page[search.size - 1]))
+        return await each(partial(self._seal, audience), page[: search.size]), token
 
     def _card(self, statement: str) -> Card:
         try:
@@ -111,28 +128,20 @@ class Matcher:
         except (StatementInvalid, KeyError, ValueError) as error:
             raise Unauthenticated from error
 
-    async def _order(self, asked: Asked) -> Sequence[str]:
-        found = self.finder.index.find(asked.criteria, asked.level)
-        order = await work(len(found), lambda: sorted(found, key=partial(self._place, asked)))
-        self.orders.hold(asked, order)
+    async def _order(self, audience: Audience) -> Order:
+        order = Order(self.finder.index, audience.criteria, audience.level, partial(self._place, audience))
+        await work(len(order), order.sort)
         return order
 
-    def _place(self, asked: Asked, subject: str) -> bytes:
-        return order_of(self.order_key, asked.exchange, subject)
+    def _place(self, audience: Audience, subject: str) -> bytes:
+        return order_of(self.order_key, audience.exchange, subject)
 
-    async def _meeting(self, asked: Asked, subjects: Iterator[str], most: int) -> list[str]:
-        """The first so many of these who match now."""
-        found: list[str] = []
-        while some := list(islice(subjects, most - len(found))):
-            met = await each(partial(self.finder.index.meets, asked.criteria, asked.level), some)
-            found += [subject for subject, is_met in zip(some, met, strict=True) if is_met]
-        return found
+    def _seal(self, audience: Audience, subject: str) -> bytes:
+        return seal_candidate(self.candidates, CandidateRef(subject, audience.exchange, audience.marketer))
 
-    def _seal(self, asked: Asked, subject: str) -> bytes:
-        return seal_candidate(self.candidates, CandidateRef(subject, asked.exchange, asked.marketer))
 
-    def _token(self, asked: Asked, page: Sequence[str], size: int) -> str:
-        return base64.urlsafe_b64encode(self._place(asked, page[size - 1])).decode() if len(page) > size else ""
+def _token(place: bytes) -> str:
+    return base64.urlsafe_b64encode(place).decode()
 
 
 def _after(token: str) -> bytes:

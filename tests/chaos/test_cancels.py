@@ -198,7 +198,7 @@ def _tasks() -> Counter[str]:
 
 def _borrowed() -> int:
     """How many connections are lent."""
-    return sum(each.used() for each in gc.get_objects() if isinstance(each, Connections) and not each.is_closing())
+    return sum(each.lent for each in gc.get_objects() if isinstance(each, Connections) and not each.is_closing())
 
 
 @pytest.mark.timeout(600)

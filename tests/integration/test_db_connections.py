@@ -91,24 +91,60 @@ async def test_one_that_the_server_closed_is_not_used_again(two: Connections) ->
 
     await until(is_closed)
     assert pid != await used(two)
-    assert 0 == two.used()
+    assert 0 == two.lent
 
 
-async def test_one_that_nobody_needed_for_long_is_not_used_again(
+async def test_one_that_nobody_needed_for_long_is_ended(two: Connections, monkeypatch: pytest.MonkeyPatch) -> None:
+    pid = await used(two)
+    monkeypatch.setattr(module, "_IDLE_S", 0.0)
+
+    assert pid != await used(two)
+
+
+async def test_one_that_others_are_taken_before_is_ended_once_it_is_old(
+    two: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = await two.take(), await two.take()
+    await two.give_back(one, is_good=True)
+    await two.give_back(other, is_good=True)
+    (first, since), second = two._at_hand
+    two._at_hand[0] = (first, since - module._IDLE_S)
+
+    await used(two)
+
+    assert [second[0]] == [connection for connection, _ in two._at_hand]
+    assert module.is_lost(first)
+
+
+async def test_pool_sees_each_that_is_used_for_long(
     two: Connections, asked: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await used(two)
-    monkeypatch.setattr(module, "_IDLE_S", 0.0)
-    await used(two)
+    monkeypatch.setattr(module, "_SEEN_BY_POOL", 5)
+    for _ in range(11):
+        await used(two)
 
-    assert 2 == len(asked)
+    assert 3 == len(asked)
 
 
-async def test_what_is_at_hand_is_not_in_use(two: Connections) -> None:
-    connection = await two.take()
-    assert 1 == two.used()
-    await two.give_back(connection, is_good=True)
-    assert 0 == two.used()
+async def test_only_a_few_stay_at_hand(fresh_database: FreshDatabase) -> None:
+    pool = await asyncpg.create_pool(await fresh_database("test"), min_size=0, max_size=6)
+    connections = Connections(pool, SOON)
+    for lent in [await connections.take() for _ in range(6)]:
+        await connections.give_back(lent, is_good=True)
+
+    assert 4 == len(connections._at_hand)
+    assert 2 == pool.get_idle_size()
+    await connections.close()
+
+
+async def test_what_is_lent_is_counted_whatever_becomes_of_it(two: Connections) -> None:
+    one, other = await two.take(), await two.take()
+    assert 2 == two.lent
+    module.drop(one)
+    await two.give_back(one, is_good=True)
+    assert 1 == two.lent
+    await two.give_back(other, is_good=False)
+    assert 0 == two.lent
 
 
 async def test_closing_waits_for_nobody_where_nothing_is_lent(fresh_database: FreshDatabase) -> None:
@@ -130,3 +166,17 @@ async def test_what_is_given_back_while_all_are_closed_is_closed(fresh_database:
 
     async with asyncio.timeout(SOON):
         await closing
+
+
+async def test_whoever_does_not_wait_for_the_end_closes_all_at_once(fresh_database: FreshDatabase) -> None:
+    connections = Connections(await asyncpg.create_pool(await fresh_database("test"), min_size=0, max_size=2), SOON)
+    lent = await connections.take()
+    await used(connections)
+    closing = asyncio.create_task(connections.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing])
+
+    assert connections.is_closing()
+    assert module.is_lost(lent)
+    await connections.give_back(lent, is_good=True)

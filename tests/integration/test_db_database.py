@@ -177,6 +177,32 @@ async def test_cancelling_at_random_points_never_spoils_a_connection(dsn: str, d
             assert await first.fetchval("SELECT 1") + await second.fetchval("SELECT 2") == 3
 
 
+async def test_whoever_goes_away_while_a_transaction_begins_costs_no_connection(dsn: str) -> None:
+    async with Database.open(dsn, application_name="test", max_size=1) as one:
+
+        async def body(tx: Tx) -> int:
+            return int(await tx.fetchval("SELECT pg_backend_pid()"))
+
+        pid = await one.run("test.read", body)
+        for steps in range(12):
+            task = asyncio.create_task(one.run("test.read", body))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            if steps < 8:  # later, a statement may be under way
+                assert pid == await one.run("test.read", body)
+
+
+async def test_whoever_holds_on_to_a_transaction_is_not_in_the_next(db: Database) -> None:
+    async with db.tx("test.first") as first:
+        pass
+    async with db.tx("test.second"):
+        with pytest.raises(asyncpg.InterfaceError):
+            await first.execute("INSERT INTO t VALUES (1)")
+    assert await rows(db) == []
+
+
 async def test_a_cancelled_loop_ends_wherever_it_is(db: Database) -> None:
     async def ask_for_ever() -> None:
         while True:

@@ -8,20 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from parley_consent.domain.records import MarketerRecord
 from parley_terms.terms import Field, Form, OneOf, Range, Terms
 
 SCHEMA = "https://w3id.org/dpv/schema/dpv-27560#record"
 _FORMS = {Form.EXACT: "exact", Form.BANDED: "banded", Form.ANSWER: "answer"}
-
-
-@dataclass(frozen=True, slots=True)
-class Marketer:
-    """With whom it was agreed."""
-
-    marketer: str
-    display_name: str
-    legal_entity: str
-    contact: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +25,7 @@ class Birth:
 
 
 def common_claims(
-    marketer: Marketer, exchange: str, terms: Terms, jurisdiction: str, *, by_rule: bool
+    marketer: MarketerRecord, exchange: str, terms: Terms, jurisdiction: str, *, by_rule: bool
 ) -> dict[str, Any]:
     """Build what is the same in the artefacts of all who agree to the same, in one exchange."""
     return {
@@ -53,7 +44,9 @@ def own_claims(birth: Birth, terms: Terms) -> dict[str, Any]:
     }
 
 
-def _processing(marketer: Marketer, exchange: str, terms: Terms, jurisdiction: str, *, by_rule: bool) -> dict[str, Any]:
+def _processing(
+    marketer: MarketerRecord, exchange: str, terms: Terms, jurisdiction: str, *, by_rule: bool
+) -> dict[str, Any]:
     return {
         "privacy_notice": f"urn:parley:exchange:{exchange}",
         "language": "en",
@@ -72,14 +65,14 @@ def _processing(marketer: Marketer, exchange: str, terms: Terms, jurisdiction: s
     }
 
 
-def _party(marketer: Marketer) -> dict[str, Any]:
+def _party(marketer: MarketerRecord) -> dict[str, Any]:
     return {
         "party_id": marketer.marketer,
-        "party_name": marketer.legal_entity,
+        "party_name": marketer.entity,
         "party_address": marketer.contact,
         "party_contact": marketer.contact,
         "party_type": "https://w3id.org/dpv#DataController",
-        "party_role": marketer.display_name,
+        "party_role": marketer.name,
     }
 
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from parley_consent.domain.artefact import Birth, Marketer, common_claims, field_claims, iso, own_claims
+from parley_consent.domain.artefact import Birth, common_claims, field_claims, iso, own_claims
+from parley_consent.domain.records import MarketerRecord
 from parley_crypto.jws import canonical
 from parley_terms.purposes import DPV
 from parley_terms.terms import Channel, Field, Form, OneOf, Question, Range, Terms, Use, Validity
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
-MARKETER = Marketer("marketers/m", "Hiker's Friend", "Hiker's Friend GmbH", "privacy@hikers.example")
+MARKETER = MarketerRecord("marketers/m", "Hiker's Friend", "Hiker's Friend GmbH", "privacy@hikers.example", 2)
 BIRTH = Birth("consents/c", "pseudonym", NOW)
 TERMS = Terms(
     fields=(Field("profile.language", Form.EXACT), Field("profile.age", Form.ANSWER, Range("18"))),

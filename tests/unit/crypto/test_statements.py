@@ -83,9 +83,10 @@ def test_what_is_spelt_stands_in_the_outermost_object_under_an_ascii_name(value:
         canonical(value)
 
 
-def test_what_has_no_canonical_form_is_not_spelt() -> None:
+@pytest.mark.parametrize("value", [float("nan"), "\ud800", 2**53])
+def test_what_has_no_canonical_form_is_not_spelt(value: Any) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - as canonical says
-        spelt(float("nan"))
+        spelt(value)
 
 
 def test_format_has_not_drifted() -> None:
