@@ -43,8 +43,9 @@ ON CONFLICT (customer) DO UPDATE SET code_hash = excluded.code_hash, expires_at 
 
 -- name: customer_claim
 -- Give the account that a code opens its owner's key; nothing if there is none, or it has an owner.
-UPDATE customers AS c SET public_key = $2 FROM claim_codes AS k
-WHERE k.code_hash = $1 AND k.expires_at > $3 AND c.customer = k.customer AND c.public_key IS NULL
+UPDATE customers AS c SET public_key = $2
+WHERE c.public_key IS NULL AND c.customer = (
+    SELECT CASE WHEN expires_at > $3 THEN customer END FROM claim_codes WHERE code_hash = $1)
 RETURNING c.customer, c.vault_subject, c.consent_subject, c.audit_subject, c.wrapped_seed, c.public_key, c.import_row,
     c.complete;
 

@@ -73,7 +73,7 @@ ON CONFLICT (subject, attribute) DO UPDATE SET level = excluded.level;
 -- Lets nobody match on items any more: pairs (subject, attribute).
 WITH hidden AS (
     DELETE FROM discoverable AS d USING unnest($1::text[], $2::text[]) AS w (subject, attribute)
-    WHERE d.subject = w.subject AND d.attribute = w.attribute RETURNING d.subject)
+    WHERE d.subject = w.subject AND d.attribute = w.attribute AND d.subject = ANY ($1) RETURNING d.subject)
 UPDATE subjects SET changed = pg_current_xact_id() WHERE subject = ANY (ARRAY(SELECT subject FROM hidden));
 
 -- name: discoverable_page
