@@ -112,7 +112,9 @@ class Matcher:
         card, after = self._card(search.card), _after(search.token)
         check(self.catalogue, search.criteria, "criteria")
         audience = Audience(search.exchange, card.marketer, Level(card.level), search.criteria)
-        order = self.orders.find(audience) or await self._order(audience)
+        order = self.orders.find(audience)
+        if order is None:
+            order = await self._order(audience)
         page = order.behind(after, search.size + 1)
         is_last = len(page) <= search.size
         if is_last:
