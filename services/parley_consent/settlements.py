@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 
 from parley.common.v1 import permit_pb2 as permitpb
 from parley.common.v1 import receipt_pb2 as receiptpb
@@ -99,13 +99,18 @@ class Settlements:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Alike:
     """What releases of one exchange on the same terms share."""
 
+    scribe: Scribe
     batch: SettleBatch
     deal: Deal
-    common: Mapping[str, Spelt]
+
+    @cached_property
+    def common(self) -> Mapping[str, Spelt]:
+        """What the artefacts of the consents that are born of it share, if any are."""
+        return self.scribe.common(self.deal, by_rule=True)
 
 
 class _Together:
@@ -149,8 +154,7 @@ class _Together:
             event_id=self._released.event_id,
             event=self._released.envelope,
         )
-        deal = Deal(marketer, permit.exchange, terms)
-        return _Alike(batch, deal, self._scribe.common(deal, by_rule=True))
+        return _Alike(self._scribe, batch, Deal(marketer, permit.exchange, terms))
 
 
 def _outcome(settled: Settled) -> consentpb.SettleOutcome:
