@@ -1,7 +1,5 @@
 """What becomes of events: leaves, gapless prefixes of streams, pages of history. Pure."""
 
-import base64
-import binascii
 import struct
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -10,12 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 from parley_crypto.commitment import Opening
 from parley_crypto.tlog import receipt
+from parley_kit import pages
 
 SYSTEM = "system"
 """Whose history an event is that concerns no customer. No customer's id, which has 26 characters."""
 
-LARGEST_PAGE = 1000
-_USUAL_PAGE = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TOKEN = struct.Struct(">q32s")
 
@@ -103,21 +100,18 @@ def advance(progress: Progress, seqs: Iterable[int]) -> Progress:
 
 
 def page_of(size: int, token: str) -> Page:
-    """Read what a caller asks for; 0 means the usual size. Raises ValueError for a token nobody was given."""
-    return Page(min(size or _USUAL_PAGE, LARGEST_PAGE), _read_token(token) if token else None)
+    """Read what a caller asks for. Raises InvalidRequest for a token nobody was given."""
+    return Page(pages.size(size), _read_token(token) if token else None)
 
 
 def page_token(occurred_at: datetime, commitment: bytes) -> str:
     """Write down where a page ends."""
-    # Nothing secret, and no way to somebody else's: a page is always the caller's own.
-    return base64.urlsafe_b64encode(
-        _TOKEN.pack((occurred_at - _EPOCH) // timedelta(microseconds=1), commitment)
-    ).decode()
+    return pages.encode(_TOKEN.pack((occurred_at - _EPOCH) // timedelta(microseconds=1), commitment))
 
 
 def _read_token(token: str) -> tuple[datetime, bytes]:
     try:
-        micros, commitment = _TOKEN.unpack(base64.b64decode(token.encode(), altchars=b"-_", validate=True))
+        micros, commitment = _TOKEN.unpack(pages.decode(token))
         return _EPOCH + timedelta(microseconds=micros), commitment
-    except (ValueError, OverflowError, binascii.Error, struct.error) as error:
-        raise ValueError("not a page token") from error
+    except (OverflowError, struct.error):
+        raise pages.not_ours() from None

@@ -6,8 +6,7 @@ from typing import Any
 from parley.audit.v1 import audit_pb2 as auditpb
 from parley.audit.v1 import audit_pb2_grpc
 from parley_audit.commands import Happened, Proof, Reading
-from parley_audit.domain import Page, page_of
-from parley_kit.faults import InvalidRequest, Violation
+from parley_audit.domain import page_of
 from parley_rpc.principal import caller
 
 
@@ -29,16 +28,9 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
 
     async def ListHistory(self, request: auditpb.ListHistoryRequest, _context: Any) -> auditpb.ListHistoryResponse:
         """Answer the customer's own history."""
-        happened, token = await self._reading.history(caller().id, _page(request))
+        page = page_of(request.page_size, request.page_token)
+        happened, token = await self._reading.history(caller().id, page)
         return auditpb.ListHistoryResponse(entries=map(_entry, happened), next_page_token=token)
-
-
-def _page(request: auditpb.ListHistoryRequest) -> Page:
-    try:
-        return page_of(request.page_size, request.page_token)
-    except ValueError:
-        violation = Violation("page_token", "is not one that an earlier page ended with")
-        raise InvalidRequest(violations=[violation]) from None
 
 
 def _proof(found: Proof) -> auditpb.GetProofResponse:

@@ -11,9 +11,10 @@ from parley_broker.answering import Answering
 from parley_broker.exchanges import Exchanges
 from parley_broker.faults import ExchangeNotFound
 from parley_broker.feed import Feed
-from parley_broker.wire import exchange_to, next_token, page_from, page_size
+from parley_broker.wire import exchange_to
 from parley_broker.work import Bell
 from parley_kit.faults import Conflict, Fault
+from parley_kit.pages import Page
 from parley_rpc.principal import caller
 
 SILENCE_S = 0.25
@@ -86,10 +87,11 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
     async def ListExchanges(
         self, request: brokerpb.ListExchangesRequest, context: Any
     ) -> brokerpb.ListExchangesResponse:
-        size, now = page_size(request.page_size), self.exchanges.clock.now()
-        records = await self.exchanges.store.exchanges(caller().id, *page_from(request.page_token), size)
+        page, now = Page.asked(request.page_size, request.page_token), self.exchanges.clock.now()
+        records = await self.exchanges.store.exchanges(caller().id, page)
         return brokerpb.ListExchangesResponse(
-            exchanges=[exchange_to(record, now) for record in records], next_page_token=next_token(records, size)
+            exchanges=[exchange_to(record, now) for record in records],
+            next_page_token=page.next_token([(record.created_at, record.exchange_id) for record in records]),
         )
 
     async def CancelExchange(self, request: brokerpb.CancelExchangeRequest, context: Any) -> brokerpb.Exchange:

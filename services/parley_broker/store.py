@@ -17,6 +17,7 @@ from parley_kit.clock import Clock
 from parley_kit.coalesce import Coalescer
 from parley_kit.faultpoints import reach
 from parley_kit.ids import new_id
+from parley_kit.pages import Page
 
 _SQL = load("parley_broker")
 Key = tuple[str, str, str]
@@ -180,9 +181,9 @@ class Store:
         row = await tx.fetchrow(_SQL.exchange_find, marketer, exchange_id)
         return ExchangeRecord(marketer, **row) if row else None
 
-    async def exchanges(self, marketer: str, before: datetime, before_id: str, size: int) -> list[ExchangeRecord]:
+    async def exchanges(self, marketer: str, page: Page) -> list[ExchangeRecord]:
         """A page of the marketer's exchanges, newest first."""
-        rows = await self.db.fetch(_SQL.exchanges_page, marketer, before, before_id, size)
+        rows = await self.db.fetch(_SQL.exchanges_page, marketer, page.before, page.before_id, page.size)
         return [ExchangeRecord(marketer, **row) for row in rows]
 
     async def cancel(self, tx: Tx, marketer: str, exchange_id: str, at: datetime) -> None:

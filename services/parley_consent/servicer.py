@@ -16,10 +16,8 @@ from parley_consent.wire import (
     checked_terms,
     consent_to,
     effect_from,
-    next_token,
     offer_to,
     opening_to,
-    page_from,
     rule_to,
     scope_from,
 )
@@ -29,6 +27,7 @@ from parley_crypto.trust import Trust
 from parley_db.database import Tx
 from parley_db.mutations import M, Mutations, WithRequestId
 from parley_kit.faults import NotSupportedYet, Unauthenticated, Violation
+from parley_kit.pages import Page
 from parley_kit.telemetry import Meter
 from parley_rpc.principal import caller
 from parley_terms.wire import terms_from
@@ -67,9 +66,9 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
         return await self._once(request, consentpb.Rule, body)
 
     async def ListRules(self, request: consentpb.ListRulesRequest, context: Any) -> consentpb.ListRulesResponse:
-        page = page_from(request.page_size, request.page_token)
+        page = Page.asked(request.page_size, request.page_token)
         rules = await self.acts.store.rules(_customer().customer, page)
-        token = next_token(page, [(rule.created_at, rule.rule_id) for rule in rules])
+        token = page.next_token([(rule.created_at, rule.rule_id) for rule in rules])
         return consentpb.ListRulesResponse(rules=[rule_to(rule) for rule in rules], next_page_token=token)
 
     async def DeleteRule(self, request: consentpb.DeleteRuleRequest, context: Any) -> consentpb.DeleteRuleResponse:
@@ -80,9 +79,9 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
         return await self._once(request, consentpb.DeleteRuleResponse, body)
 
     async def ListOffers(self, request: consentpb.ListOffersRequest, context: Any) -> consentpb.ListOffersResponse:
-        page, now = page_from(request.page_size, request.page_token), self.acts.clock.now()
+        page, now = Page.asked(request.page_size, request.page_token), self.acts.clock.now()
         offers = await self.acts.store.offers(_customer().customer, page, now if request.open_only else None)
-        token = next_token(page, [(offer.created_at, offer.consent_id) for offer in offers])
+        token = page.next_token([(offer.created_at, offer.consent_id) for offer in offers])
         return consentpb.ListOffersResponse(offers=[offer_to(offer, now) for offer in offers], next_page_token=token)
 
     async def GetOffer(self, request: consentpb.GetOfferRequest, context: Any) -> consentpb.Offer:
@@ -118,11 +117,11 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
     async def ListConsents(
         self, request: consentpb.ListConsentsRequest, context: Any
     ) -> consentpb.ListConsentsResponse:
-        page, now = page_from(request.page_size, request.page_token), self.acts.clock.now()
+        page, now = Page.asked(request.page_size, request.page_token), self.acts.clock.now()
         consents = await self.acts.store.consents(_customer().customer, page)
         return consentpb.ListConsentsResponse(
             consents=[consent_to(consent, now) for consent in consents],
-            next_page_token=next_token(page, [(consent.created_at, consent.consent_id) for consent in consents]),
+            next_page_token=page.next_token([(consent.created_at, consent.consent_id) for consent in consents]),
         )
 
     async def GetConsent(self, request: consentpb.GetConsentRequest, context: Any) -> consentpb.Consent:

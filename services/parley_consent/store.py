@@ -11,13 +11,14 @@ from uuid import UUID
 from parley.common.v1 import terms_pb2 as termspb
 from parley.consent.v1 import consent_pb2 as consentpb
 from parley_consent.domain.deciding import Effect, LiveConsent, Rule, Scope, Standing
-from parley_consent.domain.records import ConsentRecord, MarketerRecord, Page, RuleRecord, SettlementRecord
+from parley_consent.domain.records import ConsentRecord, MarketerRecord, RuleRecord, SettlementRecord
 from parley_consent.domain.states import State
 from parley_db.database import Database, Tx, is_locked
 from parley_db.queries import load
 from parley_kit.coalesce import Coalescer
 from parley_kit.faultpoints import reach
 from parley_kit.faults import Unavailable
+from parley_kit.pages import Page
 from parley_terms.terms import Level, Terms
 from parley_terms.wire import terms_from
 

@@ -1,24 +1,19 @@
 """Consent's records between wire and value."""
 
-import base64
-from datetime import UTC, datetime
+from datetime import datetime
 
 from parley.common.v1 import receipt_pb2 as receiptpb
 from parley.common.v1 import terms_pb2 as termspb
 from parley.consent.v1 import consent_pb2 as consentpb
 from parley_consent.domain.deciding import Effect, Scope
-from parley_consent.domain.records import ConsentRecord, Page, RuleRecord
+from parley_consent.domain.records import ConsentRecord, RuleRecord
 from parley_consent.domain.states import at
 from parley_crypto.commitment import Opening
 from parley_kit.faults import InvalidRequest, NotSupportedYet, Violation
-from parley_kit.ids import decode_id
 from parley_terms.faults import InvalidConsentPurpose, InvalidDateRange
 from parley_terms.purposes import PURPOSES
 from parley_terms.terms import Form, Level, Terms
 from parley_terms.wire import terms_from, timestamp
-
-_LONGEST_PAGE, _DEFAULT_PAGE = 1000, 100
-_END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
 
 
 def checked_terms(message: termspb.Terms, prefix: str) -> Terms:
@@ -125,24 +120,3 @@ def opening_to(opening: Opening | None) -> receiptpb.Opening | None:
 def _state(record: ConsentRecord, now: datetime) -> consentpb.ConsentState.ValueType:
     state = at(record.state, record.decision_deadline, record.valid_until, now)
     return consentpb.ConsentState.ValueType(state)
-
-
-def page_from(size: int, token: str) -> Page:
-    """Read where a page starts. Raises InvalidRequest."""
-    length = min(size or _DEFAULT_PAGE, _LONGEST_PAGE)
-    if not token:
-        return Page(_END_OF_TIME, "", length)
-    try:
-        moment, _, last = base64.urlsafe_b64decode(token.encode()).decode().partition(" ")
-        decode_id(last)
-        return Page(datetime.fromisoformat(moment).astimezone(UTC), last, length)
-    except (ValueError, OverflowError):
-        raise InvalidRequest(violations=[Violation("page_token", "not a token of this list")]) from None
-
-
-def next_token(page: Page, ends: list[tuple[datetime, str]]) -> str:
-    """Write where the next page starts: behind the last of this one, if it is full."""
-    if len(ends) < page.size:
-        return ""
-    moment, last = ends[-1]
-    return base64.urlsafe_b64encode(f"{moment.isoformat()} {last}".encode()).decode()

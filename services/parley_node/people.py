@@ -4,6 +4,7 @@ import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 
@@ -47,14 +48,11 @@ class Customer:
 
     async def items(self) -> list[vaultpb.Item]:
         """Everything in the bank, by attribute."""
-        found: list[vaultpb.Item] = []
-        token = ""
-        while True:
-            request = vaultpb.ListItemsRequest(page_size=_PAGE, page_token=token)
-            page = await self.connection.call(self._vault.ListItems, request, service="vault")
-            found += page.items
-            if not (token := page.next_page_token):
-                return found
+        return [
+            item
+            async for page in self._pages(self._vault.ListItems, vaultpb.ListItemsRequest(), "vault")
+            for item in page.items
+        ]
 
     async def versions(self, attribute: str) -> Sequence[vaultpb.Item]:
         """Every version of an item, newest first."""
@@ -78,19 +76,24 @@ class Customer:
         request = consentpb.CreateRuleRequest(rule=rule)
         return await self.connection.call(self._consent.CreateRule, request, service="consent")
 
-    async def rules(self) -> Sequence[consentpb.Rule]:
+    async def rules(self) -> list[consentpb.Rule]:
         """Standing rules, newest first."""
-        request = consentpb.ListRulesRequest(page_size=_PAGE)
-        return (await self.connection.call(self._consent.ListRules, request, service="consent")).rules
+        return [
+            rule
+            async for page in self._pages(self._consent.ListRules, consentpb.ListRulesRequest(), "consent")
+            for rule in page.rules
+        ]
 
     async def end_rule(self, name: str) -> None:
         """End a rule."""
         await self.connection.call(self._consent.DeleteRule, consentpb.DeleteRuleRequest(name=name), service="consent")
 
-    async def offers(self, *, open_only: bool = True) -> Sequence[consentpb.Offer]:
+    async def offers(self, *, open_only: bool = True) -> list[consentpb.Offer]:
         """The inbox, newest first."""
-        request = consentpb.ListOffersRequest(page_size=_PAGE, open_only=open_only)
-        return (await self.connection.call(self._consent.ListOffers, request, service="consent")).offers
+        request = consentpb.ListOffersRequest(open_only=open_only)
+        return [
+            offer async for page in self._pages(self._consent.ListOffers, request, "consent") for offer in page.offers
+        ]
 
     async def accept(self, name: str) -> consentpb.AcceptOfferResponse:
         """Accept an offer."""
@@ -106,10 +109,13 @@ class Customer:
         """Put an offer aside."""
         await self.connection.call(self._consent.DeferOffer, consentpb.DeferOfferRequest(name=name), service="consent")
 
-    async def consents(self) -> Sequence[consentpb.Consent]:
+    async def consents(self) -> list[consentpb.Consent]:
         """What was agreed, newest first."""
-        request = consentpb.ListConsentsRequest(page_size=_PAGE)
-        return (await self.connection.call(self._consent.ListConsents, request, service="consent")).consents
+        return [
+            consent
+            async for page in self._pages(self._consent.ListConsents, consentpb.ListConsentsRequest(), "consent")
+            for consent in page.consents
+        ]
 
     async def consent(self, name: str) -> consentpb.Consent:
         """One consent with its releases."""
@@ -140,10 +146,24 @@ class Customer:
         """Lift the objection."""
         await self.connection.call(self._consent.LiftObjection, consentpb.LiftObjectionRequest(), service="consent")
 
-    async def history(self) -> Sequence[auditpb.HistoryEntry]:
+    async def history(self) -> list[auditpb.HistoryEntry]:
         """What happened to this customer's information, newest first."""
-        stub, request = AuditServiceStub(self.connection.channel), auditpb.ListHistoryRequest(page_size=_PAGE)
-        return (await self.connection.call(stub.ListHistory, request, service="audit")).entries
+        stub = AuditServiceStub(self.connection.channel)
+        return [
+            entry
+            async for page in self._pages(stub.ListHistory, auditpb.ListHistoryRequest(), "audit")
+            for entry in page.entries
+        ]
+
+    async def _pages(self, method: Any, request: Any, service: str) -> AsyncIterator[Any]:
+        """A list, page by page, to its end."""
+        request.page_size = _PAGE
+        while True:
+            page = await self.connection.call(method, request, service=service)
+            yield page
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
 
 
 async def register(connection: Connection, signer: Signer) -> str:

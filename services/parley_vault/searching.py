@@ -5,8 +5,6 @@ The order of an audience is made once, not once for each of its pages, and held 
 """
 
 import asyncio
-import base64
-import binascii
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,8 +13,9 @@ from parley_crypto.jws import Keys, StatementInvalid
 from parley_crypto.keyring import KeyRing
 from parley_crypto.statements import Card, verify_card
 from parley_crypto.subject_ref import CandidateRef, seal_candidate
+from parley_kit import pages
 from parley_kit.clock import Clock
-from parley_kit.faults import InvalidRequest, Unauthenticated, Violation
+from parley_kit.faults import Unauthenticated
 from parley_kit.offload import each, work
 from parley_terms.terms import Criteria, Level
 from parley_terms.values import Catalogue
@@ -109,7 +108,7 @@ class Matcher:
         The order of an exchange is fixed, so pages neither overlap nor skip anyone who matches throughout. Raises
         Unauthenticated, InvalidRequest, AttributeUnknown, InvalidValue.
         """
-        card, after = self._card(search.card), _after(search.token)
+        card, after = self._card(search.card), pages.decode(search.token)
         check(self.catalogue, search.criteria, "criteria")
         audience = Audience(search.exchange, card.marketer, Level(card.level), search.criteria)
         order = self.orders.find(audience)
@@ -121,7 +120,7 @@ class Matcher:
             self.orders.forget(audience)
         else:
             self.orders.hold(audience, order)
-        token = "" if is_last else _token(self._place(audience, page[search.size - 1]))
+        token = "" if is_last else pages.encode(self._place(audience, page[search.size - 1]))
         return await each(partial(self._seal, audience), page[: search.size]), token
 
     def _card(self, statement: str) -> Card:
@@ -140,14 +139,3 @@ class Matcher:
 
     def _seal(self, audience: Audience, subject: str) -> bytes:
         return seal_candidate(self.candidates, CandidateRef(subject, audience.exchange, audience.marketer))
-
-
-def _token(place: bytes) -> str:
-    return base64.urlsafe_b64encode(place).decode()
-
-
-def _after(token: str) -> bytes:
-    try:
-        return base64.b64decode(token, altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        raise InvalidRequest(violations=[Violation("page_token", "is none of ours")]) from None

@@ -1,7 +1,5 @@
 """The wire: proto to domain and back."""
 
-import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +12,7 @@ from parley_crypto.keyring import KeyRing
 from parley_crypto.subject_ref import RefInvalid, open_ref
 from parley_db.database import Database, Tx
 from parley_db.mutations import Mutations
+from parley_kit import pages
 from parley_kit.faultpoints import reach
 from parley_kit.faults import InvalidRequest, Violation
 from parley_kit.offload import work
@@ -30,7 +29,8 @@ from parley_vault.releases import READER, Asked, Releases
 from parley_vault.safe import Place
 from parley_vault.searching import Matcher, Search
 
-_PAGE, _LONGEST_PAGE = 100, 1_000
+_CANDIDATES = 1_000
+"""On a page of which no size is asked."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class VaultServicer(vaultgrpc.VaultServiceServicer):
 
     async def ListItems(self, request: vaultpb.ListItemsRequest, _context: Any) -> Any:
         """Answer a page of items."""
-        size = min(request.page_size or _PAGE, _LONGEST_PAGE)
+        size = pages.size(request.page_size)
         items = await self.acts.page(_customer(), _after(request.page_token), size + 1)
-        token = _token(items[size - 1].attribute) if len(items) > size else ""
+        token = pages.encode(items[size - 1].attribute.encode()) if len(items) > size else ""
         return vaultpb.ListItemsResponse(items=[_item_to(one) for one in items[:size]], next_page_token=token)
 
     async def ListItemVersions(self, request: vaultpb.ListItemVersionsRequest, _context: Any) -> Any:
@@ -106,7 +106,7 @@ class VaultServicer(vaultgrpc.VaultServiceServicer):
 
     async def Match(self, request: vaultpb.MatchRequest, _context: Any) -> Any:
         """Answer a page of candidates."""
-        size = min(request.page_size or _LONGEST_PAGE, _LONGEST_PAGE)
+        size = pages.size(request.page_size or _CANDIDATES)
         criteria = _criteria(request.criteria)
         search = Search(request.marketer_card, request.exchange, criteria, size, request.page_token)
         refs, token = await self.matcher.match(search)
@@ -206,12 +206,8 @@ def _outcome_to(outcome: bytes | Refusal) -> vaultpb.ReleaseOutcome:
     return vaultpb.ReleaseOutcome(sealed_release=outcome)
 
 
-def _token(attribute: str) -> str:
-    return base64.urlsafe_b64encode(attribute.encode()).decode()
-
-
 def _after(token: str) -> str:
-    try:
-        return base64.b64decode(token, altchars=b"-_", validate=True).decode("ascii")
-    except (binascii.Error, ValueError):
-        raise InvalidRequest(violations=[Violation("page_token", "is none of ours")]) from None
+    end = pages.decode(token)
+    if not (end.isascii() and end.decode("latin-1").isprintable()):  # no attribute's name, and to PostgreSQL no text
+        raise pages.not_ours()
+    return end.decode()

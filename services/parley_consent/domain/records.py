@@ -63,12 +63,3 @@ class ConsentRecord:
     revoked_at: datetime | None
     revoked_by: str
     settlements: tuple[SettlementRecord, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Where a page starts (behind this moment and id), and how long it is."""
-
-    before: datetime
-    before_id: str
-    size: int

@@ -100,8 +100,9 @@ async def test_items_come_in_pages_by_attribute(world: World) -> None:
     assert ["contact.email", "finance.income", "interest.music"] == [item.attribute for item in first.items]
     assert ["profile.age"] == [item.attribute for item in second.items]
     assert second.next_page_token == ""
-    fault = await fault_of(ada.ListItems(vaultpb.ListItemsRequest(page_token="ü")))
-    assert (InvalidRequest, "page_token") == (type(fault), fault.violations[0].field)
+    for token in ("ü", "AA==", "w7w="):  # NUL, and ü
+        fault = await fault_of(ada.ListItems(vaultpb.ListItemsRequest(page_token=token)))
+        assert (InvalidRequest, "page_token") == (type(fault), fault.violations[0].field), token
 
 
 async def test_others_items_are_as_if_they_were_not_there(world: World) -> None:

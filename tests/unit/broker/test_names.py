@@ -9,8 +9,7 @@ from parley_broker.domain.states import Exchange
 from parley_broker.faults import DeliveryNotFound, ResumeTokenInvalid
 from parley_broker.names import Names
 from parley_broker.store import ExchangeRecord
-from parley_broker.wire import END_OF_TIME, exchange_to, next_token, page_from, page_size
-from parley_kit.faults import InvalidRequest
+from parley_broker.wire import exchange_to
 
 NAMES = Names(b"k" * 32)
 MINE, OTHERS = "marketers/mine", "marketers/others"
@@ -76,45 +75,6 @@ def test_name_of_a_notice_stands_for_no_release() -> None:
 def test_name_that_was_not_given_out_is_nobodys(name: str) -> None:
     with pytest.raises(DeliveryNotFound):
         NAMES.read(MINE, name)
-
-
-def test_page_starts_behind_the_last_of_a_full_one() -> None:
-    assert (CREATED, RECORD.exchange_id) == page_from(next_token([RECORD], 1))
-
-
-def test_page_that_is_not_full_is_the_last() -> None:
-    assert "" == next_token([RECORD], 2)
-
-
-def test_no_page_token_is_the_newest() -> None:
-    assert (END_OF_TIME, "") == page_from("")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "yesterday",
-        "2031-05-04T12:00:00 " + "a" * 26,  # of no time zone
-        "0001-01-01T00:00:00+23:59 " + "a" * 26,  # before time, in UTC
-        "2031-05-04T12:00:00+00:00 ",
-        "2031-05-04T12:00:00+00:00 \x00",
-        "2031-05-04T12:00:00+00:00 " + "a" * 27,
-    ],
-)
-def test_text_that_is_no_place_is_no_page_token(text: str) -> None:
-    with pytest.raises(InvalidRequest):
-        page_from(base64.urlsafe_b64encode(text.encode() or b"\xff").decode())
-
-
-@pytest.mark.parametrize("token", ["x", "ÿ", "====", "\x00"])
-def test_what_is_not_base64_is_no_page_token(token: str) -> None:
-    with pytest.raises(InvalidRequest):
-        page_from(token)
-
-
-def test_pages_have_a_usual_and_a_greatest_size() -> None:
-    assert [100, 1, 1000, 1000] == [page_size(asked) for asked in (0, 1, 1000, 4_000_000_000)]
 
 
 def test_exchange_says_what_was_asked_and_nothing_of_whom_it_found() -> None:

@@ -1,6 +1,5 @@
-"""Between wire and value: pages, scopes, and parts of terms that nobody enforces."""
+"""Between wire and value: scopes, and parts of terms that nobody enforces."""
 
-import base64
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,9 +8,8 @@ from parley.common.v1 import terms_pb2 as termspb
 from parley.consent.v1 import consent_pb2 as consentpb
 from parley_consent.domain.deciding import Effect, Scope
 from parley_consent.domain.records import RuleRecord
-from parley_consent.wire import checked_terms, next_token, page_from, rule_to, scope_from
+from parley_consent.wire import checked_terms, rule_to, scope_from
 from parley_kit.faults import InvalidRequest, NotSupportedYet
-from parley_kit.ids import new_id
 from parley_terms.faults import InvalidConsentPurpose, InvalidDateRange
 from parley_terms.purposes import DPV
 from parley_terms.terms import Level
@@ -19,51 +17,6 @@ from parley_terms.wire import timestamp
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, 987654, tzinfo=UTC)
 ID = "a" * 26
-
-
-# --- Pages ---------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("asked", "given"), [(0, 100), (1, 1), (1000, 1000), (1001, 1000), (2**32 - 1, 1000)])
-def test_page_is_as_long_as_asked_within_bounds(asked: int, given: int) -> None:
-    assert given == page_from(asked, "").size
-
-
-def test_first_page_starts_behind_everything() -> None:
-    page = page_from(1, "")
-
-    assert page.before > datetime(9999, 1, 1, tzinfo=UTC)
-
-
-def test_next_page_starts_behind_the_last_of_a_full_one() -> None:
-    token = next_token(page_from(2, ""), [(NOW + timedelta(days=1), new_id()), (NOW, ID)])
-
-    assert (NOW, ID, 2) == ((page := page_from(2, token)).before, page.before_id, page.size)
-
-
-@pytest.mark.parametrize("ends", [[], [(NOW, ID)]])
-def test_page_that_is_not_full_is_the_last(ends: list[tuple[datetime, str]]) -> None:
-    assert "" == next_token(page_from(2, ""), ends)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "nonsense",
-        "",
-        f" {ID}",
-        "2026-01-01T00:00:00+00:00",
-        "2026-01-01T00:00:00+00:00 not-an-id",
-        f"2026-01-01T00:00:00+00:00 {ID}\0",
-        f"0001-01-01T00:00:00+23:59 {ID}",
-    ],
-)
-def test_token_that_no_page_gave_is_refused(text: str) -> None:
-    token = base64.urlsafe_b64encode(text.encode()).decode() or "="
-    with pytest.raises(InvalidRequest) as refused:
-        page_from(2, token)
-
-    assert ["page_token"] == [violation.field for violation in refused.value.violations]
 
 
 # --- Terms ---------------------------------------------------------------------------------------------------------------
