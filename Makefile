@@ -87,18 +87,21 @@ fmt: $(VENV)/.dev ## Format Python and protos
 	@$(BIN)/ruff format $(SOURCES)
 	@$(BIN)/buf format protos -w
 
+protoc = $(BIN)/python -m grpc_tools.protoc -I protos --python_out=$(1) --grpc_python_out=$(1) \
+	--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
+	--mypy_out=quiet:$(1) --mypy_grpc_out=quiet,only_async:$(1)
+
 .PHONY: proto
 proto: $(VENV)/.dev ## Generate libs/parley from protos
 	@find libs/parley -name '*_pb2*' -delete
-	@$(BIN)/python -m grpc_tools.protoc -I protos --python_out=libs --grpc_python_out=libs \
-		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
-		--mypy_out=quiet:libs --mypy_grpc_out=quiet,only_async:libs $(PROTOS)
+	@$(call protoc,libs) $(PROTOS)
+	@$(call protoc,.) -I . tests/support/echo.proto
 	@find libs/parley -name '*_pb2_grpc.py*' -path '*common*' -delete
 	@find libs/parley -name '*_events_pb2_grpc.py*' -delete
 
 .PHONY: proto-check
 proto-check: proto ## Generated code is what the protos say
-	@git diff --exit-code --stat -- libs/parley
+	@git diff --exit-code --stat -- libs/parley tests/support
 
 .PHONY: docs
 docs: $(VENV)/.dev ## Write the generated pages of docs

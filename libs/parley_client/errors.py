@@ -92,10 +92,6 @@ class Unimplemented(ParleyError):
     """The method does not exist in the server's version."""
 
 
-class CustomerNotFound(ParleyError):
-    """The customer's account does not exist, or the key is not its key."""
-
-
 class ClaimCodeInvalid(ParleyError):
     """The claim code is unknown, used or expired."""
 
@@ -152,24 +148,12 @@ class InvalidConsentStatus(ParleyError):
     """The offer was answered already, or its decision deadline has passed."""
 
 
-class ConsentPaused(ParleyError):
-    """The consent is paused."""
-
-
-class ConsentRevoked(ParleyError):
-    """The consent was withdrawn."""
-
-
-class ConsentExpired(ParleyError):
-    """The consent is past its end."""
-
-
-class InvalidConsentUse(ParleyError):
-    """The consent was for one use and has been used."""
-
-
 class RuleNotFound(ParleyError):
     """No such rule is visible to you."""
+
+
+class TooManyRules(ParleyError):
+    """As many rules stand as one may have."""
 
 
 class InvalidDateRange(ParleyError):
@@ -190,10 +174,6 @@ class DeliveryNotFound(ParleyError):
 
 class VerificationRequired(ParleyError):
     """The marketer's verification level is too low for this purpose or attribute: ask the operator to be verified."""
-
-
-class ExchangeEnded(ParleyError):
-    """The exchange has ended."""
 
 
 class ProofNotFound(ParleyError):

@@ -175,7 +175,7 @@ def _check_one(field: FieldDescriptor) -> _Check | None:
     rules = _rules(field)
     match field.type:
         case FieldDescriptor.TYPE_MESSAGE:
-            return _check_message
+            return partial(_check_message, rules.max_len)
         case FieldDescriptor.TYPE_STRING:
             pattern = re.compile(rules.pattern) if rules.pattern else None
             return partial(_check_text, rules.max_len or MAX_TEXT, pattern)
@@ -188,8 +188,11 @@ def _check_one(field: FieldDescriptor) -> _Check | None:
     return None
 
 
-def _check_message(value: Message, depth: int, found: list[Violation]) -> None:
-    _walk(value, depth + 1, found)
+def _check_message(most: int, value: Message, depth: int, found: list[Violation]) -> None:
+    if most and value.ByteSize() > most:
+        found.append(Violation("", f"is longer than {most} bytes"))
+    else:
+        _walk(value, depth + 1, found)
 
 
 def _check_text(most: int, pattern: re.Pattern[str] | None, value: str, _depth: int, found: list[Violation]) -> None:

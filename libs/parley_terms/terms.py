@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
 
+MOST_FIELDS = 64
+"""That terms may have, and so criteria questions: each of them is content."""
+
 
 class Form(IntEnum):
     """The form an attribute is given in."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -33,6 +34,9 @@ _UNENFORCED = {
     "timing": frozenset({"weekly_windows", "quiet_hours", "frequency_caps", "place"}),
 }
 """What is refused where it is set, by the part of the terms that it is in."""
+MOST_CONDITIONS, DEEPEST_CONDITION = 128, 8
+"""Of criteria, questions and what joins them counted alike: vault asks each of everybody."""
+
 _ENFORCED_CHANNELS = {channel.value for channel in Channel}
 
 
@@ -109,16 +113,22 @@ def question_to(question: Question) -> termspb.Question:
 
 
 def criteria_from(message: termspb.Criteria) -> Criteria:
-    """Read criteria. Raises ValueError where a condition is empty."""
+    """Read criteria. Raises ValueError where a condition is empty, or there are too many, or too deep in others."""
+    return _criteria_from(message, count(1), 1)
+
+
+def _criteria_from(message: termspb.Criteria, counted: Iterator[int], depth: int) -> Criteria:
+    if next(counted) > MOST_CONDITIONS or depth > DEEPEST_CONDITION:
+        raise ValueError(f"has more than {MOST_CONDITIONS} conditions, or some are more than {DEEPEST_CONDITION} deep")
     match message.WhichOneof("node"):
         case "test":
             return Criterion(message.test.attribute, question_from(message.test.question))
         case "all_of":
-            return AllOf(tuple(criteria_from(part) for part in message.all_of.criteria))
+            return AllOf(tuple(_criteria_from(part, counted, depth + 1) for part in message.all_of.criteria))
         case "any_of":
-            return AnyOf(tuple(criteria_from(part) for part in message.any_of.criteria))
+            return AnyOf(tuple(_criteria_from(part, counted, depth + 1) for part in message.any_of.criteria))
         case "not":
-            return Not(criteria_from(getattr(message, "not")))
+            return Not(_criteria_from(getattr(message, "not"), counted, depth + 1))
     raise ValueError("a condition is empty")
 
 

@@ -1,9 +1,10 @@
 """What customers do: each act locks their row first, raises their revision, and is an event."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from parley.common.v1 import terms_pb2 as termspb
@@ -14,15 +15,19 @@ from parley_consent.domain.artefact import Birth
 from parley_consent.domain.deciding import Effect, Scope
 from parley_consent.domain.records import ConsentRecord, RuleRecord
 from parley_consent.domain.states import State, at, may_become
-from parley_consent.faults import ConsentNotFound, InvalidConsentStatus, OfferNotFound, RuleNotFound
+from parley_consent.faults import ConsentNotFound, InvalidConsentStatus, OfferNotFound, RuleNotFound, TooManyRules
 from parley_consent.store import Notice, Store
 from parley_crypto.commitment import Opening
 from parley_db.database import Tx
-from parley_db.outbox import append
+from parley_db.outbox import OutboxEvent, append
 from parley_kit.clock import Clock
 from parley_kit.ids import new_id
+from parley_kit.offload import each
 from parley_terms.terms import Terms
 from parley_terms.wire import terms_from
+
+MOST_RULES = 500
+"""That stand: every request for a customer is held against all of theirs. What withdrawals add isn't limited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +49,10 @@ class Acts:
     jitter: Callable[[float], float] = lambda longest: secrets.SystemRandom().uniform(0, longest)
 
     async def add_rule(self, tx: Tx, who: Customer, effect: Effect, scope: Scope, terms: bytes) -> RuleRecord:
-        """Add a standing rule."""
+        """Add a standing rule. Raises TooManyRules."""
         await self.store.act(tx, who.customer, who.audit_ref)
+        if await self.store.standing_rules(tx, who.customer) >= MOST_RULES:
+            raise TooManyRules
         rule = RuleRecord(new_id(), effect, scope, terms, self.clock.now())
         await self.store.add_rule(tx, who.customer, rule)
         await self._rule_event(tx, who, "consent:rule:made", rule.rule_id, effect.name)
@@ -105,27 +112,28 @@ class Acts:
             return consent, None
         now = self.clock.now()
         _require(consent, State.REVOKED, now)
-        await self.store.add_rule(tx, who.customer, _refusal(consent, now))
-        return await self._end(tx, who, consent, now)
+        await self.store.add_rule(tx, who.customer, _refusal(consent, now), unless_it_stands=True)
+        (opening,) = await self._end(tx, who, [consent], now)
+        return _revoked(consent, now), opening
 
-    async def _end(self, tx: Tx, who: Customer, consent: ConsentRecord, now: datetime) -> tuple[ConsentRecord, Opening]:
-        notice = self._notice(consent, "ConsentRevoked")
-        await self.store.revoke(tx, who.customer, consent.consent_id, notice, at=now, by="customer")
-        opening = await self._changed(tx, who, consent, "consent:consent:withdrawn")
-        return replace(consent, state=State.REVOKED, revoked_at=now, revoked_by="customer"), opening
+    async def _end(self, tx: Tx, who: Customer, ended: Sequence[ConsentRecord], now: datetime) -> list[Opening]:
+        """End consents, all in two statements: a customer may have thousands, and must get through all the same."""
+        notices = {consent.consent_id: self._notice(consent, "ConsentRevoked") for consent in ended}
+        await self.store.revoke(tx, who.customer, notices, at=now, by="customer")
+        told = await each(partial(self._change, who, "consent:consent:withdrawn"), ended)
+        await append(tx, [event for event, _ in told])
+        return [opening for _, opening in told]
 
     async def object(self, tx: Tx, who: Customer) -> list[ConsentRecord]:
-        """Object to all marketing, and end every consent; returns those that this ended."""
+        """Object to all marketing, and end every consent; answers those that this ended."""
         await self.store.act(tx, who.customer, who.audit_ref)
         now = self.clock.now()
         await self.store.object(tx, who.customer, now)
         await self._objection_event(tx, who, "consent:objection:made")
-        ended = []
-        for consent_id in await self.store.live(tx, who.customer):
-            consent = await self._consent(tx, who, consent_id)
-            if may_become(_now(consent, now), State.REVOKED):
-                ended.append((await self._end(tx, who, consent, now))[0])
-        return ended
+        live = await self.store.live(tx, who.customer, now)
+        if live:
+            await self._end(tx, who, live, now)
+        return [_revoked(consent, now) for consent in live]
 
     async def lift_objection(self, tx: Tx, who: Customer) -> None:
         """Lift an objection, if there is one."""
@@ -176,12 +184,14 @@ class Acts:
             raise ConsentNotFound
         return consent
 
-    async def _changed(self, tx: Tx, who: Customer, consent: ConsentRecord, kind: str) -> Opening:
-        """One event at once, for audit and the customer alone; the marketer's notice comes apart."""
-        note, opening = self.scribe.note(kind, _about(consent), who.audit_ref)
-        event = envelope(eventspb.ConsentChanged(note=note), self.clock.now())
+    async def _changed(self, tx: Tx, who: Customer, consent: ConsentRecord, kind: str) -> None:
+        event, _ = self._change(who, kind, consent)
         await append(tx, [event])
-        return opening
+
+    def _change(self, who: Customer, kind: str, consent: ConsentRecord) -> tuple[OutboxEvent, Opening]:
+        """An event that comes at once, for audit and the customer alone; the marketer's notice comes apart."""
+        note, opening = self.scribe.note(kind, _about(consent), who.audit_ref)
+        return envelope(eventspb.ConsentChanged(note=note), self.clock.now()), opening
 
     def _notice(self, consent: ConsentRecord, kind: str) -> Notice:
         """What its marketer will be told, after a delay that is this notice's own."""
@@ -196,6 +206,10 @@ def _now(consent: ConsentRecord, now: datetime) -> State:
 def _require(consent: ConsentRecord, wanted: State, now: datetime) -> None:
     if not may_become(_now(consent, now), wanted) or (wanted is State.ACTIVE and consent.state is not State.PAUSED):
         raise InvalidConsentStatus
+
+
+def _revoked(consent: ConsentRecord, now: datetime) -> ConsentRecord:
+    return replace(consent, state=State.REVOKED, revoked_at=now, revoked_by="customer")
 
 
 def _about(consent: ConsentRecord) -> dict[str, Any]:

@@ -29,7 +29,6 @@ from parley_terms.terms import Level, Terms, Use
 from parley_terms.wire import field_to, timestamp
 
 PERMIT_LIFE = timedelta(seconds=30)
-_Refusal = consentpb.SettleRefusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,8 @@ class Decisions:
                     for request, asked in zip(requests, people, strict=True)
                     for person in asked
                     if person
-                ]
+                ],
+                now,
             )
         )
         response, bodies = consentpb.BatchDecideResponse(), list[permitpb.Permit]()

@@ -21,6 +21,12 @@ class RuleNotFound(Fault):
     code, reason = Code.NOT_FOUND, "RULE_NOT_FOUND"
 
 
+class TooManyRules(Fault):
+    """As many rules stand as one may have: end some that you don't need."""
+
+    code, reason = Code.RESOURCE_EXHAUSTED, "TOO_MANY_RULES"
+
+
 class InvalidConsentStatus(Fault):
     """The consent or offer is past this: it was answered, has lapsed, or has ended. Read it again."""
 

@@ -11,9 +11,15 @@ UPDATE customers SET objected_at = coalesce(objected_at, $2) WHERE customer = $1
 -- Lift an objection; answers whether there was one.
 UPDATE customers SET objected_at = NULL WHERE customer = $1 AND objected_at IS NOT NULL RETURNING true;
 
--- name: consents_of_live
--- The customer's active and paused consents, oldest first.
-SELECT consent_id FROM consents WHERE customer = $1 AND state IN (5, 6) ORDER BY created_at, consent_id;
+-- name: consents_live
+-- The customer's active and paused consents that haven't expired at a moment, oldest first, each with what settled under it.
+SELECT consent_id, state, marketer, marketer_name, marketer_entity, marketer_contact, marketer_level, pseudonym, exchange, terms,
+    offer_text, rule_id, artefact, salt, detail, decision_deadline, valid_until, created_at, agreed_at, revoked_at, revoked_by,
+    ARRAY(
+        SELECT ROW(s.release_id, s.exchange, s.settled_at) FROM settlements AS s
+        WHERE s.customer = k.customer AND s.consent_id = k.consent_id ORDER BY s.settled_at, s.release_id
+    ) AS settlements
+FROM consents AS k WHERE customer = $1 AND state IN (5, 6) AND valid_until > $2 ORDER BY created_at, consent_id;
 
 -- name: customer_meet
 -- Make rows for customers who are asked for the first time.
@@ -23,9 +29,9 @@ ON CONFLICT (customer) DO NOTHING;
 
 -- name: standing
 -- Where customers stand, each with a marketer in an exchange: all of one moment, so that a revision and what it guards belong
--- together. Rules of one release that a marketer has had are left out. Of consents first what the exchange's release was made
--- under, for it is sent again under no other, then the newest; used is a one-time consent with a release in another exchange.
--- EXISTS wouldn't do: it may be answered from a hash of the whole table.
+-- together. Rules of one release that a marketer has had are left out, and consents that have expired, or were for one use and had
+-- it in another exchange: a marketer may leave thousands behind. First the consent that the exchange's release was made under, for
+-- it is sent again under no other, then the newest. EXISTS wouldn't do: it may be answered from a hash of the whole table.
 SELECT coalesce(c.revision, 0) AS revision, c.objected_at IS NOT NULL AS objected,
     (SELECT true FROM settlements AS s WHERE s.customer = a.customer AND s.exchange = a.exchange LIMIT 1) IS TRUE AS released,
     (SELECT o.state FROM consents AS o WHERE o.customer = a.customer AND o.exchange = a.exchange AND o.rule_id = '') AS offer,
@@ -36,10 +42,11 @@ SELECT coalesce(c.revision, 0) AS revision, c.objected_at IS NOT NULL AS objecte
             WHERE k.customer = r.customer AND k.rule_id = r.rule_id AND k.marketer = a.marketer LIMIT 1) IS TRUE)
     ) AS rules,
     ARRAY(
-        SELECT ROW(k.consent_id, k.state, k.terms, k.one_time AND (
-            SELECT true FROM settlements AS s
-            WHERE s.customer = k.customer AND s.consent_id = k.consent_id AND s.exchange <> a.exchange LIMIT 1) IS TRUE)
-        FROM consents AS k WHERE k.customer = a.customer AND k.marketer = a.marketer AND k.state IN (5, 6)
+        SELECT ROW(k.consent_id, k.state, k.terms) FROM consents AS k
+        WHERE k.customer = a.customer AND k.marketer = a.marketer AND k.state IN (5, 6) AND k.valid_until > $4
+            AND NOT (k.one_time AND (
+                SELECT true FROM settlements AS s
+                WHERE s.customer = k.customer AND s.consent_id = k.consent_id AND s.exchange <> a.exchange LIMIT 1) IS TRUE)
         ORDER BY (
             SELECT true FROM settlements AS s
             WHERE s.customer = k.customer AND s.exchange = a.exchange AND s.consent_id = k.consent_id LIMIT 1) IS TRUE DESC,
@@ -63,6 +70,17 @@ RETURNING consent_id;
 -- Add a rule.
 INSERT INTO rules (customer, rule_id, effect, scope_marketer, scope_level, terms, one_time, created_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8);
+
+-- name: rule_insert_new
+-- Add a rule, unless one stands that says the same.
+INSERT INTO rules (customer, rule_id, effect, scope_marketer, scope_level, terms, one_time, created_at)
+SELECT $1, $2, $3, $4, $5, $6, $7, $8
+WHERE (SELECT true FROM rules WHERE customer = $1 AND ended_at IS NULL
+    AND (effect, scope_marketer, scope_level, terms) = ($3, $4, $5, $6) LIMIT 1) IS NULL;
+
+-- name: rules_count
+-- Count the customer's standing rules.
+SELECT count(*) FROM rules WHERE customer = $1 AND ended_at IS NULL;
 
 -- name: rule_end
 -- End a rule of the customer's; answers whether one stood.
@@ -103,13 +121,14 @@ WHERE customer = $1 AND consent_id = $2;
 -- Change a consent's state.
 UPDATE consents SET state = $3 WHERE customer = $1 AND consent_id = $2;
 
--- name: consent_revoke
--- End a consent, and plan that its marketer will be told so, and nothing else any more. One statement, because under load each
--- waits its turn, and whoever withdraws waits for all of them.
-WITH overtaken AS (DELETE FROM notices WHERE customer = $1 AND consent_id = $2),
+-- name: consents_revoke
+-- End consents of a customer's, and plan that their marketers will be told so, and nothing else any more. One statement, because
+-- under load each waits its turn, and whoever withdraws waits for all of them.
+WITH overtaken AS (DELETE FROM notices WHERE customer = $1 AND consent_id = ANY($2::text[])),
 told AS (
-    INSERT INTO notices (customer, consent_id, notice_id, due_at, marketer, pseudonym, notice) VALUES ($1, $2, $5, $6, $7, $8, $9))
-UPDATE consents SET state = 7, revoked_at = $3, revoked_by = $4 WHERE customer = $1 AND consent_id = $2;
+    INSERT INTO notices (customer, consent_id, notice_id, due_at, marketer, pseudonym, notice)
+    SELECT $1, * FROM unnest($2::text[], $5::text[], $6::timestamptz[], $7::text[], $8::text[], $9::text[]))
+UPDATE consents SET state = 7, revoked_at = $3, revoked_by = $4 WHERE customer = $1 AND consent_id = ANY($2::text[]);
 
 -- name: settle
 -- Commit releases or refuse them; see the function.

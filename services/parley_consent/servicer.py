@@ -16,6 +16,7 @@ from parley_consent.wire import (
     checked_terms,
     consent_to,
     effect_from,
+    ended_to,
     offer_to,
     opening_to,
     rule_to,
@@ -173,9 +174,9 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
 
         async def body(tx: Tx, who: Customer) -> consentpb.ObjectToMarketingResponse:
             nonlocal count
-            ended, now = await self.acts.object(tx, who), self.acts.clock.now()
+            ended = await self.acts.object(tx, who)
             count = len(ended)
-            return consentpb.ObjectToMarketingResponse(ended=[consent_to(consent, now) for consent in ended])
+            return consentpb.ObjectToMarketingResponse(ended=map(ended_to, ended))
 
         answer = await self._once(request, consentpb.ObjectToMarketingResponse, body)
         self.meter.withdrawn(count)

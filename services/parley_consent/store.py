@@ -1,6 +1,6 @@
 """Consent's one store, on Postgres."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -170,25 +170,26 @@ class Store:
         """
         await tx.execute(_SQL.customer_act, customer, audit_ref)
 
-    async def stand(self, asked: Sequence[Asked]) -> list[Stood]:
+    async def stand(self, asked: Sequence[Asked], now: datetime) -> list[Stood]:
         """
         Where each customer stands with a marketer in an exchange, in the order asked.
 
-        Revisions are of the moment of what they guard. A rule for one time is left out once the marketer has had its release.
-        Customers never seen before stand at revision 0, with nothing.
+        Revisions are of the moment of what they guard. What is used up or has expired is left out. Customers never seen before
+        stand at revision 0, with nothing.
         """
-        return await self._standing.submit(asked) if asked else []
+        return await self._standing.submit((asked, now)) if asked else []
 
-    async def _stand(self, requests: Sequence[Sequence[Asked]]) -> list[list[Stood]]:
-        """Look for all who wait, in one statement."""
-        asked = [each for request in requests for each in request]
+    async def _stand(self, requests: Sequence[tuple[Sequence[Asked], datetime]]) -> list[list[Stood]]:
+        """Look for all who wait, in one statement, as of the first of their moments: who decides looks at the time again."""
+        asked = [each for request, _ in requests for each in request]
         columns = (
             [each.customer for each in asked],
             [each.marketer for each in asked],
             [each.exchange for each in asked],
         )
-        found = iter([_stood(row) for row in await self.db.fetch(_SQL.standing, *columns)])
-        return [list(islice(found, len(request))) for request in requests]
+        now = min(moment for _, moment in requests)
+        found = iter([_stood(row) for row in await self.db.fetch(_SQL.standing, *columns, now)])
+        return [list(islice(found, len(request))) for request, _ in requests]
 
     async def make_offers(self, tx: Tx, batch: OfferBatch, offers: Sequence[NewOffer]) -> set[str]:
         """Open offers, one for each customer and exchange; returns the ids of those that are new."""
@@ -217,10 +218,14 @@ class Store:
         )
         return {row["consent_id"] for row in rows}
 
-    async def add_rule(self, tx: Tx, customer: str, rule: RuleRecord) -> None:
-        """Add a rule."""
+    async def standing_rules(self, tx: Tx, customer: str) -> int:
+        """How many rules of the customer's stand."""
+        return int(await tx.fetchval(_SQL.rules_count, customer))
+
+    async def add_rule(self, tx: Tx, customer: str, rule: RuleRecord, *, unless_it_stands: bool = False) -> None:
+        """Add a rule; if asked to, only where none stands that says the same."""
         await tx.execute(
-            _SQL.rule_insert,
+            _SQL.rule_insert_new if unless_it_stands else _SQL.rule_insert,
             customer,
             rule.rule_id,
             rule.effect,
@@ -252,7 +257,7 @@ class Store:
     async def consent(self, tx: Tx | Database, customer: str, consent_id: str) -> ConsentRecord | None:
         """One offer or consent of the customer's, with the releases committed under it, oldest first."""
         row = await tx.fetchrow(_SQL.consent_find, customer, consent_id)
-        return _consent(row, [SettlementRecord(*each) for each in row["settlements"]]) if row else None
+        return _with_settlements(row) if row else None
 
     async def consents(self, customer: str, page: Page) -> list[ConsentRecord]:
         """A page of what was agreed, newest first."""
@@ -292,9 +297,10 @@ class Store:
         """Change a consent's state."""
         await tx.execute(_SQL.consent_move, customer, consent_id, state)
 
-    async def revoke(self, tx: Tx, customer: str, consent_id: str, notice: Notice, *, at: datetime, by: str) -> None:
-        """End a consent, and plan a notice of it instead of what else was planned about it."""
-        await tx.execute(_SQL.consent_revoke, customer, consent_id, at, by, *_columns(notice))
+    async def revoke(self, tx: Tx, customer: str, notices: Mapping[str, Notice], *, at: datetime, by: str) -> None:
+        """End consents, by id, and plan a notice of each instead of what else was planned about it."""
+        columns = map(list, zip(*map(_columns, notices.values()), strict=True))
+        await tx.execute(_SQL.consents_revoke, customer, list(notices), at, by, *columns)
 
     async def object(self, tx: Tx, customer: str, at: datetime) -> None:
         """Object to all marketing; a second time keeps the first."""
@@ -304,9 +310,9 @@ class Store:
         """Lift an objection; whether there was one."""
         return bool(await tx.fetchval(_SQL.customer_lift_objection, customer))
 
-    async def live(self, tx: Tx, customer: str) -> list[str]:
-        """The ids of the customer's active and paused consents, oldest first."""
-        return [row["consent_id"] for row in await tx.fetch(_SQL.consents_of_live, customer)]
+    async def live(self, tx: Tx, customer: str, now: datetime) -> list[ConsentRecord]:
+        """The customer's active and paused consents that haven't expired, oldest first, with the releases under each."""
+        return [_with_settlements(row) for row in await tx.fetch(_SQL.consents_live, customer, now)]
 
     async def settle(self, items: Sequence[SettleItem]) -> list[Settled]:
         """
@@ -406,14 +412,18 @@ def _scope(marketer: str, level: int) -> Scope:
 
 
 def _live(row: Any) -> LiveConsent:
-    consent_id, state, terms, used = row
-    return LiveConsent(consent_id, state == State.PAUSED, used, _terms(terms))
+    consent_id, state, terms = row
+    return LiveConsent(consent_id, state == State.PAUSED, _terms(terms))
 
 
 @lru_cache(4096)
 def _terms(raw: bytes) -> Terms:
     """Many customers' rules are alike to the letter, and one exchange's terms stand in many consents."""
     return terms_from(termspb.Terms.FromString(raw))
+
+
+def _with_settlements(row: Any) -> ConsentRecord:
+    return _consent(row, [SettlementRecord(*each) for each in row["settlements"]])
 
 
 def _consent(row: Any, settlements: Sequence[SettlementRecord] = ()) -> ConsentRecord:

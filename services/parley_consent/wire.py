@@ -98,18 +98,34 @@ def consent_to(record: ConsentRecord, now: datetime) -> consentpb.Consent:
         rule=f"rules/{record.rule_id}" if record.rule_id else "",
         create_time=timestamp(record.created_at),
         revoked_by=record.revoked_by,
-        settlements=[
-            consentpb.Settlement(
-                release_id=settlement.release_id,
-                exchange=settlement.exchange,
-                settle_time=timestamp(settlement.settled_at),
-            )
-            for settlement in record.settlements
-        ],
+        settlements=_settlements(record),
     )
     if record.revoked_at:
         message.revoke_time.CopyFrom(timestamp(record.revoked_at))
     return message
+
+
+def ended_to(record: ConsentRecord) -> consentpb.Consent:
+    """Write of a consent that has just been revoked what is said where there may be thousands."""
+    assert record.revoked_at is not None
+    return consentpb.Consent(
+        name=f"consents/{record.consent_id}",
+        state=consentpb.ConsentState.ValueType(record.state),
+        revoke_time=timestamp(record.revoked_at),
+        revoked_by=record.revoked_by,
+        settlements=_settlements(record),
+    )
+
+
+def _settlements(record: ConsentRecord) -> list[consentpb.Settlement]:
+    return [
+        consentpb.Settlement(
+            release_id=settlement.release_id,
+            exchange=settlement.exchange,
+            settle_time=timestamp(settlement.settled_at),
+        )
+        for settlement in record.settlements
+    ]
 
 
 def opening_to(opening: Opening | None) -> receiptpb.Opening | None:

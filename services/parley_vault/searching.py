@@ -130,8 +130,11 @@ class Matcher:
             raise Unauthenticated from error
 
     async def _order(self, audience: Audience) -> Order:
-        order = Order(self.finder.index, audience.criteria, audience.level, partial(self._place, audience))
-        await work(len(order), order.sort)
+        index = self.finder.index
+        order = Order(index, audience.criteria, audience.level, partial(self._place, audience))
+        await work(len(index), order.make)
+        while order.is_far_behind():
+            await each(order.renew, order.changed())
         return order
 
     def _place(self, audience: Audience, subject: str) -> bytes:

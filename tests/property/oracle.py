@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from parley_consent.domain.deciding import Asking, LiveConsent, Rule, Standing
+from parley_consent.domain.deciding import Asking, Rule, Standing
 from parley_consent.domain.deciding import Effect as RuleEffect
 from parley_terms.terms import Channel, Field, Form, OneOf, Question, Terms, Use
 
@@ -224,17 +224,11 @@ def outcome(standing: Standing, asking: Asking, now: datetime) -> Outcome:
 
 
 def _by_consent(standing: Standing, asking: Asking, now: datetime) -> Outcome | None:
-    covering = [
-        consent for consent in standing.consents if agrees(consent.terms, asking.terms, now) and not _spent(consent)
-    ]
+    covering = [consent for consent in standing.consents if agrees(consent.terms, asking.terms, now)]
     active = frozenset(consent.consent_id for consent in covering if not consent.paused)
     if active:
         return Outcome("allow", "a consent covers it", filled(asking.terms, now), consents=active)
     return Outcome("later", "its consent is paused") if covering else None
-
-
-def _spent(consent: LiveConsent) -> bool:
-    return consent.used and consent.terms.use is Use.ONE_TIME
 
 
 def _by_rule(rules: list[Rule], asking: Asking, now: datetime) -> Outcome:

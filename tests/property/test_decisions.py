@@ -156,7 +156,7 @@ def _clear_of(rng: random.Random, terms: Terms, request: Terms, now: datetime) -
 def _consent(rng: random.Random, consent_id: str, request: Terms, now: datetime) -> LiveConsent:
     terms = _covering(rng, request, now)
     terms = replace(terms, use=terms.use or Use.STANDING, decision_deadline=now - HOUR)  # a consent names its use
-    return LiveConsent(consent_id, _now_and_then(rng, 0.4), _now_and_then(rng, 0.4), terms)
+    return LiveConsent(consent_id, _now_and_then(rng, 0.4), terms)
 
 
 # --- Against the oracle --------------------------------------------------------------------------------------------------
@@ -250,9 +250,7 @@ def _stories_of_a_beaten_rule(rule: Rule, first: Rule | None, world: World) -> I
 
 def _stories_of_consents(case: Judged) -> Iterator[str]:
     world = case.world
-    covering = [one for one in world.standing.consents if agrees(one.terms, world.asking.terms, world.now)]
-    spent = [one for one in covering if one.used and one.terms.use is Use.ONE_TIME]
-    live = [one for one in covering if one not in spent]
+    live = [one for one in world.standing.consents if agrees(one.terms, world.asking.terms, world.now)]
     if live and case.outcome.why in ("a rule refuses", "objected"):
         yield f"a consent covers it, but {case.outcome.why}"
     if any(rule.effect is Effect.ASK for rule in case.rules) and live:
@@ -261,10 +259,6 @@ def _stories_of_consents(case: Judged) -> Iterator[str]:
         yield "its consent is paused, and a rule would allow"
     if any(one.paused for one in live) and not all(one.paused for one in live):
         yield "one consent paused, another active"
-    if any(not one.paused for one in spent) and not live:
-        yield "its consent is used up"
-    if any(one.used and one.terms.use is Use.STANDING for one in live):
-        yield "a standing consent used before"
 
 
 STORIES = {
@@ -289,8 +283,6 @@ STORIES = {
     "a consent covers it, and a rule would ask",
     "its consent is paused, and a rule would allow",
     "one consent paused, another active",
-    "its consent is used up",
-    "a standing consent used before",
 }
 
 
@@ -452,8 +444,6 @@ BROKEN: dict[str, Decide] = {
     "ignores_rules": _with_rules(lambda *_: None),
     "ignores_consents": _with_consents(lambda _: None),
     "allows_where_no_rule_applies": _allows_where_no_rule_applies,
-    "gives_a_used_consent_again": _with_consents(lambda consent: replace(consent, used=False)),
-    "takes_every_used_consent_for_spent": _with_consents(lambda consent: None if consent.used else consent),
     "ignores_pause": _with_consents(lambda consent: replace(consent, paused=False)),
     "rules_go_before_a_pause": _rules_go_before_a_pause,
     "one_pause_stops_all": _one_pause_stops_all,

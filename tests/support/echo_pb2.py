@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from parley.common.v1 import options_pb2 as parley_dot_common_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tests/support/echo.proto\x12\x11parley.testing.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eparley/common/v1/options.proto\"F\n\x0b\x45\x63hoRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x1a\n\x07padding\x18\x03 \x01(\x0c\x42\t\xa2\xbb\x18\x05\x10\x80\x80\x80\x02\"=\n\x0c\x45\x63hoResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x02 \x01(\t\x12\x0f\n\x07padding\x18\x03 \x01(\x0c\"\xfe\x04\n\x05Ruled\x12\x1e\n\x04name\x18\x01 \x01(\tB\x10\xa2\xbb\x18\x0c\x08\x01\x10\x08\x1a\x06[a-z]+\x12\x16\n\x06secret\x18\x02 \x01(\tB\x06\xa2\xbb\x18\x02\x30\x01\x12\x0c\n\x04\x62lob\x18\x03 \x01(\x0c\x12\x18\n\x04tags\x18\x04 \x03(\tB\n\xa2\xbb\x18\x06\x10\x04 \x03(\x01\x12\x0f\n\x07numbers\x18\x05 \x03(\x05\x12\x31\n\x06\x63olour\x18\x06 \x01(\x0e\x32\x19.parley.testing.v1.ColourB\x06\xa2\xbb\x18\x02\x08\x01\x12*\n\x07\x63olours\x18\x07 \x03(\x0e\x32\x19.parley.testing.v1.Colour\x12\'\n\x05\x63hild\x18\x08 \x01(\x0b\x32\x18.parley.testing.v1.Child\x12*\n\x08\x63hildren\x18\t \x03(\x0b\x32\x18.parley.testing.v1.Child\x12\x32\n\x05named\x18\n \x03(\x0b\x32#.parley.testing.v1.Ruled.NamedEntry\x12*\n\x06\x63hosen\x18\x0b \x01(\x0b\x32\x18.parley.testing.v1.ChildH\x00\x12\x16\n\x04word\x18\x0c \x01(\tB\x06\xa2\xbb\x18\x02\x10\x03H\x00\x12\x1b\n\x06\x61mount\x18\r \x01(\x05\x42\x06\xa2\xbb\x18\x02\x08\x01H\x01\x88\x01\x01\x12\r\n\x05share\x18\x0e \x01(\x01\x12&\n\x02\x61t\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x04span\x18\x10 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a\x46\n\nNamedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.parley.testing.v1.Child:\x02\x38\x01\x42\x08\n\x06\x63hoiceB\t\n\x07_amount\"^\n\x05\x43hild\x12\x14\n\x04name\x18\x01 \x01(\tB\x06\xa2\xbb\x18\x02\x08\x01\x12\'\n\x05\x63hild\x18\x02 \x01(\x0b\x32\x18.parley.testing.v1.Child\x12\x16\n\x06secret\x18\x03 \x01(\tB\x06\xa2\xbb\x18\x02\x30\x01*0\n\x06\x43olour\x12\x16\n\x12\x43OLOUR_UNSPECIFIED\x10\x00\x12\x0e\n\nCOLOUR_RED\x10\x01\x32\xba\x02\n\x0b\x45\x63hoService\x12G\n\x04\x45\x63ho\x12\x1e.parley.testing.v1.EchoRequest\x1a\x1f.parley.testing.v1.EchoResponse\x12I\n\x06Hidden\x12\x1e.parley.testing.v1.EchoRequest\x1a\x1f.parley.testing.v1.EchoResponse\x12J\n\x07Missing\x12\x1e.parley.testing.v1.EchoRequest\x1a\x1f.parley.testing.v1.EchoResponse\x12K\n\x06Repeat\x12\x1e.parley.testing.v1.EchoRequest\x1a\x1f.parley.testing.v1.EchoResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tests/support/echo.proto\x12\x11parley.testing.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eparley/common/v1/options.proto\"F\n\x0b\x45\x63hoRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x1a\n\x07padding\x18\x03 \x01(\x0c\x42\t\xa2\xbb\x18\x05\x10\x80\x80\x80\x02\"=\n\x0c\x45\x63hoResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x02 \x01(\t\x12\x0f\n\x07padding\x18\x03 \x01(\x0c\"\xaf\x05\n\x05Ruled\x12\x1e\n\x04name\x18\x01 \x01(\tB\x10\xa2\xbb\x18\x0c\x08\x01\x10\x08\x1a\x06[a-z]+\x12\x16\n\x06secret\x18\x02 \x01(\tB\x06\xa2\xbb\x18\x02\x30\x01\x12\x0c\n\x04\x62lob\x18\x03 \x01(\x0c\x12\x18\n\x04tags\x18\x04 \x03(\tB\n\xa2\xbb\x18\x06\x10\x04 \x03(\x01\x12\x0f\n\x07numbers\x18\x05 \x03(\x05\x12\x31\n\x06\x63olour\x18\x06 \x01(\x0e\x32\x19.parley.testing.v1.ColourB\x06\xa2\xbb\x18\x02\x08\x01\x12*\n\x07\x63olours\x18\x07 \x03(\x0e\x32\x19.parley.testing.v1.Colour\x12\'\n\x05\x63hild\x18\x08 \x01(\x0b\x32\x18.parley.testing.v1.Child\x12*\n\x08\x63hildren\x18\t \x03(\x0b\x32\x18.parley.testing.v1.Child\x12\x32\n\x05named\x18\n \x03(\x0b\x32#.parley.testing.v1.Ruled.NamedEntry\x12*\n\x06\x63hosen\x18\x0b \x01(\x0b\x32\x18.parley.testing.v1.ChildH\x00\x12\x16\n\x04word\x18\x0c \x01(\tB\x06\xa2\xbb\x18\x02\x10\x03H\x00\x12\x1b\n\x06\x61mount\x18\r \x01(\x05\x42\x06\xa2\xbb\x18\x02\x08\x01H\x01\x88\x01\x01\x12\r\n\x05share\x18\x0e \x01(\x01\x12&\n\x02\x61t\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x04span\x18\x10 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x05small\x18\x11 \x01(\x0b\x32\x18.parley.testing.v1.ChildB\x06\xa2\xbb\x18\x02\x10\n\x1a\x46\n\nNamedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.parley.testing.v1.Child:\x02\x38\x01\x42\x08\n\x06\x63hoiceB\t\n\x07_amount\"^\n\x05\x43hild\x12\x14\n\x04name\x18\x01 \x01(\tB\x06\xa2\xbb\x18\x02\x08\x01\x12\'\n\x05\x63hild\x18\x02 \x01(\x0b\x32\x18.parley.testing.v1.Child\x12\x16\n\x06secret\x18\x03 \x01(\tB\x06\xa2\xbb\x18\x02\x30\x01*0\n\x06\x43olour\x12\x16\n\x12\x43OLOUR_UNSPECIFIED\x10\x00\x12\x0e\n\nCOLOUR_RED\x10\x01\x32\xba\x02\n\x0b\x45\x63hoService\x12G\n\x04\x45\x63ho\x12\x1e.parley.testing.v1.EchoRequest\x1a\x1f.parley.testing.v1.EchoResponse\x12I\n\x06Hidden\x12\x1e.parley.testing.v1.EchoRequest\x1a\x1f.parley.testing.v1.EchoResponse\x12J\n\x07Missing\x12\x1e.parley.testing.v1.EchoRequest\x1a\x1f.parley.testing.v1.EchoResponse\x12K\n\x06Repeat\x12\x1e.parley.testing.v1.EchoRequest\x1a\x1f.parley.testing.v1.EchoResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,22 +50,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RULED'].fields_by_name['word']._serialized_options = b'\242\273\030\002\020\003'
   _globals['_RULED'].fields_by_name['amount']._loaded_options = None
   _globals['_RULED'].fields_by_name['amount']._serialized_options = b'\242\273\030\002\010\001'
+  _globals['_RULED'].fields_by_name['small']._loaded_options = None
+  _globals['_RULED'].fields_by_name['small']._serialized_options = b'\242\273\030\002\020\n'
   _globals['_CHILD'].fields_by_name['name']._loaded_options = None
   _globals['_CHILD'].fields_by_name['name']._serialized_options = b'\242\273\030\002\010\001'
   _globals['_CHILD'].fields_by_name['secret']._loaded_options = None
   _globals['_CHILD'].fields_by_name['secret']._serialized_options = b'\242\273\030\0020\001'
-  _globals['_COLOUR']._serialized_start=1016
-  _globals['_COLOUR']._serialized_end=1064
+  _globals['_COLOUR']._serialized_start=1065
+  _globals['_COLOUR']._serialized_end=1113
   _globals['_ECHOREQUEST']._serialized_start=144
   _globals['_ECHOREQUEST']._serialized_end=214
   _globals['_ECHORESPONSE']._serialized_start=216
   _globals['_ECHORESPONSE']._serialized_end=277
   _globals['_RULED']._serialized_start=280
-  _globals['_RULED']._serialized_end=918
-  _globals['_RULED_NAMEDENTRY']._serialized_start=827
-  _globals['_RULED_NAMEDENTRY']._serialized_end=897
-  _globals['_CHILD']._serialized_start=920
-  _globals['_CHILD']._serialized_end=1014
-  _globals['_ECHOSERVICE']._serialized_start=1067
-  _globals['_ECHOSERVICE']._serialized_end=1381
+  _globals['_RULED']._serialized_end=967
+  _globals['_RULED_NAMEDENTRY']._serialized_start=876
+  _globals['_RULED_NAMEDENTRY']._serialized_end=946
+  _globals['_CHILD']._serialized_start=969
+  _globals['_CHILD']._serialized_end=1063
+  _globals['_ECHOSERVICE']._serialized_start=1116
+  _globals['_ECHOSERVICE']._serialized_end=1430
 # @@protoc_insertion_point(module_scope)

@@ -144,6 +144,7 @@ class Ruled(_message.Message):
     SHARE_FIELD_NUMBER: _builtins.int
     AT_FIELD_NUMBER: _builtins.int
     SPAN_FIELD_NUMBER: _builtins.int
+    SMALL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Text with rules."""
     secret: _builtins.str
@@ -194,6 +195,10 @@ class Ruled(_message.Message):
     def span(self) -> _duration_pb2.Duration:
         """A span."""
 
+    @_builtins.property
+    def small(self) -> Global___Child:
+        """A child of few bytes."""
+
     def __init__(
         self,
         *,
@@ -213,10 +218,11 @@ class Ruled(_message.Message):
         share: _builtins.float = ...,
         at: _timestamp_pb2.Timestamp | None = ...,
         span: _duration_pb2.Duration | None = ...,
+        small: Global___Child | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_amount", b"_amount", "amount", b"amount", "at", b"at", "child", b"child", "choice", b"choice", "chosen", b"chosen", "span", b"span", "word", b"word"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_amount", b"_amount", "amount", b"amount", "at", b"at", "child", b"child", "choice", b"choice", "chosen", b"chosen", "small", b"small", "span", b"span", "word", b"word"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount", b"_amount", "amount", b"amount", "at", b"at", "blob", b"blob", "child", b"child", "children", b"children", "choice", b"choice", "chosen", b"chosen", "colour", b"colour", "colours", b"colours", "name", b"name", "named", b"named", "numbers", b"numbers", "secret", b"secret", "share", b"share", "span", b"span", "tags", b"tags", "word", b"word"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount", b"_amount", "amount", b"amount", "at", b"at", "blob", b"blob", "child", b"child", "children", b"children", "choice", b"choice", "chosen", b"chosen", "colour", b"colour", "colours", b"colours", "name", b"name", "named", b"named", "numbers", b"numbers", "secret", b"secret", "share", b"share", "small", b"small", "span", b"span", "tags", b"tags", "word", b"word"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__amount: _TypeAlias = _typing.Literal["amount"]  # noqa: Y015
     _WhichOneofArgType__amount: _TypeAlias = _typing.Literal["_amount", b"_amount"]  # noqa: Y015

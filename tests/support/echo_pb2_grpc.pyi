@@ -7,21 +7,7 @@ from collections import abc as _abc
 from grpc import aio as _aio
 from tests.support import echo_pb2 as _echo_pb2
 import abc as _abc_1
-import grpc as _grpc
-import sys
-import typing as _typing
 
-if sys.version_info >= (3, 11):
-    from typing import Self as _Self
-else:
-    from typing_extensions import Self as _Self
-
-_T = _typing.TypeVar("_T")
-
-class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
-
-class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
-    ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
@@ -29,31 +15,14 @@ GRPC_VERSION: str
 class EchoServiceStub:
     """Answers, fails, waits and streams as asked."""
 
-    @_typing.overload
-    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
-    @_typing.overload
-    def __new__(cls, channel: _aio.Channel) -> EchoServiceAsyncStub: ...
-    Echo: _grpc.UnaryUnaryMultiCallable[_echo_pb2.EchoRequest, _echo_pb2.EchoResponse]
-    """Does what the request's text says and sends it back."""
-    Hidden: _grpc.UnaryUnaryMultiCallable[_echo_pb2.EchoRequest, _echo_pb2.EchoResponse]
-    """A method that nobody is listed for."""
-    Missing: _grpc.UnaryUnaryMultiCallable[_echo_pb2.EchoRequest, _echo_pb2.EchoResponse]
-    """A method that the servicer leaves out."""
-    Repeat: _grpc.UnaryStreamMultiCallable[_echo_pb2.EchoRequest, _echo_pb2.EchoResponse]
-    """Sends the request's text `count` times, then does what it says."""
-
-@_typing.type_check_only
-class EchoServiceAsyncStub(EchoServiceStub):
-    """Answers, fails, waits and streams as asked."""
-
     def __init__(self, channel: _aio.Channel) -> None: ...
-    Echo: _aio.UnaryUnaryMultiCallable[_echo_pb2.EchoRequest, _echo_pb2.EchoResponse]  # type: ignore[assignment]
+    Echo: _aio.UnaryUnaryMultiCallable[_echo_pb2.EchoRequest, _echo_pb2.EchoResponse]
     """Does what the request's text says and sends it back."""
-    Hidden: _aio.UnaryUnaryMultiCallable[_echo_pb2.EchoRequest, _echo_pb2.EchoResponse]  # type: ignore[assignment]
+    Hidden: _aio.UnaryUnaryMultiCallable[_echo_pb2.EchoRequest, _echo_pb2.EchoResponse]
     """A method that nobody is listed for."""
-    Missing: _aio.UnaryUnaryMultiCallable[_echo_pb2.EchoRequest, _echo_pb2.EchoResponse]  # type: ignore[assignment]
+    Missing: _aio.UnaryUnaryMultiCallable[_echo_pb2.EchoRequest, _echo_pb2.EchoResponse]
     """A method that the servicer leaves out."""
-    Repeat: _aio.UnaryStreamMultiCallable[_echo_pb2.EchoRequest, _echo_pb2.EchoResponse]  # type: ignore[assignment]
+    Repeat: _aio.UnaryStreamMultiCallable[_echo_pb2.EchoRequest, _echo_pb2.EchoResponse]
     """Sends the request's text `count` times, then does what it says."""
 
 class EchoServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -63,32 +32,32 @@ class EchoServiceServicer(metaclass=_abc_1.ABCMeta):
     def Echo(
         self,
         request: _echo_pb2.EchoRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_echo_pb2.EchoResponse, _abc.Awaitable[_echo_pb2.EchoResponse]]:
+        context: _aio.ServicerContext[_echo_pb2.EchoRequest, _abc.Awaitable[_echo_pb2.EchoResponse]],
+    ) -> _abc.Awaitable[_echo_pb2.EchoResponse]:
         """Does what the request's text says and sends it back."""
 
     @_abc_1.abstractmethod
     def Hidden(
         self,
         request: _echo_pb2.EchoRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_echo_pb2.EchoResponse, _abc.Awaitable[_echo_pb2.EchoResponse]]:
+        context: _aio.ServicerContext[_echo_pb2.EchoRequest, _abc.Awaitable[_echo_pb2.EchoResponse]],
+    ) -> _abc.Awaitable[_echo_pb2.EchoResponse]:
         """A method that nobody is listed for."""
 
     @_abc_1.abstractmethod
     def Missing(
         self,
         request: _echo_pb2.EchoRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_echo_pb2.EchoResponse, _abc.Awaitable[_echo_pb2.EchoResponse]]:
+        context: _aio.ServicerContext[_echo_pb2.EchoRequest, _abc.Awaitable[_echo_pb2.EchoResponse]],
+    ) -> _abc.Awaitable[_echo_pb2.EchoResponse]:
         """A method that the servicer leaves out."""
 
     @_abc_1.abstractmethod
     def Repeat(
         self,
         request: _echo_pb2.EchoRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_echo_pb2.EchoResponse], _abc.AsyncIterator[_echo_pb2.EchoResponse]]:
+        context: _aio.ServicerContext[_echo_pb2.EchoRequest, _abc.AsyncIterator[_echo_pb2.EchoResponse]],
+    ) -> _abc.AsyncIterator[_echo_pb2.EchoResponse]:
         """Sends the request's text `count` times, then does what it says."""
 
-def add_EchoServiceServicer_to_server(servicer: EchoServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+def add_EchoServiceServicer_to_server(servicer: EchoServiceServicer, server: _aio.Server) -> None: ...

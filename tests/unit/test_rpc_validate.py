@@ -51,6 +51,8 @@ def test_good_message_has_no_violations() -> None:
         (changed(named={"personal": echopb.Child()}), "named[*].name", "is required"),
         (changed(named={"k" * 1025: echopb.Child(name="x")}), "named[*]", "is longer than 1024 characters"),
         (changed(named={str(n): echopb.Child(name="x") for n in range(101)}), "named", "has more than 100 elements"),
+        (changed(small=echopb.Child(name="abcdefghi")), "small", "is longer than 10 bytes"),
+        (changed(small=nested(99)), "small", "is longer than 10 bytes"),  # and isn't looked into
         (changed(chosen=echopb.Child()), "chosen.name", "is required"),
         (changed(word="abcd"), "word", "is longer than 3 characters"),
         (changed(amount=None), "amount", "is required"),
@@ -75,6 +77,7 @@ def test_broken_rule_is_named_with_its_path(message: echopb.Ruled, field: str, d
         changed(tags=["abcd"] * 3),
         changed(numbers=range(100)),
         changed(child=nested(63)),
+        changed(small=echopb.Child(name="abcdefgh")),
         changed(amount=-1),
         changed(at={"seconds": -62_135_596_800}, span={"seconds": -1, "nanos": -1}),
     ],

@@ -2,27 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 
-import parley_audit.faults
-import parley_broker.faults
-import parley_consent.faults
-import parley_identity.faults
-import parley_rpc.status
-import parley_vault.faults
+import parley_node.node  # noqa: F401 - all services, and so all faults
 from parley_kit import faults
 from tools.docs import markdown, protos
 
-_MODULES = {
-    module.__name__
-    for module in (
-        faults,
-        parley_rpc.status,
-        parley_identity.faults,
-        parley_vault.faults,
-        parley_consent.faults,
-        parley_broker.faults,
-        parley_audit.faults,
-    )
-}
 _PREFIX = "ERROR_REASON_"
 _INTRO = """\
 Every error is a `google.rpc.Status`. Its details hold a `google.rpc.ErrorInfo` with the domain `parley` and a reason from this
@@ -34,7 +17,7 @@ same answer.
 
 The SDK raises one class for each reason: `CONSENT_NOT_FOUND` is `parley_client.errors.ConsentNotFound`."""
 _OUTRO = """\
-A reason without a code fails no call in this version: it is an outcome within an answer, or kept for a later version.
+A reason without a code fails no call: it is an outcome within an answer.
 
 An error without such a detail comes from gRPC itself or from something between you and Parley."""
 
@@ -61,7 +44,11 @@ def _row(reason: str, comment: str, codes: Mapping[str, str]) -> tuple[str, ...]
 
 def _codes(kinds: Iterable[type[faults.Fault]]) -> dict[str, str]:
     """The code of each reason that a call can fail with."""
-    return {kind.reason: kind.code.name for kind in kinds if kind.__module__ in _MODULES and "reason" in vars(kind)}
+    return {
+        kind.reason: kind.code.name
+        for kind in kinds
+        if kind.__module__.startswith("parley_") and "reason" in vars(kind)
+    }
 
 
 def _all(kind: type[faults.Fault]) -> Iterable[type[faults.Fault]]:

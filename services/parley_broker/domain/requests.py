@@ -6,10 +6,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from parley_terms.purposes import PURPOSES
-from parley_terms.terms import Channel, Criteria, Field, Form, Level, Terms, each_criterion
+from parley_terms.terms import MOST_FIELDS, Channel, Criteria, Field, Form, Level, Terms, each_criterion
 from parley_terms.values import Catalogue, ValueInvalid, check_question
 
-MOST_QUESTIONS = 32
 LONGEST_DECISION = timedelta(days=92)
 
 
@@ -54,8 +53,8 @@ def objections(terms: Terms, level: Level, catalogue: Catalogue, now: datetime) 
 def _shape(terms: Terms) -> Iterator[Objection]:
     if not terms.fields:
         yield Objection(Wrong.MALFORMED, "terms.content.fields", "ask for at least one field")
-    if len(terms.fields) > MOST_QUESTIONS * 2:
-        yield Objection(Wrong.MALFORMED, "terms.content.fields", f"at most {MOST_QUESTIONS * 2}, questions included")
+    if len(terms.fields) > MOST_FIELDS:
+        yield Objection(Wrong.MALFORMED, "terms.content.fields", f"at most {MOST_FIELDS}, questions included")
     if terms.use is None:
         yield Objection(Wrong.MALFORMED, "terms.content.use", "say how often it is used")
     if Channel.DATA not in terms.channels:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from enum import IntEnum
 
 from parley_consent.domain.meeting import Agreed, Apart, meet
-from parley_terms.terms import Channel, Level, Terms, Use
+from parley_terms.terms import Channel, Level, Terms
 
 _A_MOMENT = timedelta(seconds=1)
 
@@ -53,12 +53,11 @@ class LiveConsent:
     """
     A consent that is active or paused, with the marketer of the request at hand.
 
-    ``used``: something was released under it, in another exchange than the one at hand.
+    One for one use, under which something was released in another exchange than the one at hand, isn't live any more.
     """
 
     consent_id: str
     paused: bool
-    used: bool
     terms: Terms
 
 
@@ -170,7 +169,7 @@ def _under_consent(consents: Iterable[LiveConsent], asking: Asking, now: datetim
     paused = False
     for consent in consents:
         agreed = asking.meet(consent.terms, now)
-        if not isinstance(agreed, Agreed) or (consent.used and consent.terms.use is Use.ONE_TIME):
+        if not isinstance(agreed, Agreed):
             continue
         if not consent.paused:
             return Allowed(agreed.terms, consent_id=consent.consent_id)

@@ -8,11 +8,8 @@ from enum import IntEnum
 from parley_kit.faults import InvalidRequest, Violation
 from parley_terms import values as kinds
 from parley_terms.faults import AttributeUnknown, InvalidValue
-from parley_terms.terms import AllOf, AnyOf, Criteria, Criterion, Level, Not
+from parley_terms.terms import MOST_FIELDS, AllOf, AnyOf, Criteria, Criterion, Level, Not
 from parley_terms.values import Catalogue
-
-MOST_TESTS = 64
-"""As many questions as terms may hold fields: each of them is content."""
 
 
 class Provenance(IntEnum):
@@ -78,8 +75,8 @@ def check(catalogue: Catalogue, criteria: Criteria, path: str) -> None:
     Raises InvalidRequest for too many, AttributeUnknown and InvalidValue; their violations name the questions.
     """
     tests = _located(criteria, path)
-    if len(tests) > MOST_TESTS:
-        raise InvalidRequest(violations=[Violation(path, f"asks more than {MOST_TESTS} questions")])
+    if len(tests) > MOST_FIELDS:
+        raise InvalidRequest(violations=[Violation(path, f"asks more than {MOST_FIELDS} questions")])
     findings = _Findings(catalogue)
     for where, test in tests:
         findings.question(where, test)

@@ -1,6 +1,9 @@
 """
 The matching index: who has which discoverable value, in memory.
 
+It is changed on the event loop. Whoever looks for everybody may do so in a thread meanwhile: each step is one operation on a set,
+during which nobody else runs, and who changes between two of them is looked at again.
+
 Only what a customer made discoverable is in it. An item counts for a marketer only from the level up that its customer chose, and
 never below the level that the catalogue asks for the attribute.
 """
@@ -52,10 +55,13 @@ class Index:
         self._facts.setdefault(subject, {})[name] = fact
         self._postings[name, fact.level].setdefault(fact.value, set()).add(subject)
 
+    def __len__(self) -> int:
+        return len(self._facts)
+
     def forget(self, subject: str) -> None:
         """Take out everything of a subject. Every change begins with this."""
         for order in self._orders:
-            order.touched.add(subject)
+            order.touch(subject)
         for name, fact in self._facts.pop(subject, {}).items():
             posting = self._postings[name, fact.level]
             posting[fact.value].discard(subject)
@@ -80,6 +86,25 @@ class Index:
             case Not(part):
                 return self._asked(part, level) - self.find(part, level)
 
+    def meets(self, subject: str, criteria: Criteria, level: Level) -> bool:
+        """Whether :meth:`find` finds a subject."""
+        match criteria:
+            case Criterion(name, question):
+                value = self._value(subject, name, level)
+                return value is not None and answer(self._catalogue[name], question, value)
+            case AllOf(parts):
+                return all(self.meets(subject, part, level) for part in parts)
+            case AnyOf(parts):
+                return any(self.meets(subject, part, level) for part in parts)
+            case Not(part):
+                named = {test.attribute for test in each_criterion(part)}
+                is_asked = all(self._value(subject, name, level) is not None for name in named)
+                return is_asked and not self.meets(subject, part, level)
+
+    def _value(self, subject: str, name: str, level: Level) -> str | None:
+        fact = self._facts.get(subject, {}).get(name)
+        return fact.value if fact and fact.level <= level else None
+
     def _meeting(self, name: str, question: Question, level: Level) -> set[str]:
         attribute = self._catalogue[name]
         return set().union(*(_meeting(attribute, question, posting) for posting in self._visible(name, level)))
@@ -90,7 +115,7 @@ class Index:
         )
 
     def _having(self, name: str, level: Level) -> set[str]:
-        return set().union(*(subjects for posting in self._visible(name, level) for subjects in posting.values()))
+        return set().union(*(set().union(*posting.values()) for posting in self._visible(name, level)))
 
     def _visible(self, name: str, level: Level) -> Iterable[_Values]:
         return [self._postings[name, at] for at in Level if at <= level and (name, at) in self._postings]
@@ -101,45 +126,54 @@ class Order:
     Whoever meets criteria, in an order of their own, kept in step with the index.
 
     To look for everybody for each page would cost a large audience more than all the rest. ``place`` says where a subject stands.
-    :meth:`sort` is for any thread, the others are for the index's own.
+    :meth:`make` is for any thread, the others are for the index's own.
     """
 
     def __init__(self, index: Index, criteria: Criteria, level: Level, place: Callable[[str], bytes]) -> None:
         self._index, self._criteria, self._level, self._place = index, criteria, level, place
-        self.touched: set[str] = set()
+        self._touched: set[str] = set()
+        self._subjects: list[str] = []
+        self._is_served = False
         index.keep(self)
-        self._subjects = list(self._find())
 
     def __len__(self) -> int:
         return len(self._subjects)
 
-    def sort(self) -> None:
-        """Put those who were found when it was made in order. To be called once, before anything else."""
-        self._subjects.sort(key=self._place)
+    def make(self) -> None:
+        """Find everybody and put them in order. To be called once; who changes meanwhile is behind, and to be renewed."""
+        self._subjects = sorted(self._index.find(self._criteria, self._level), key=self._place)
+
+    def touch(self, subject: str) -> None:
+        """Hear that a subject changes. Once it is served, who is far behind is made anew, and needs to hear of no more."""
+        if not (self._is_served and self.is_far_behind()):
+            self._touched.add(subject)
 
     def is_far_behind(self) -> bool:
-        """Whether so many have changed that the next page would keep others waiting: another order can be made aside."""
-        return len(self.touched) > _MOST_TOUCHED
+        """Whether so many have changed that the next page would keep others waiting."""
+        return len(self._touched) > _MOST_TOUCHED
 
     def behind(self, place: bytes, most: int) -> list[str]:
-        """The first so many of those behind a place who meet the criteria now."""
-        self._catch_up()
+        """The first so many of those behind a place who meet the criteria now; not of an order that is far behind."""
+        for subject in self.changed():
+            self.renew(subject)
+        self._is_served = True
         start = bisect_right(self._subjects, place, key=self._place)
         return self._subjects[start : start + most]
 
-    def _catch_up(self) -> None:
-        touched, self.touched = self.touched, set()
-        found = self._find() if touched else set()
-        for subject in touched:
-            at = bisect_left(self._subjects, self._place(subject), key=self._place)
-            is_there = self._subjects[at : at + 1] == [subject]
-            if subject in found and not is_there:
-                self._subjects.insert(at, subject)
-            elif is_there and subject not in found:
-                del self._subjects[at]
+    def changed(self) -> set[str]:
+        """Those who have changed since this was asked, all of whom are to be renewed now."""
+        changed, self._touched = self._touched, set()
+        return changed
 
-    def _find(self) -> set[str]:
-        return self._index.find(self._criteria, self._level)
+    def renew(self, subject: str) -> None:
+        """Put a subject in or take it out, as it meets the criteria now."""
+        at = bisect_left(self._subjects, self._place(subject), key=self._place)
+        is_there = self._subjects[at : at + 1] == [subject]
+        if self._index.meets(subject, self._criteria, self._level):
+            if not is_there:
+                self._subjects.insert(at, subject)
+        elif is_there:
+            del self._subjects[at]
 
 
 def _meeting(attribute: Attribute, question: Question, posting: _Values) -> set[str]:
@@ -147,7 +181,7 @@ def _meeting(attribute: Attribute, question: Question, posting: _Values) -> set[
         case OneOf(values):
             return set().union(*(posting.get(value, ()) for value in values))
         case Range():
-            return set().union(*(who for value, who in posting.items() if answer(attribute, question, value)))
+            return set().union(*(who for value, who in posting.copy().items() if answer(attribute, question, value)))
 
 
 def order_of(key: bytes, exchange: str, subject: str) -> bytes:

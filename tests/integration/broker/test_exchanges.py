@@ -33,7 +33,7 @@ from tests.support.broker import (
 )
 from tests.support.chaos import each, rows
 from tests.support.waiting import until
-from tests.support.world import Marketer, World, between, by_criteria, request_id, terms, to_known
+from tests.support.world import Marketer, World, between, by_criteria, one_of, request_id, terms, to_known
 
 LAPSED = "SELECT FROM exchanges WHERE exchange_id = $1 AND lapsed"
 CARE = "https://w3id.org/dpv#CustomerCare"
@@ -227,6 +227,20 @@ async def test_audience_has_to_be_chosen_and_its_criteria_to_be_whole(world: Wor
     empty = by_criteria(terms("profile.city"), termspb.Criteria())
     assert "INVALID_REQUEST" == (await refusal(marketer.ask(nobody)))[0]
     assert "INVALID_REQUEST" == (await refusal(marketer.ask(empty)))[0]
+
+
+async def test_audience_is_not_asked_more_than_anybody_needs(world: World) -> None:
+    marketer, age = await world.marketer(), between("profile.age", "30", "39")
+    negated = termspb.Criteria()
+    getattr(negated, "not").CopyFrom(age)
+    many = termspb.Criteria(all_of=termspb.CriteriaList(criteria=[negated] * 32))
+    several = termspb.Criteria(any_of=termspb.CriteriaList(criteria=[many] * 2))  # one question, 131 conditions
+    towns = [f"{'x' * 700}{number}" for number in range(12)]
+    at_length = one_of("profile.city", *towns)
+
+    said = ("INVALID_REQUEST", {"audience.criteria"})
+    assert said == await refusal(marketer.ask(by_criteria(terms("profile.city"), several)))
+    assert said == await refusal(marketer.ask(by_criteria(terms("profile.city"), at_length)))
 
 
 async def test_exchanges_are_listed_newest_first_page_by_page(world: World) -> None:

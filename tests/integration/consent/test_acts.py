@@ -6,10 +6,14 @@ import json
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from parley.common.v1 import terms_pb2 as termspb
 from parley.consent.v1 import consent_events_pb2 as eventspb
 from parley.consent.v1 import consent_pb2 as consentpb
-from parley_consent.faults import ConsentNotFound, InvalidConsentStatus, OfferNotFound, RuleNotFound
+from parley_consent import commands
+from parley_consent.faults import ConsentNotFound, InvalidConsentStatus, OfferNotFound, RuleNotFound, TooManyRules
+from parley_consent.store import Asked, Store
 from parley_kit.faults import CallerNotAllowed, InvalidRequest, NotSupportedYet, RequestIdReused, Unauthenticated
 from parley_kit.ids import new_id
 from parley_terms.faults import InvalidConsentPurpose, InvalidDateRange
@@ -17,7 +21,7 @@ from parley_terms.purposes import DPV
 from parley_terms.wire import timestamp
 from tests.support.consent import DEADLINE, HOUR, Asker, Person, World, body_of, fault_of, request_id, rule_terms
 
-E1, E2 = "exchanges/first", "exchanges/second"
+E1, E2, E3 = "exchanges/first", "exchanges/second", "exchanges/third"
 ASKED, ALLOWED, REFUSED = (
     consentpb.DECISION_OUTCOME_ASKED,
     consentpb.DECISION_OUTCOME_ALLOWED,
@@ -100,6 +104,32 @@ async def test_rule_that_cannot_be_kept_is_refused(world: World) -> None:
         (rule_terms(start=now, end=now), InvalidDateRange),
     ):
         assert fault is type(await fault_of(world.as_customer(Person()).rule("ALLOW", terms)))
+
+
+async def test_rule_is_no_longer_than_a_request_may_be(world: World) -> None:
+    ann = world.as_customer(Person())
+    fields = [termspb.Field(attribute=f"a.{'b' * 60}{number}", form=termspb.FORM_EXACT) for number in range(64)]
+
+    faulty = await fault_of(ann.rule("ASK", termspb.Terms(content=termspb.Content(fields=fields))))
+
+    assert InvalidRequest is type(faulty)
+    assert ["rule.terms"] == [violation.field for violation in faulty.violations]
+
+
+async def test_so_many_rules_stand_and_no_more_but_for_what_a_withdrawal_leaves(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "MOST_RULES", 2)
+    ann = world.as_customer(someone := Person())
+    (consent,) = await world.consented(Asker(), [someone], E1)
+    made = [await ann.rule("ASK") for _ in range(2)]
+
+    assert TooManyRules is type(await fault_of(ann.rule("ASK")))
+    await ann.withdraw(consent.name)
+    await ann.end_rule(made[0].name)
+    assert TooManyRules is type(await fault_of(ann.rule("ASK")))
+    await ann.end_rule(made[1].name)
+    await ann.rule("ASK")
 
 
 async def test_rule_for_nobody_is_refused(world: World) -> None:
@@ -300,6 +330,74 @@ async def test_withdrawal_leaves_a_refuse_rule_for_that_marketer_and_purpose(wor
     assert REFUSED == await world.outcome(marketer, ann, E2)
     assert ASKED == await world.outcome(marketer, ann, "exchanges/3", world.terms(purposes=["CustomerCare"]))
     assert ASKED == await world.outcome(rival, ann, "exchanges/4")
+
+
+async def test_withdrawals_leave_the_same_rule_once(world: World) -> None:
+    ann, marketer = Person(), Asker()
+    customer, ages = world.as_customer(ann), world.terms(attributes=["profile.age"])
+    consents = [
+        *await world.consented(marketer, [ann], E1),
+        *await world.consented(marketer, [ann], E2, ages),
+        *await world.consented(marketer, [ann], E3, world.terms(attributes=["profile.city"])),
+    ]
+
+    for consent in consents[:2]:
+        await customer.withdraw(consent.name)
+    (rule,) = (await customer.rules()).rules
+    await customer.end_rule(rule.name)
+    await customer.withdraw(consents[2].name)
+
+    (another,) = (await customer.rules()).rules  # the one before has ended, and says nothing any more
+    assert rule.name != another.name
+
+
+async def test_objection_ends_whatever_number_of_consents_and_none_that_has_expired(world: World) -> None:
+    ann, askers = Person(), [Asker() for _ in range(3)]
+    customer = world.as_customer(ann)
+    brief = world.terms(end=world.clock.now() + HOUR, deadline=world.clock.now() + HOUR)
+    await world.consented(Asker(), [ann], E1, brief)
+    consents = [(await world.consented(asker, [ann], f"{E2}{asker.name[-5:]}"))[0] for asker in askers]
+    await world.settle(*(made := await world.permits(askers[0], [ann], f"{E2}{askers[0].name[-5:]}")))
+    await customer.pause(consents[2].name)
+    world.clock.move(2 * HOUR)
+    customer = world.as_customer(ann)
+
+    ended = (
+        await customer.call("ObjectToMarketing", consentpb.ObjectToMarketingRequest(request_id=request_id()))
+    ).ended
+
+    assert sorted(consent.name for consent in consents) == sorted(one.name for one in ended)
+    settled = {one.name: [each.release_id for each in one.settlements] for one in ended}
+    assert [[body_of(made[0]).release_id], [], []] == [settled[consent.name] for consent in consents]
+    for one in ended:
+        whole = await customer.consent(one.name)
+        said = (whole.state, whole.revoked_by, whole.revoke_time, list(whole.settlements))
+        assert said == (one.state, one.revoked_by, one.revoke_time, list(one.settlements))
+    told = await world.db.fetch("SELECT marketer, notice FROM notices")
+    assert {(asker.name, "ConsentRevoked") for asker in askers} == {tuple(row) for row in told}
+    kinds = [
+        json.loads(world.opening(eventspb.ConsentChanged.FromString(event.payload).note).detail)["kind"]
+        for event in await world.events("ConsentChanged")
+    ]
+    assert 3 == kinds.count("consent:consent:withdrawn")
+
+
+async def test_what_has_expired_or_is_used_up_is_not_even_read_for_a_decision(world: World) -> None:
+    ann, marketer = Person(), Asker()
+    now = world.clock.now()
+    await world.consented(marketer, [ann], "exchanges/brief", world.terms(end=now + HOUR, deadline=now + HOUR))
+    once = world.terms(use=termspb.USE_ONE_TIME)
+    await world.consented(marketer, [ann], E1, once)
+    await world.settle(*await world.permits(marketer, [ann], E1, once))
+    store = Store(world.db, HOUR)
+
+    async def live(exchange: str) -> int:
+        (stood,) = await store.stand([Asked(ann.customer, marketer.name, exchange)], world.clock.now())
+        return len(stood.standing.consents)
+
+    assert (2, 1) == (await live(E1), await live(E2))
+    world.clock.move(2 * HOUR)
+    assert (1, 0) == (await live(E1), await live(E2))
 
 
 async def test_withdrawing_twice_keeps_the_first_time(world: World) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from parley_broker.domain.requests import LONGEST_DECISION, MOST_QUESTIONS, Wrong, objections, with_questions
+from parley_broker.domain.requests import LONGEST_DECISION, Wrong, objections, with_questions
 from parley_terms.purposes import DPV, PURPOSES
 from parley_terms.terms import (
+    MOST_FIELDS,
     AllOf,
     AnyOf,
     Channel,
@@ -60,7 +61,7 @@ def test_good_request_meets_no_objection() -> None:
     [
         ({"unsupported": ("goals",)}, (Wrong.UNSUPPORTED, "terms.goals")),
         ({"fields": ()}, (Wrong.MALFORMED, "terms.content.fields")),
-        ({"fields": (CITY,) * (2 * MOST_QUESTIONS + 1)}, (Wrong.MALFORMED, "terms.content.fields")),
+        ({"fields": (CITY,) * (MOST_FIELDS + 1)}, (Wrong.MALFORMED, "terms.content.fields")),
         ({"use": None}, (Wrong.MALFORMED, "terms.content.use")),
         ({"channels": frozenset({Channel.WEB_INBOX})}, (Wrong.UNSUPPORTED, "terms.mode.channels")),
         ({"purposes": frozenset()}, (Wrong.PURPOSE, "terms.purposes")),

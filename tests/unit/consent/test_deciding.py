@@ -44,8 +44,8 @@ def rule(effect: Effect, terms: Terms = EVERYTHING, scope: Scope | None = None, 
     return Rule(name, effect, scope or Scope(), terms)
 
 
-def consent(name: str = "c", *, paused: bool = False, used: bool = False, terms: Terms = AGREED) -> LiveConsent:
-    return LiveConsent(name, paused, used, terms)
+def consent(name: str = "c", *, paused: bool = False, terms: Terms = AGREED) -> LiveConsent:
+    return LiveConsent(name, paused, terms)
 
 
 def test_terms_that_many_stand_by_meet_a_request_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,15 +154,6 @@ def test_what_is_sent_again_is_held_to_everything_but_the_decision_deadline() ->
     assert again == replace(late, terms=replace(late.terms, decision_deadline=again.terms.decision_deadline))
     assert Otherwise.REFUSE is decide(replace(covered, objected=True), again, NOW)
     assert Otherwise.REFUSE is decide(covered, sent_again(late, NOW + DAY), NOW + DAY)
-
-
-def test_used_consent_for_one_time_covers_nothing_more() -> None:
-    once = replace(ASKING, terms=replace(REQUEST, use=Use.ONE_TIME))
-    terms = replace(AGREED, use=Use.ONE_TIME)
-
-    assert Otherwise.ASK is decide(Standing(consents=(consent(used=True, terms=terms),)), once, NOW)
-    assert Allowed(terms, consent_id="c") == decide(Standing(consents=(consent(terms=terms),)), once, NOW)
-    assert Allowed(AGREED, consent_id="c") == decide(Standing(consents=(consent(used=True),)), ASKING, NOW)
 
 
 def test_request_without_an_inbox_is_not_put_into_one() -> None:

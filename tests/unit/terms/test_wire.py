@@ -249,6 +249,38 @@ def test_empty_condition_is_refused_wherever_it_stands(path: str) -> None:
         criteria_from(message)
 
 
+def negated(inner: termspb.Criteria, times: int) -> termspb.Criteria:
+    for _ in range(times):
+        outer = termspb.Criteria()
+        getattr(outer, "not").CopyFrom(inner)
+        inner = outer
+    return inner
+
+
+def all_of(parts: list[termspb.Criteria]) -> termspb.Criteria:
+    return termspb.Criteria(all_of=termspb.CriteriaList(criteria=parts))
+
+
+def test_as_many_conditions_are_read_as_there_may_be() -> None:
+    most = all_of([negated(criterion("a.a"), 1) for _ in range(63)] + [criterion("a.a")])
+
+    assert 64 == len(list(each_criterion(criteria_from(most))))
+    assert criteria_from(negated(criterion("a.a"), 7)) is not None
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        all_of([negated(criterion("a.a"), 1) for _ in range(64)]),  # the same question, and 129 conditions
+        all_of([all_of([criterion("a.a")] * 16)] * 8),
+        negated(criterion("a.a"), 8),
+    ],
+)
+def test_more_conditions_than_anybody_asks_are_refused(message: termspb.Criteria) -> None:
+    with pytest.raises(ValueError, match="more than 128 conditions"):
+        criteria_from(message)
+
+
 def test_every_kind_of_condition_is_read() -> None:
     kinds = [field.name for field in termspb.Criteria.DESCRIPTOR.oneofs_by_name["node"].fields]
 

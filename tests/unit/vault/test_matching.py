@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from threading import Thread
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,7 +66,7 @@ def backwards(subject: str) -> bytes:
 
 def sorted_order(index: Index, asked: Criteria, level: Level) -> Order:
     order = Order(index, asked, level, backwards)
-    order.sort()
+    order.make()
     return order
 
 
@@ -117,6 +118,14 @@ def test_changed_index_is_as_one_built_anew(
         index.add(subject, after.get(subject, {}))
 
     assert index_of(after).find(asked, level) == index.find(asked, level)
+
+
+@settings(deadline=None)
+@given(populations, criteria, st.sampled_from(Level))
+def test_whoever_meets_criteria_is_found_and_nobody_else(population: Population, asked: Criteria, level: Level) -> None:
+    index = index_of(population)
+
+    assert index.find(asked, level) == {subject for subject in "abcdefghijk" if index.meets(subject, asked, level)}
 
 
 @settings(deadline=None)
@@ -193,3 +202,53 @@ def test_order_depends_on_key_exchange_and_subject() -> None:
 
     assert len(places) == 8
     assert order_of(b"k" * 32, "x", "a") == order_of(b"k" * 32, "x", "a")
+
+
+OLD_ENOUGH = AllOf((terms.Criterion("p.age", Range("3", None)), Not(terms.Criterion("p.job", OneOf(("cook",))))))
+
+
+def some_facts(number: int) -> dict[str, Fact]:
+    values = {"p.age": VALUES["p.age"][number % 14], "p.job": VALUES["p.job"][number % 3]}
+    return {name: Fact(value, Level.UNVERIFIED) for name, value in values.items()}
+
+
+def named(number: int) -> bytes:
+    return number.to_bytes(4)
+
+
+def test_order_made_in_a_thread_holds_who_changed_meanwhile() -> None:
+    index, crowd = Index(CATALOGUE), 20_000
+    for number in range(crowd):
+        index.add(str(number), some_facts(number))
+    order = Order(index, OLD_ENOUGH, Level.UNVERIFIED, lambda subject: named(int(subject)))
+    making = Thread(target=order.make)
+    making.start()
+    changed = 0
+    while making.is_alive():
+        index.forget(str(changed % crowd))
+        index.add(str(changed % crowd), some_facts(changed + 1))
+        changed += 1
+    making.join()
+    assert order.is_far_behind()
+
+    while order.is_far_behind():
+        for subject in order.changed():
+            order.renew(subject)
+
+    found = index.find(OLD_ENOUGH, Level.UNVERIFIED)
+    assert sorted(found, key=int) == order.behind(b"", crowd)
+
+
+def test_order_that_is_served_hears_of_no_more_than_it_can_use() -> None:
+    index = Index(CATALOGUE)
+    order = sorted_order(index, OLD_ENOUGH, Level.UNVERIFIED)
+    for number in range(100):  # while it is made, none may be missed
+        index.forget(str(number))
+    assert 100 == len(order.changed())
+
+    order.behind(b"", 1)
+    for number in range(100):
+        index.forget(str(number))
+
+    assert order.is_far_behind()
+    assert 65 == len(order.changed())

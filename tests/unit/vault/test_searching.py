@@ -25,7 +25,7 @@ def order_of(count: int) -> Order:
     for _ in range(count):
         index.add(secrets.token_hex(8), {"p.job": Fact("cook", Level.UNVERIFIED)})
     order = Order(index, COOKS, Level.VERIFIED, str.encode)
-    order.sort()
+    order.make()
     return order
 
 
@@ -73,7 +73,8 @@ async def test_all_marketers_together_have_the_room_there_is(orders: Orders) -> 
 async def test_order_that_is_far_behind_is_made_anew(orders: Orders) -> None:
     order = order_of(1)
     orders.hold(AUDIENCE, order)
-    order.touched = {str(number) for number in range(65)}
+    for number in range(65):
+        order.touch(str(number))
 
     assert None is orders.find(AUDIENCE)
 

@@ -48,8 +48,6 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The method does not exist in this version."""
     ERROR_REASON_TOO_MANY_CALLS: _ErrorReason.ValueType  # 12
     """The caller has as many calls or streams under way here as one may have. Let some end, and retry after the delay in `RetryInfo`."""
-    ERROR_REASON_CUSTOMER_NOT_FOUND: _ErrorReason.ValueType  # 100
-    """The customer's account does not exist, or the key is not its key."""
     ERROR_REASON_CLAIM_CODE_INVALID: _ErrorReason.ValueType  # 101
     """The claim code is unknown, used or expired. Ask whoever imported the account for a new one."""
     ERROR_REASON_MARKETER_NOT_FOUND: _ErrorReason.ValueType  # 102
@@ -78,18 +76,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """No such offer is visible to the caller."""
     ERROR_REASON_INVALID_CONSENT_STATUS: _ErrorReason.ValueType  # 303
     """The offer was answered already, or its decision deadline has passed."""
-    ERROR_REASON_CONSENT_PAUSED: _ErrorReason.ValueType  # 304
-    """The consent is paused."""
-    ERROR_REASON_CONSENT_REVOKED: _ErrorReason.ValueType  # 305
-    """The consent was withdrawn."""
-    ERROR_REASON_CONSENT_EXPIRED: _ErrorReason.ValueType  # 306
-    """The consent is past its end."""
-    ERROR_REASON_INVALID_CONSENT_USE: _ErrorReason.ValueType  # 307
-    """The consent was for one use and has been used."""
     ERROR_REASON_RULE_NOT_FOUND: _ErrorReason.ValueType  # 308
     """No such rule is visible to the caller."""
     ERROR_REASON_INVALID_DATE_RANGE: _ErrorReason.ValueType  # 309
     """The terms' dates don't fit together, or lie outside what the purpose allows."""
+    ERROR_REASON_TOO_MANY_RULES: _ErrorReason.ValueType  # 310
+    """As many rules stand as a customer may have. End some that aren't needed."""
     ERROR_REASON_EXCHANGE_NOT_FOUND: _ErrorReason.ValueType  # 400
     """No such exchange is visible to the caller."""
     ERROR_REASON_RESUME_TOKEN_INVALID: _ErrorReason.ValueType  # 401
@@ -98,8 +90,6 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """No such delivery is visible to the caller."""
     ERROR_REASON_VERIFICATION_REQUIRED: _ErrorReason.ValueType  # 403
     """The marketer's verification level is too low for this purpose or attribute."""
-    ERROR_REASON_EXCHANGE_ENDED: _ErrorReason.ValueType  # 404
-    """The exchange has ended."""
     ERROR_REASON_PROOF_NOT_FOUND: _ErrorReason.ValueType  # 500
     """No entry of the log holds this commitment (yet). Events reach the log within seconds."""
 
@@ -132,8 +122,6 @@ ERROR_REASON_UNIMPLEMENTED: ErrorReason.ValueType  # 11
 """The method does not exist in this version."""
 ERROR_REASON_TOO_MANY_CALLS: ErrorReason.ValueType  # 12
 """The caller has as many calls or streams under way here as one may have. Let some end, and retry after the delay in `RetryInfo`."""
-ERROR_REASON_CUSTOMER_NOT_FOUND: ErrorReason.ValueType  # 100
-"""The customer's account does not exist, or the key is not its key."""
 ERROR_REASON_CLAIM_CODE_INVALID: ErrorReason.ValueType  # 101
 """The claim code is unknown, used or expired. Ask whoever imported the account for a new one."""
 ERROR_REASON_MARKETER_NOT_FOUND: ErrorReason.ValueType  # 102
@@ -162,18 +150,12 @@ ERROR_REASON_OFFER_NOT_FOUND: ErrorReason.ValueType  # 302
 """No such offer is visible to the caller."""
 ERROR_REASON_INVALID_CONSENT_STATUS: ErrorReason.ValueType  # 303
 """The offer was answered already, or its decision deadline has passed."""
-ERROR_REASON_CONSENT_PAUSED: ErrorReason.ValueType  # 304
-"""The consent is paused."""
-ERROR_REASON_CONSENT_REVOKED: ErrorReason.ValueType  # 305
-"""The consent was withdrawn."""
-ERROR_REASON_CONSENT_EXPIRED: ErrorReason.ValueType  # 306
-"""The consent is past its end."""
-ERROR_REASON_INVALID_CONSENT_USE: ErrorReason.ValueType  # 307
-"""The consent was for one use and has been used."""
 ERROR_REASON_RULE_NOT_FOUND: ErrorReason.ValueType  # 308
 """No such rule is visible to the caller."""
 ERROR_REASON_INVALID_DATE_RANGE: ErrorReason.ValueType  # 309
 """The terms' dates don't fit together, or lie outside what the purpose allows."""
+ERROR_REASON_TOO_MANY_RULES: ErrorReason.ValueType  # 310
+"""As many rules stand as a customer may have. End some that aren't needed."""
 ERROR_REASON_EXCHANGE_NOT_FOUND: ErrorReason.ValueType  # 400
 """No such exchange is visible to the caller."""
 ERROR_REASON_RESUME_TOKEN_INVALID: ErrorReason.ValueType  # 401
@@ -182,8 +164,6 @@ ERROR_REASON_DELIVERY_NOT_FOUND: ErrorReason.ValueType  # 402
 """No such delivery is visible to the caller."""
 ERROR_REASON_VERIFICATION_REQUIRED: ErrorReason.ValueType  # 403
 """The marketer's verification level is too low for this purpose or attribute."""
-ERROR_REASON_EXCHANGE_ENDED: ErrorReason.ValueType  # 404
-"""The exchange has ended."""
 ERROR_REASON_PROOF_NOT_FOUND: ErrorReason.ValueType  # 500
 """No entry of the log holds this commitment (yet). Events reach the log within seconds."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -35,7 +35,9 @@ class FieldRules(_message.Message):
     required: _builtins.bool
     """The field must be set and not empty."""
     max_len: _builtins.int
-    """The longest text in characters, or bytes in bytes. 0 means the default: 1,024 for text, 65,536 for bytes."""
+    """The longest text in characters, or bytes in bytes. 0 means the default: 1,024 for text, 65,536 for bytes. Of a message, the
+    most bytes it is long when serialised, which has no default; one that is longer is not looked into.
+    """
     pattern: _builtins.str
     """A regular expression (Python `re`, full match) that text must meet."""
     max_items: _builtins.int

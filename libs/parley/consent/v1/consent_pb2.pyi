@@ -1056,7 +1056,9 @@ class ObjectToMarketingResponse(_message.Message):
     ENDED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ended(self) -> _containers.RepeatedCompositeFieldContainer[Global___Consent]:
-        """The consents that this ended, REVOKED, each with every settlement made before."""
+        """The consents that this ended: of each its name, state, when and by whom it was revoked, and every settlement made before. There may be
+        thousands; `GetConsent` has the rest of each.
+        """
 
     def __init__(
         self,
