@@ -10,7 +10,9 @@ import binascii
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -49,6 +51,8 @@ def read_secret(path: Path) -> str:
         ) from error
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise KeyFileUnusable(f"{path}: others may read it; chmod 600 {path}")
+    if not text.strip():  # an empty password would let everybody in
+        raise KeyFileUnusable(f"{path}: it is empty; restore it from your backup, or delete it if this home is new")
     return text
 
 
@@ -73,11 +77,25 @@ def _line(key: bytes) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
+    """Write a file whole, or not at all: one that was cut short would stand for a key that nobody has."""
+    if path.exists():
         return
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # for the owner alone
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):  # somebody else was first
+            os.link(name, path)
+    finally:
+        Path(name).unlink()
+    _sync(path.parent)
+
+
+def _sync(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

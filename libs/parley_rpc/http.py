@@ -7,9 +7,11 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from parley_rpc.channels import CannotListen
 
+PATIENCE_S = 10.0
 _INHERITED = "fd:"
 
 
@@ -34,7 +36,9 @@ def listen(address: str) -> socket.socket:
 @asynccontextmanager
 async def serving(app: Any, listener: socket.socket) -> AsyncIterator[str]:
     """Serve an ASGI application on a socket for the length of a block; answers its URL."""
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        app, http=_Hurried, ws="none", log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
+    )
     server = _Server(config)
     serving_ = asyncio.create_task(server.serve(sockets=[listener]), name="http")
     host, port = listener.getsockname()[:2]
@@ -49,6 +53,28 @@ async def serving(app: Any, listener: socket.socket) -> AsyncIterator[str]:
         ):  # it came meanwhile, or its answer wasn't ready within the second
             left.transport.abort()
         await asyncio.sleep(0)  # they are closed in the next turn
+
+
+class _Hurried(H11Protocol):
+    """Hangs up on whoever asks for nothing new within so many seconds: anybody may connect, and each takes a descriptor."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as its base class has it
+        super().connection_made(transport)
+        self._watch(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._watching.cancel()
+        super().connection_lost(exc)
+
+    def _watch(self, seen: object) -> None:
+        self._watching = self.loop.call_later(PATIENCE_S, self._look, seen)
+
+    def _look(self, seen: object) -> None:
+        # The same request as before: it isn't whole yet, or its answer isn't read, or there is none.
+        if self.cycle is seen:
+            self.transport.abort()
+        else:
+            self._watch(self.cycle)
 
 
 class _Server(uvicorn.Server):

@@ -1,6 +1,7 @@
 """Reading events: what their writer noted for the log, checked against its commitment."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -16,8 +17,7 @@ from parley_bus.log import Log
 from parley_crypto.commitment import Opening, unseal_opening
 from parley_crypto.keyring import KeyRing
 from parley_crypto.signing import Sealer
-from parley_crypto.subject_ref import RefInvalid, open_ref
-from parley_crypto.tlog.receipt import SALT_SIZE
+from parley_crypto.subject_ref import RefInvalid, SubjectRef, open_ref
 
 _NOTE, _NOTES = 1, 15
 """The fields of every event that hold what is logged: one thing, or what happened to many customers together."""
@@ -81,36 +81,47 @@ class NoteReader:
         """
         Read a note as it will be logged. Raises NoteRefused.
 
-        One whose reference doesn't open is the system's: what happened is still logged and provable.
+        One whose reference doesn't open, or is of another customer than it tells of, is the system's: what happened is still
+        logged and provable.
         """
         opening, ref = self._opening(written.note.sealed_opening)
-        noted = Noted(self._subject(ref), written.occurred_at, opening, written.together)
+        subject = self._subject(ref, _object(opening.detail))
+        noted = Noted(subject, written.occurred_at, opening, written.together)
         if noted.commitment != written.note.commitment:
             raise NoteRefused
         return noted
 
     def _opening(self, sealed: bytes) -> tuple[Opening, bytes]:
         try:
-            opening, ref = unseal_opening(self.sealer, sealed)
+            return unseal_opening(self.sealer, sealed)
         except ValueError as error:
             raise NoteRefused from error
-        if len(opening.salt) != SALT_SIZE or not _is_object(opening.detail):
-            raise NoteRefused
-        return opening, ref
 
-    def _subject(self, ref: bytes) -> str:
-        if not ref:
+    def _subject(self, sealed: bytes, detail: Mapping[str, Any]) -> str:
+        if not sealed:
             return SYSTEM
         try:
-            return open_ref(self.refs, "audit", ref).subject
+            ref = open_ref(self.refs, "audit", sealed)
+            if _is_of(ref, detail):
+                return ref.subject
         except RefInvalid:
-            # The caller brought it, the writer couldn't look inside: refusing it would stop the log for everybody else.
-            self.log.warning("audit_ref_refused")
-            return SYSTEM
+            pass
+        # The caller brought it, the writer couldn't look inside: refusing it would stop the log for everybody else.
+        self.log.warning("audit_ref_refused")
+        return SYSTEM
 
 
-def _is_object(detail: bytes) -> bool:
+def _is_of(ref: SubjectRef, detail: Mapping[str, Any]) -> bool:
+    """Whether what is told is told of the customer whom an introduction names: broker, which passes it on, could mix them up."""
+    introduced = (ref.marketer, ref.pseudonym)
+    return not any(introduced) or introduced == (detail.get("marketer"), detail.get("pseudonym"))
+
+
+def _object(detail: bytes) -> Mapping[str, Any]:
     try:
-        return isinstance(json.loads(detail), dict)
-    except ValueError:
-        return False
+        found = json.loads(detail)
+    except ValueError as error:
+        raise NoteRefused from error
+    if not isinstance(found, dict):
+        raise NoteRefused
+    return found

@@ -4,8 +4,12 @@ import asyncio
 import socket
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
+import pytest
+
+from parley_rpc import http
 from parley_rpc.http import listen, serving
 
 
@@ -53,6 +57,66 @@ async def test_address_is_free_again_once_the_server_is_gone() -> None:
     async with serving(_empty, listener):
         pass
     socket.create_server(address).close()
+
+
+async def _long(_scope: Any, _receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(1000):
+        await send({"type": "http.response.body", "body": bytes(65_536), "more_body": True})
+    await send({"type": "http.response.body"})
+
+
+def _read_to_the_end(connection: socket.socket) -> int:
+    """How much was on its way before the other side hung up; each part has two seconds."""
+    connection.settimeout(2)
+    found = 0
+    with connection, suppress(ConnectionResetError):
+        while part := connection.recv(1 << 20):
+            found += len(part)
+    return found
+
+
+async def _ends(connection: socket.socket) -> bool:
+    """Whether the other side hangs up; it has two seconds."""
+    connection.settimeout(2)
+    return await asyncio.to_thread(_is_closed, connection)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"GET /a HTTP/1.1\r\nHost: a\r\n", b"GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n"],
+)
+async def test_connection_that_asks_for_nothing_is_hung_up_on(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "PATIENCE_S", 0.2)
+    listener = listen("127.0.0.1:0")
+    async with serving(_empty, listener):
+        silent = socket.create_connection(listener.getsockname())
+        silent.sendall(said)
+        if said.count(b"GET") == 2:
+            assert (await asyncio.to_thread(silent.recv, 4096)).startswith(b"HTTP/1.1 204")
+        assert await _ends(silent)
+
+
+async def test_connection_whose_answer_nobody_reads_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "PATIENCE_S", 0.2)
+    listener = listen("127.0.0.1:0")
+    async with serving(_long, listener):
+        idle = socket.create_connection(listener.getsockname())
+        idle.sendall(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n")
+        await asyncio.sleep(1)
+        assert await asyncio.to_thread(_read_to_the_end, idle) < 1000 * 65_536
+
+
+async def test_connection_that_goes_on_asking_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "PATIENCE_S", 0.3)
+    listener = listen("127.0.0.1:0")
+    async with serving(_empty, listener):
+        busy = socket.create_connection(listener.getsockname())
+        for _ in range(10):
+            busy.sendall(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert (await asyncio.to_thread(busy.recv, 4096)).startswith(b"HTTP/1.1 204")
+            await asyncio.sleep(0.1)
+        busy.close()
 
 
 def test_an_answers_body_doesnt_wait_for_its_headers_to_be_acknowledged() -> None:

@@ -80,6 +80,22 @@ def test_an_event_whose_reference_nobody_here_sealed_is_the_systems_and_warned_o
     assert ("warning", "audit_ref_refused") == (line["level"], line["event"])
 
 
+@pytest.mark.parametrize("mixed_up", ["", "marketer", "pseudonym"])
+def test_an_event_is_in_nobodys_history_but_that_of_whom_it_tells(mixed_up: str) -> None:
+    told_of = {"marketer": "marketers/m", "pseudonym": "ada-to-m"}
+    ref = SubjectRef("ada", "local", "ada-to-m", "marketers/m")
+    detail = {"kind": "consent:release:settled", **told_of, **({mixed_up: "another"} if mixed_up else {})}
+    event, opening = envelope(WRITER.tell("consent", "ada")), Opening(bytes(32), json.dumps(detail).encode())
+    payload = ORDINARY["consent"].FromString(event.payload)
+    payload.note.commitment = opening.commitment
+    payload.note.sealed_opening = seal_opening(SEALER.public_key, opening, seal_ref(REFS, "audit", ref))
+    event.payload = payload.SerializeToString()
+
+    (noted,) = read(event)
+
+    assert (SYSTEM if mixed_up else "ada") == noted.subject
+
+
 @pytest.mark.parametrize("spoil", ["no note", "no opening", "garbage", "lie", "short salt", "no object", "no json"])
 def test_an_event_whose_note_does_not_hold_is_refused(spoil: str) -> None:
     event = envelope(WRITER.liar("consent") if spoil == "lie" else WRITER.tell("consent", customer()))

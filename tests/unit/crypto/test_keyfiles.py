@@ -1,10 +1,11 @@
 import base64
+import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from parley_crypto.keyfiles import KeyFileUnusable, ensure_key, read_key, read_keys, write_key
+from parley_crypto.keyfiles import KeyFileUnusable, ensure_key, read_key, read_keys, read_secret, write_key
 
 ONE, TWO = bytes([1]) * 32, bytes([2]) * 32
 
@@ -38,6 +39,25 @@ def test_key_that_is_there_is_never_overwritten(tmp_path: Path) -> None:
 
     assert {1: ONE} == read_keys(path)
     assert line(1, ONE) == path.read_text()
+
+
+def test_key_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            ensure_key(tmp_path / "key")
+
+    assert [] == list(tmp_path.iterdir())
+    ensure_key(tmp_path / "key")
+    assert [tmp_path / "key"] == list(tmp_path.iterdir())
+
+
+def test_secret_that_is_empty_is_none(tmp_path: Path) -> None:
+    with pytest.raises(KeyFileUnusable, match="empty"):
+        read_secret(key_file(tmp_path, "\n"))
 
 
 def test_two_files_hold_two_keys(tmp_path: Path) -> None:
