@@ -60,12 +60,28 @@ UPDATE participants AS p SET state = 6 FROM unnest($1::text[], $2::text[]) AS e 
 WHERE p.state IN (1, 2, 3) AND NOT p.settled AND p.marketer = e.marketer AND p.exchange_id = e.exchange_id;
 
 -- name: exchange_lease
--- Take one exchange that has customers still to be found.
+-- Take the exchange that has waited longest for customers to be found, of the first marketer after $2 that has any.
+WITH RECURSIVE marketers AS (  -- from one to the next, as for participants
+    (SELECT marketer FROM exchanges WHERE NOT matched AND cancelled_at IS NULL AND marketer > $2 ORDER BY marketer LIMIT 1)
+    UNION ALL
+    SELECT (
+        SELECT e.marketer FROM exchanges AS e WHERE NOT e.matched AND e.cancelled_at IS NULL AND e.marketer > m.marketer
+        ORDER BY e.marketer LIMIT 1)
+    FROM marketers AS m WHERE m.marketer IS NOT NULL
+), one AS (
+    SELECT m.marketer FROM marketers AS m
+    WHERE (
+        SELECT true FROM exchanges AS e
+        WHERE e.marketer = m.marketer AND NOT e.matched AND e.cancelled_at IS NULL AND e.leased_until < statement_timestamp() LIMIT 1)
+    LIMIT 1
+)
 UPDATE exchanges SET leased_until = clock_timestamp() + $1
-WHERE (marketer, exchange_id) = (
-    SELECT marketer, exchange_id FROM exchanges
-    WHERE NOT matched AND cancelled_at IS NULL AND leased_until < statement_timestamp()
-    ORDER BY leased_until LIMIT 1 FOR UPDATE SKIP LOCKED)
+WHERE ctid = ANY (ARRAY(
+    SELECT due.ctid FROM one CROSS JOIN LATERAL (
+        SELECT d.ctid FROM exchanges AS d
+        WHERE d.marketer = one.marketer AND NOT d.matched AND d.cancelled_at IS NULL AND d.leased_until < statement_timestamp()
+        ORDER BY d.leased_until LIMIT 1 FOR UPDATE SKIP LOCKED
+    ) AS due))
 RETURNING marketer, exchange_id, terms, audience, offer_text, decision_deadline, created_at, cancelled_at, match_token;
 
 -- name: exchange_advance

@@ -201,9 +201,13 @@ class Store:
 
         await self.db.run("broker.lapse", body)
 
-    async def lease_exchange(self) -> tuple[ExchangeRecord, str] | None:
-        """Take an exchange whose customers are still to be found, and where to go on; no two workers get the same."""
-        row = await self.db.fetchrow(_SQL.exchange_lease, LEASE)
+    async def lease_exchange(self, after: str = "") -> tuple[ExchangeRecord, str] | None:
+        """
+        Take an exchange whose customers are still to be found, of the first marketer after one that has any; and where to go on.
+
+        No two workers get the same.
+        """
+        row = await self.db.fetchrow(_SQL.exchange_lease, LEASE, after)
         if row is None:
             return None
         await reach("broker.after_lease_exchange")

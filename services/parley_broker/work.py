@@ -60,6 +60,13 @@ class Bell:
             return
 
 
+@dataclass
+class Turns:
+    """Marketers take turns, so that whatever one asks for keeps nobody else waiting: whose turn it was last."""
+
+    last: str = ""
+
+
 @dataclass(frozen=True)
 class Matching:
     """Finds the customers of exchanges by criteria, page by page."""
@@ -69,10 +76,20 @@ class Matching:
     bell: Bell
     log: FilteringBoundLogger
     tracer: Tracer = SILENT.tracer
+    turns: Turns = field(default_factory=Turns)
+
+    async def take(self) -> tuple[ExchangeRecord, str] | None:
+        """Take an exchange of the marketer whose turn it is, and where to go on."""
+        last = self.turns.last
+        leased = await self.store.lease_exchange(last)
+        if leased is None and last:
+            leased = await self.store.lease_exchange()
+        self.turns.last = leased[0].marketer if leased else ""
+        return leased
 
     async def turn(self) -> bool:
         """Find one page of one exchange's customers; whether there was one to find."""
-        leased = await self.store.lease_exchange()
+        leased = await self.take()
         if leased is None:
             return False
         exchange, token = leased
@@ -102,13 +119,6 @@ class Matching:
             await self.store.advance(tx, exchange, page.next_page_token)
         self.store.remember(exchange.marketer, found)
         self.bell.ring()
-
-
-@dataclass
-class Turns:
-    """Marketers take turns, so that a large campaign keeps nobody else waiting: whose turn it was last."""
-
-    last: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import pytest
 
 from parley_broker.domain.states import Participant
 from parley_broker.store import LEASE, ExchangeRecord, ParticipantRecord, Store
-from parley_broker.work import Releasing, Turns
+from parley_broker.work import Matching, Releasing, Turns
 from parley_db.database import Database
 from parley_db.migrate import migrate
 from parley_db.queries import load
@@ -27,7 +27,12 @@ MANY = 2000
 """Customers of a campaign."""
 EXCHANGE = """
 INSERT INTO exchanges (marketer, exchange_id, terms, audience, offer_text, decision_deadline, created_at, matched)
-VALUES ($1, 'exchange', '', '', '', now() + interval '1 h', now(), $2)
+VALUES ($1, $2, '', '', '', now() + interval '1 h', now(), $3)
+"""
+MANY_ALIKE = """
+INSERT INTO exchanges (marketer, exchange_id, terms, audience, offer_text, decision_deadline, created_at, matched)
+SELECT marketer, 'x' || n, terms, audience, offer_text, decision_deadline, created_at, matched
+FROM exchanges, generate_series(1, $2::int) AS n WHERE marketer = $1
 """
 INTRODUCTIONS = """
 INSERT INTO introductions (marketer, pseudonym, consent_ref, vault_ref, audit_ref, identity_ref)
@@ -51,8 +56,10 @@ SELECT marketer, exchange_id, pseudonym, 1, clock_timestamp() FROM more JOIN int
 LEASES = "SELECT pseudonym, state, leased_until FROM participants ORDER BY pseudonym"
 LATER = "UPDATE participants SET leased_until = leased_until - $1::interval"
 """What time does."""
-READ = "SELECT sum(pg_stat_get_xact_tuples_returned(oid))::int FROM pg_class WHERE relname LIKE 'participants%'"
-"""Rows of the table that were read, and entries of its indexes."""
+READ = (
+    "SELECT sum(pg_stat_get_xact_tuples_returned(oid))::int FROM pg_class WHERE relname ~ '^(participants|exchanges)'"
+)
+"""Rows of the tables that were read, and entries of its indexes."""
 
 
 @pytest.fixture
@@ -65,7 +72,7 @@ async def store(fresh_database: FreshDatabase) -> AsyncIterator[Store]:
 
 async def campaign(store: Store, marketer: str, customers: int, leased: timedelta = timedelta()) -> None:
     """A campaign whose customers are found, and wait to be decided, or are in hand for a while."""
-    await store.db.execute(EXCHANGE, marketer, True)
+    await store.db.execute(EXCHANGE, marketer, "exchange", True)
     await store.db.execute(INTRODUCTIONS, marketer, customers)
     await store.db.execute(PARTICIPANTS, marketer, leased)
 
@@ -123,7 +130,7 @@ async def test_taking_a_hundred_reads_a_hundred_however_many_wait(store: Store, 
     if exchanges == 1:
         await campaign(store, "large", 25 * MANY)
     else:
-        await store.db.execute(EXCHANGE, "large", True)
+        await store.db.execute(EXCHANGE, "large", "exchange", True)
         await store.db.execute(INTRODUCTIONS, "large", 1)
         await store.db.execute(LIKE_IT, MANY)
     await campaign(store, "zealous", MANY)
@@ -236,18 +243,53 @@ async def test_who_was_moved_or_put_off_meanwhile_is_kept_by_no_turn(world: Worl
     assert ["p3"] == [one.pseudonym for one in await worker.take()]
 
 
-async def test_large_audience_that_is_being_found_keeps_no_other_waiting(store: Store) -> None:
-    for marketer in ("one", "another", "third"):
-        await store.db.execute(EXCHANGE, marketer, False)
-    found = []
+def matching(world: World, store: Store) -> Matching:
+    return replace(work(world).matching, store=store, turns=Turns())
+
+
+async def found(worker: Matching, store: Store) -> str:
+    """For whom a page is found next: the marketer's and the exchange's names."""
+    leased = await worker.take()
+    assert leased
+    async with store.db.tx("test.matched") as tx:
+        await store.advance(tx, leased[0], "more")
+    return f"{leased[0].marketer}/{leased[0].exchange_id}"
+
+
+async def test_audiences_of_one_marketer_are_found_a_page_each(world: World, store: Store) -> None:
+    worker = matching(world, store)
+    for name in ("one", "another", "third"):
+        await store.db.execute(EXCHANGE, "m", name, False)
+    pages = []
     for _ in range(9):
-        leased = await store.lease_exchange()
-        assert leased
-        found.append(leased[0].marketer)
-        async with store.db.tx("test.matched") as tx:
-            await store.advance(tx, leased[0], "more")
-        await store.db.execute(
-            "VACUUM exchanges"
-        )  # rows that are equally old come in the order of the places they were given
-    assert found[:3] == found[3:6] == found[6:]
-    assert {"one", "another", "third"} == set(found[:3])
+        pages.append(await found(worker, store))
+        await store.db.execute("VACUUM exchanges")  # rows equally old come in the order of the places they were given
+    assert pages[:3] == pages[3:6] == pages[6:]
+    assert {"m/one", "m/another", "m/third"} == set(pages[:3])
+
+
+async def test_marketer_with_many_audiences_keeps_no_other_waiting(world: World, store: Store) -> None:
+    worker = matching(world, store)
+    for number in range(20):
+        await store.db.execute(EXCHANGE, "greedy", str(number), False)
+    await found(worker, store)
+    for marketer in ("a", "small"):
+        await store.db.execute(EXCHANGE, marketer, "exchange", False)
+    turns = [(await found(worker, store)).partition("/")[0] for _ in range(6)]
+    assert ["small", "a", "greedy"] * 2 == turns
+
+
+@pytest.mark.parametrize("seen", ["empty", "full"])
+async def test_taking_an_audience_reads_no_more_however_many_wait(store: Store, seen: str) -> None:
+    if seen == "empty":
+        await store.db.execute("VACUUM ANALYZE")
+    for marketer in ("a", "b", "c"):
+        await store.db.execute(EXCHANGE, marketer, "exchange", False)
+        await store.db.execute(MANY_ALIKE, marketer, MANY)
+    if seen == "full":
+        await store.db.execute("ANALYZE")
+    async with store.db.tx("test.turn") as tx:
+        before = await tx.fetchval(READ)
+        assert ["b"] == [row["marketer"] for row in await tx.fetch(SQL.exchange_lease, LEASE, "a")]
+        read = await tx.fetchval(READ) - before
+    assert 30 > read, read

@@ -1,0 +1,2 @@
+-- Audiences are no longer looked for among everybody's.
+DROP INDEX exchanges_to_match;
