@@ -83,7 +83,7 @@ class Attribute:
     def between(self, least: Value, most: Value) -> Question:
         """Ask whether it lies within these bounds, both inclusive. Raises ValueError where the least is above the most."""
         if isinstance(least, int | date) and type(least) is type(most) and least > most:  # type: ignore[operator]
-            raise ValueError("the least value is not above the greatest")
+            raise ValueError("the least value must not be above the greatest")
         return Question(Criterion(self.name, Range(text_of(least), text_of(most))))
 
     def at_least(self, least: Value) -> Question:

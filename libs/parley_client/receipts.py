@@ -31,10 +31,16 @@ class Receipt:
     files: tuple[bytes, bytes, bytes, bytes] = field(repr=False)
 
     def save(self, directory: Path) -> tuple[Path, ...]:
-        """Write the four files into a directory, made if need be, and return their paths for `parley verify`."""
-        directory.mkdir(parents=True, exist_ok=True)
+        """
+        Write the four files into a directory, made if need be, and return their paths for `parley verify`.
+
+        They are for this user alone: what opens the entry tells what happened.
+        """
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         paths = tuple(directory / name for name in FILES)
         for path, content in zip(paths, self.files, strict=True):
+            path.touch(mode=0o600)
+            path.chmod(0o600)
             path.write_bytes(content)
         return paths
 

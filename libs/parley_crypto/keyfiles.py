@@ -47,7 +47,7 @@ def read_secret(path: Path) -> str:
         mode, text = path.stat().st_mode, path.read_text("ascii")
     except (OSError, UnicodeDecodeError) as error:
         raise KeyFileUnusable(
-            f"{path}: can't be read; `parley up` makes one, or restore it from your backup"
+            f"{path}: can't be read; restore it from your backup (`parley up` makes those of a new home)"
         ) from error
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise KeyFileUnusable(f"{path}: others may read it; chmod 600 {path}")

@@ -117,7 +117,7 @@ def _check_bounds(attribute: Attribute, least: str | None, most: str | None) -> 
     if not bounds or any(_parse(attribute, bound) != bound for bound in bounds):
         raise ValueInvalid(f"a bound of {attribute.name} is {_expectation(attribute)}, in canonical text")
     if least is not None and most is not None and _compare(attribute, least, most) > 0:
-        raise ValueInvalid("the least value is not above the greatest")
+        raise ValueInvalid("the least value must not be above the greatest")
 
 
 def answer(attribute: Attribute, question: Question, value: str) -> bool:

@@ -85,6 +85,7 @@ class Acts:
             artefact=self.scribe.artefact(self.scribe.common(deal, by_rule=False), birth, terms),
             salt=opening.salt,
             detail=opening.detail,
+            agreed_at=now,
         )
         await self.store.agree(tx, who.customer, consent, now)
         event = eventspb.ConsentGiven(note=note, exchange=offer.exchange, pseudonym=offer.pseudonym)

@@ -78,6 +78,10 @@ SELECT $1, $2, $3, $4, $5, $6, $7, $8
 WHERE (SELECT true FROM rules WHERE customer = $1 AND ended_at IS NULL
     AND (effect, scope_marketer, scope_level, terms) = ($3, $4, $5, $6) LIMIT 1) IS NULL;
 
+-- name: customer_objected
+-- Read when the customer objected to all marketing.
+SELECT objected_at FROM customers WHERE customer = $1;
+
 -- name: rules_count
 -- Count the customer's standing rules.
 SELECT count(*) FROM rules WHERE customer = $1 AND ended_at IS NULL;

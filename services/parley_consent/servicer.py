@@ -31,7 +31,7 @@ from parley_kit.faults import NotSupportedYet, Unauthenticated, Violation
 from parley_kit.pages import Page
 from parley_kit.telemetry import Meter
 from parley_rpc.principal import caller
-from parley_terms.wire import terms_from
+from parley_terms.wire import terms_from, timestamp
 
 _DECISIONS: Mapping[int, str] = {
     int(number): name.removeprefix("DECISION_OUTCOME_").lower() for name, number in consentpb.DecisionOutcome.items()
@@ -68,9 +68,13 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
 
     async def ListRules(self, request: consentpb.ListRulesRequest, context: Any) -> consentpb.ListRulesResponse:
         page = Page.asked(request.page_size, request.page_token)
-        rules = await self.acts.store.rules(_customer().customer, page)
-        token = page.next_token([(rule.created_at, rule.rule_id) for rule in rules])
-        return consentpb.ListRulesResponse(rules=[rule_to(rule) for rule in rules], next_page_token=token)
+        store, who = self.acts.store, _customer()
+        rules, objected = await store.rules(who.customer, page), await store.objected(who.customer)
+        return consentpb.ListRulesResponse(
+            rules=[rule_to(rule) for rule in rules],
+            next_page_token=page.next_token([(rule.created_at, rule.rule_id) for rule in rules]),
+            object_time=timestamp(objected) if objected else None,
+        )
 
     async def DeleteRule(self, request: consentpb.DeleteRuleRequest, context: Any) -> consentpb.DeleteRuleResponse:
         async def body(tx: Tx, who: Customer) -> consentpb.DeleteRuleResponse:

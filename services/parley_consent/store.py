@@ -254,6 +254,11 @@ class Store:
             for row in rows
         ]
 
+    async def objected(self, customer: str) -> datetime | None:
+        """When the customer objected to all marketing; None where they don't."""
+        at: datetime | None = await self.db.fetchval(_SQL.customer_objected, customer)
+        return at
+
     async def consent(self, tx: Tx | Database, customer: str, consent_id: str) -> ConsentRecord | None:
         """One offer or consent of the customer's, with the releases committed under it, oldest first."""
         row = await tx.fetchrow(_SQL.consent_find, customer, consent_id)
@@ -448,6 +453,7 @@ def _consent(row: Any, settlements: Sequence[SettlementRecord] = ()) -> ConsentR
         decision_deadline=row["decision_deadline"],
         valid_until=row["valid_until"],
         created_at=row["created_at"],
+        agreed_at=row["agreed_at"],
         revoked_at=row["revoked_at"],
         revoked_by=row["revoked_by"],
         settlements=tuple(settlements),

@@ -96,7 +96,7 @@ def consent_to(record: ConsentRecord, now: datetime) -> consentpb.Consent:
         terms=termspb.Terms.FromString(record.terms),
         artefact=record.artefact,
         rule=f"rules/{record.rule_id}" if record.rule_id else "",
-        create_time=timestamp(record.created_at),
+        create_time=timestamp(record.agreed_at or record.created_at),
         revoked_by=record.revoked_by,
         settlements=_settlements(record),
     )

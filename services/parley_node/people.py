@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from parley.audit.v1 import audit_pb2 as auditpb
 from parley.audit.v1.audit_pb2_grpc import AuditServiceStub
@@ -22,6 +23,8 @@ from parley_crypto.keyfiles import read_key
 from parley_crypto.signing import Signer
 from parley_node.home import Home
 from parley_node.provision import staff_key
+from parley_terms.values import Catalogue
+from parley_terms.wire import attribute_from
 
 _PAGE = 500
 
@@ -83,6 +86,12 @@ class Customer:
             async for page in self._pages(self._consent.ListRules, consentpb.ListRulesRequest(), "consent")
             for rule in page.rules
         ]
+
+    async def objected(self) -> Timestamp | None:
+        """When the customer objected to all marketing; None where they don't."""
+        request = consentpb.ListRulesRequest(page_size=1)
+        answer = await self.connection.call(self._consent.ListRules, request, service="consent")
+        return answer.object_time if answer.HasField("object_time") else None
 
     async def end_rule(self, name: str) -> None:
         """End a rule."""
@@ -211,6 +220,13 @@ async def register_marketer(
     )
     stub = IdentityServiceStub(connection.channel)
     return await connection.call(stub.RegisterMarketer, request, service="identity")
+
+
+async def catalogue(connection: Connection) -> Catalogue:
+    """The attributes that values are checked against."""
+    stub = VaultServiceStub(connection.channel)
+    answer = await connection.call(stub.ListAttributes, vaultpb.ListAttributesRequest())
+    return {one.name: attribute_from(one) for one in answer.attributes}
 
 
 def new_signer() -> Signer:

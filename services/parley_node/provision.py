@@ -8,7 +8,7 @@ from pathlib import Path
 
 from parley_audit.policy import policy_text
 from parley_crypto.certificates import LIFE, end_of, issue
-from parley_crypto.keyfiles import ensure_key, ensure_secret, read_key, write_key
+from parley_crypto.keyfiles import KeyFileUnusable, ensure_key, ensure_secret, read_key, write_key
 from parley_crypto.signing import Sealer, Signer
 from parley_crypto.tlog.note import PrivateKey
 from parley_crypto.trust import Trust
@@ -36,24 +36,35 @@ _STAFF = {"operators/local": "operator", "importers/local": "importer"}
 
 
 def provision(home: Home) -> None:
-    """Make whatever key is missing, and write trust, policy and staff files. What is there stays."""
+    """
+    Make the keys of a new home, and write trust, policy and staff files. What is there stays.
+
+    Raises KeyFileUnusable where a key is gone that the home had.
+    """
     home.make()
-    for zone, names in _OWN_KEYS.items():
-        for name in names:
-            ensure_key(key_file(home, zone, name))
+    own = [key_file(home, zone, name) for zone, names in _OWN_KEYS.items() for name in names]
+    shared = [key_file(home, "identity", name) for name, _, _ in _SHARED_KEYS]
+    for path in (*own, *shared, *(staff_key(home, name) for name in _STAFF.values())):
+        _make_key(home, path)
     for name, zone, there in _SHARED_KEYS:
-        ensure_key(key_file(home, "identity", name))
         _share(key_file(home, "identity", name), key_file(home, zone, there))
     for zone in SERVICES:
         ensure_pgpass(home.postgres_password(zone), f"parley_{zone}")
         ensure_password(home.valkey_password(zone))
-    for name in _STAFF.values():
-        ensure_key(staff_key(home, name))
-    _write(home.trust, _trust(home).dump())
     _write(home.staff, _staff(home))
-    log = PrivateKey(ORIGIN, read_key(key_file(home, "audit", "log")))
-    _write(home.policy, policy_text(log.vkey()).decode())
+    _write(home.policy, policy_for(home))
     _keep_published(home)
+    _write(home.trust, _trust(home).dump())  # last: from then on the home has had all its keys
+
+
+def had_keys(home: Home) -> bool:
+    """Whether all keys of a home were made before: what is missing now is lost."""
+    return home.trust.exists()
+
+
+def policy_for(home: Home) -> str:
+    """The policy by which receipts of this home's log key are checked. Raises KeyFileUnusable."""
+    return policy_text(PrivateKey(ORIGIN, read_key(key_file(home, "audit", "log"))).vkey()).decode()
 
 
 def key_file(home: Home, zone: str, name: str) -> Path:
@@ -107,6 +118,13 @@ def secret_files(home: Home) -> list[Path]:
 def staff_key(home: Home, name: str) -> Path:
     """Where the operator's or the importer's key is."""
     return home.root / "keys" / "staff" / f"{name}.key"
+
+
+def _make_key(home: Home, path: Path) -> None:
+    if had_keys(home) and not path.exists():
+        # Another one in its place would read nothing of what is there, and sign what nobody believes.
+        raise KeyFileUnusable(f"{path}: it is gone; restore it from your backup")
+    ensure_key(path)
 
 
 def _share(source: Path, copy: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from parley_node import people
 from parley_node.demo.crowd import Crowd, Member, Temper, standing_terms, together
 from parley_node.importing.mapping import Row, read_mapping, read_rows
-from parley_node.importing.run import catalogue, import_customers
+from parley_node.importing.run import import_customers
 from parley_terms.values import Catalogue
 from tests.support.canaries import LEAST, none_in_clear
 from tests.support.dumps import database_url
@@ -61,7 +61,7 @@ def _telling(names: Catalogue) -> set[str]:
 async def _import(world: World) -> dict[str, str]:
     async with people.staff(world.node.running.address, world.home, "importer") as importer:
         mapping = read_mapping(MAPPING)
-        rows, problems = read_rows(_contacts(), mapping, await catalogue(importer))
+        rows, problems = read_rows(_contacts(), mapping, await people.catalogue(importer))
         assert [] == problems
         assert 4119 == len(rows)
         await import_customers(importer, mapping.name, rows[:700])  # interrupted: the rest comes with the second run
@@ -153,7 +153,7 @@ async def _accept(crowd: Crowd, member: Member, offer: str) -> str:
 
 async def _catalogue(world: World) -> Catalogue:
     async with people.staff(world.node.running.address, world.home, "importer") as importer:
-        return await catalogue(importer)
+        return await people.catalogue(importer)
 
 
 def _rows(names: Catalogue) -> list[Row]:

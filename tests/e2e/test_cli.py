@@ -1,17 +1,20 @@
 """Can people get through with the command line alone? Black box, against `parley up` in a process of its own."""
 
+import os
 import shlex
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from parley_client.receipts import FILES
+from parley_node.home import Home, Running
 from tests.support.canaries import none_in_clear, word
-from tests.support.cli import UP, Parley, commands, parley_up, start
+from tests.support.cli import UP, Parley, commands, environment, parley_up, start
 from tests.support.dumps import Apart
 from tests.support.servers import scratch_directory
 
@@ -162,8 +165,57 @@ def test_refusals_say_why_and_what_next(parley: Parley) -> None:
 
 def test_objection_is_made_and_lifted(parley: Parley) -> None:
     parley.run("customer", "join", "--as", "tired")
+    assert "you are asked first" in parley.run("customer", "rules", "--as", "tired").out
     assert "object to all marketing" in parley.run("customer", "object", "--as", "tired").out
+    shown = parley.run("customer", "rules", "--as", "tired").out
+    assert ("no rule counts" in shown, "you are asked first" in shown) == (True, False)
     assert "count again" in parley.run("customer", "lift-objection", "--as", "tired").out
+    assert "no rule counts" not in parley.run("customer", "rules", "--as", "tired").out
+
+
+def test_rule_about_what_there_is_not_is_refused(parley: Parley) -> None:
+    parley.run("customer", "join", "--as", "hasty")
+    for wrong in (
+        ("refuse", "--attribute", "contact.emial"),
+        ("allow", "--answers-about", "profile.aeg", "--purpose", "Marketing", "--everyone"),
+    ):
+        refused = parley.try_("customer", *wrong, "--as", "hasty")
+        assert (1, True) == (refused.code, "parley attributes" in refused.err)
+    assert [] == parley.json("customer", "rules", "--as", "hasty")
+
+
+def test_terminal_that_knows_no_such_letters_is_shown_the_rest(parley: Parley) -> None:
+    parley.run("customer", "join", "--as", "koeln")
+    parley.run("customer", "put", "profile.city", "K\u00f6ln", "--as", "koeln")
+    command = [sys.executable, "-m", "parley_node.cli", "customer", "items", "--as", "koeln"]
+    shown = subprocess.run(
+        command, env=environment(parley.home.root) | {"PYTHONIOENCODING": "ascii"}, capture_output=True, check=True
+    )
+    assert b"K?ln" in shown.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_output_that_can_not_be_written_is_said_in_a_sentence(parley: Parley) -> None:
+    command = [sys.executable, "-m", "parley_node.cli", "attributes"]
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            command, env=environment(parley.home.root), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (1, "parley: No space left on device\n") == (ended.returncode, ended.stderr)
+
+
+def test_demo_leaves_a_home_alone_on_which_parley_runs(parley: Parley, tmp_path: Path) -> None:
+    told = Home(tmp_path / "demo")
+    told.make()
+    told.started(Running("127.0.0.1:1", "http://127.0.0.1:2", os.getpid()))
+    refused = parley.try_("demo", "--home", str(tmp_path))
+    assert (1, True) == (refused.code, f"process {os.getpid()}" in refused.err)
+    assert os.getpid() == told.running().pid
+
+
+def test_what_a_marketer_keeps_is_listed(parley: Parley) -> None:
+    parley.run("marketer", "register", "Env", "--as", "keeper")
+    assert "None are kept" in parley.run("marketer", "deliveries", "--kept", "--as", "keeper").out
 
 
 def test_operator_changes_and_suspends_a_marketer(parley: Parley) -> None:

@@ -22,12 +22,12 @@ import pytest
 
 from parley_audit.policy import policy_text
 from parley_crypto.certificates import issue
-from parley_crypto.keyfiles import read_key
+from parley_crypto.keyfiles import ensure_key, read_key
 from parley_crypto.tlog.note import Ed25519Signer, PrivateKey, sign_note
 from parley_node.embedded import paths, postgres
 from parley_node.embedded.postgres import listener_of
 from parley_node.home import Home
-from parley_node.provision import ORIGIN, key_file
+from parley_node.provision import ORIGIN, key_file, policy_for
 from parley_node.split import Doors
 from tests.support.cli import UP, Outcome, Parley, commands, environment, parley_up
 from tests.support.servers import scratch_directory
@@ -134,6 +134,30 @@ def test_key_that_others_may_read(parley: Parley) -> None:
     assert {"keys": f"chmod 600 {key}"} == failed
     mend(parley, failed["keys"])
     assert 0o600 == key.stat().st_mode & 0o777
+
+
+def test_key_that_is_lost(parley: Parley) -> None:
+    key = key_file(parley.home, "vault", "master")
+    kept = key.rename(parley.home.root / "kept")
+    assert f"cp BACKUP {key}  # of this very home" == failures(parley)["keys"]
+    kept.rename(key)
+
+
+def test_log_whose_key_was_replaced(parley: Parley) -> None:
+    key, policy = key_file(parley.home, "audit", "log"), parley.home.policy
+    kept = {path: path.read_bytes() for path in (key, policy)}
+    key.unlink()
+    ensure_key(key)
+    policy.write_text(policy_for(parley.home))
+    assert f"cp BACKUP {key}  # of this very home" == failures(parley)["log"]
+    for path, content in kept.items():
+        path.write_bytes(content)
+
+
+def test_folder_that_is_no_home(parley: Parley, tmp_path: Path) -> None:
+    (tmp_path / "letter").write_text("Dear Ada")
+    failed = parley.try_("doctor", "--home", str(tmp_path), "--json").json
+    assert {"home": "parley doctor --home HOME"}.items() <= {each["check"]: each["mend"] for each in failed}.items()
 
 
 def test_edited_policy(parley: Parley) -> None:

@@ -60,6 +60,7 @@ class ConsentRecord:
     decision_deadline: datetime
     valid_until: datetime
     created_at: datetime
+    agreed_at: datetime | None
     revoked_at: datetime | None
     revoked_by: str
     settlements: tuple[SettlementRecord, ...]

@@ -5,7 +5,9 @@ A command's module is imported when it is called, so that `parley --help` answer
 ``COMMANDS`` and a module with a Typer ``app``.
 """
 
+import io
 import os
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import version
@@ -84,5 +86,13 @@ def parley(
 
 
 def main() -> None:
-    """Run the command line."""
-    app(prog_name="parley")
+    """Run the command line. What a terminal can't show is replaced; where nobody listens any more, that is said in a sentence."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    try:
+        app(prog_name="parley")
+        sys.stdout.flush()
+    except OSError as error:
+        typer.echo(f"parley: {error.strerror}", err=True)
+        os._exit(1)  # what is left can't be written either

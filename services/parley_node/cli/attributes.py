@@ -11,7 +11,7 @@ from parley_client.errors import ParleyError
 from parley_node.cli import show
 from parley_node.cli.options import HomeOption, JsonOption, level_text
 from parley_node.home import Home, NotRunning
-from parley_node.importing.run import catalogue
+from parley_node.people import catalogue
 from parley_terms.values import Attribute, Catalogue
 from parley_vault.catalogue import load
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +26,8 @@ _STEPS: dict[type[Exception], str] = {
     errors.ItemNotFound: "`parley customer items` lists what is in the bank.",
     errors.VerificationRequired: "`parley operator level MARKETER verified` raises the level.",
     errors.MarketerSuspended: "`parley operator reinstate MARKETER` ends the suspension.",
-    errors.Unauthenticated: "Check this machine's clock, and that the key belongs to this home.",
+    errors.Unauthenticated: "Check this machine's clock, that the key is this home's, and that no marketer is suspended.",
+    errors.Internal: "What happened is in the .log files of Parley's home, beside that id.",
     errors.InvalidConsentStatus: "`parley customer inbox --all` and `parley customer consents` say where it stands.",
     errors.DeliveryInvalid: "Keep it: it is evidence.",
     errors.ReceiptInvalid: "Keep it: a log that signs falsely is at fault.",
@@ -49,7 +51,8 @@ def explain(error: Exception) -> tuple[str, str]:
     step = next((step for kind, step in _STEPS.items() if isinstance(error, kind)), "")
     if isinstance(error, errors.ParleyError):
         wrong = "; ".join(f"{each.field}: {each.description}" for each in error.violations)
-        return f"{error.message} ({error.reason}{': ' + wrong if wrong else ''})", step
+        about = "; ".join(filter(None, (wrong, error.metadata.get("error_id"))))
+        return f"{error.message} ({error.reason}{': ' + about if about else ''})", step
     return str(error), step
 
 
@@ -57,6 +60,14 @@ def running(home: Path | None) -> tuple[Home, Running]:
     """Find the home and where its Parley answers. Raises NotRunning."""
     chosen = Home.choose(home)
     return chosen, chosen.running()
+
+
+def refuse_second(home: Home, otherwise: str) -> None:
+    """Raise Stop where Parley runs on this home."""
+    with suppress(NotRunning):
+        now = home.running()
+        step = f"Stop it with `kill {now.pid}`{otherwise}."
+        raise Stop(f"Parley runs on {home.root} already, as process {now.pid}, and answers on {now.address}", step)
 
 
 def as_operator(home: Path | None, work: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:

@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from parley_node.cli.calls import refuse_second
 from parley_node.cli.options import HomeOption
 from parley_node.cli.stop import Stop
 from parley_node.demo.story import Source, Story, fresh
 from parley_node.embedded import ServersUnavailable
 from parley_node.home import Home
-from parley_node.importing.mapping import MappingInvalid
+from parley_node.importing.mapping import MappingInvalid, read_mapping
 
 app = typer.Typer(add_completion=False)
 
@@ -34,8 +35,12 @@ def demo(
     if (customers is None) != (mapping is None):
         raise Stop("a file of customers and its mapping go together", "Give both --customers and --mapping.")
     source = Source(customers, mapping) if customers and mapping else None
+    told = fresh(Home.choose(home))
+    refuse_second(told, ": the demo makes its home anew")
     try:
-        asyncio.run(Story(fresh(Home.choose(home)), Console(), source).tell())
+        if source:
+            read_mapping(source.mapping)  # before what an earlier telling left is gone
+        asyncio.run(Story(told, Console(), source).tell())
     except MappingInvalid as error:
         raise Stop(str(error), "Nothing was imported: correct the file or its mapping.") from error
     except ServersUnavailable as error:

@@ -57,9 +57,19 @@ class Inbox:
 
 def kept(folder: Path, given: str, settings: Settings) -> Delivery:
     """Find a release that was kept. Raises Stop, KeyFileUnusable and TrustUnusable."""
-    message = brokerpb.Delivery.FromString(_read(folder, given))
+    return Delivery(brokerpb.Delivery.FromString(_read(folder, given)), _opener(settings))
+
+
+def _opener(settings: Settings) -> Opener:
     sealers = [Sealer(key) for key in reversed(read_keys(settings.sealing_key_file).values())]
-    return Delivery(message, Opener(settings.marketer, sealers, Trust.load(settings.trust_file)))
+    return Opener(settings.marketer, sealers, Trust.load(settings.trust_file))
+
+
+def kept_rows(folder: Path, settings: Settings) -> list[show.Row]:
+    """Every release that was kept, opened and checked again, oldest first. Raises KeyFileUnusable and TrustUnusable."""
+    opener = _opener(settings)
+    paths = sorted(folder.glob("*.delivery"), key=lambda path: path.stat().st_mtime_ns)
+    return [_row(Delivery(brokerpb.Delivery.FromString(path.read_bytes()), opener)) for path in paths]
 
 
 def release_row(release: Release) -> show.Row:
@@ -88,7 +98,7 @@ def pseudonyms(folder: Path) -> list[str]:
 
 def _read(folder: Path, given: str) -> bytes:
     paths = {path.stem: path for path in folder.glob("*.delivery")}
-    return paths[find(given, paths, what="release", listing="parley marketer deliveries --no-ack")].read_bytes()
+    return paths[find(given, paths, what="release", listing="parley marketer deliveries --kept")].read_bytes()
 
 
 def _row(delivery: Delivery) -> show.Row:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from parley_node.cli.options import HomeOption
 from parley_node.cli.stop import Stop
 from parley_node.home import Home
 from parley_node.importing.mapping import ColumnMapping, MappingInvalid, Problem, Row, read_mapping, read_rows
-from parley_node.importing.run import catalogue, import_customers, write_codes
+from parley_node.importing.run import Codes, CodesFile, import_customers
 from parley_terms.values import Catalogue
 
 app = typer.Typer(add_completion=False)
@@ -29,7 +30,9 @@ def importing(
     mapping: Annotated[Path, typer.Option(help="What its columns mean: see examples/bank-marketing.toml.")],
     codes: Annotated[
         Path | None,
-        typer.Option(help="Where claim codes are written, for the owners.", show_default="CUSTOMERS.codes.csv"),
+        typer.Option(
+            help="Where claim codes are written, for the owners.", show_default="beside CUSTOMERS, as NAME.codes.csv"
+        ),
     ] = None,
     *,
     skip_bad_lines: Annotated[
@@ -41,24 +44,50 @@ def importing(
     Import customers, and write each one's one-time claim code.
 
     Nothing is imported while a line is wrong. An import that was interrupted goes on when it is run again: a row is known by
-    its key, and nobody is made twice. What is imported can't be matched on until its owner claims it and says so.
+    its key, and nobody is made twice. Codes that are in the file stay good; for a customer who isn't there a new one is made, and
+    any earlier one is void. What is imported can't be matched on until its owner claims it and says so.
     """
     chosen, running = calls.running(home)
     written = codes or customers.with_suffix(".codes.csv")
-    count = calls.run(_import(chosen, running.address, customers, mapping, written, skip_bad_lines=skip_bad_lines))
-    show.say(f"Imported {count:,} customers. Their claim codes are in {written}: each is as good as the account.")
+    work = _import(chosen, running.address, customers, mapping, written, skip_bad_lines=skip_bad_lines)
+    try:
+        count, made = calls.run(work)
+    except KeyboardInterrupt:
+        raise Stop("the import was interrupted", "Run it again to go on.") from None
+    show.say(f"{count:,} customers are imported, {len(made.made):,} of them with a new claim code.")
+    if made.renewed:
+        show.say(f"{made.renewed:,} had one before, which is void now.")
+    show.say(f"The codes are in {written}: each is as good as the account.")
 
 
 async def _import(
-    home: Home, address: str, customers: Path, mapping_file: Path, codes: Path, *, skip_bad_lines: bool
-) -> int:
+    home: Home, address: str, customers: Path, mapping_file: Path, written: Path, *, skip_bad_lines: bool
+) -> tuple[int, Codes]:
     async with people.staff(address, home, "importer") as importer:
-        mapping, rows = await _read(customers, mapping_file, await catalogue(importer), skip_bad_lines=skip_bad_lines)
-        with Progress(console=Console(stderr=True)) as progress:
+        mapping, rows = await _read(
+            customers, mapping_file, await people.catalogue(importer), skip_bad_lines=skip_bad_lines
+        )
+        codes, renewed = _opened(written), list[int]()
+
+        def keep(found: Codes) -> None:
+            codes.keep(found)
+            renewed.append(found.renewed)
+
+        with closing(codes), Progress(console=Console(stderr=True)) as progress:
             bar = progress.add_task("importing", total=len(rows))
-            found = await import_customers(importer, mapping.name, rows, lambda count: progress.advance(bar, count))
-    await asyncio.to_thread(write_codes, codes, found)
-    return len(rows)
+            made = await import_customers(
+                importer, mapping.name, rows, lambda count: progress.advance(bar, count), known=codes.known, keep=keep
+            )
+    return len(rows), Codes(made, sum(renewed))
+
+
+def _opened(written: Path) -> CodesFile:
+    try:
+        return CodesFile(written)
+    except OSError as error:
+        raise Stop(f"{written}: {error.strerror}", "Nothing was imported: name another file with --codes.") from error
+    except ValueError as error:
+        raise Stop(str(error), "Nothing was imported: name another file with --codes.") from error
 
 
 async def _read(

@@ -13,7 +13,7 @@ from parley_client import Client, Condition, Exchange
 from parley_client.exchanges import Asked
 from parley_node.cli import show
 from parley_node.cli.calls import run, running
-from parley_node.cli.feed import Inbox, kept, pseudonyms, release_row
+from parley_node.cli.feed import Inbox, kept, kept_rows, pseudonyms, release_row
 from parley_node.cli.names import find
 from parley_node.cli.options import HomeOption, JsonOption, LevelName, MarketerOption, level_text
 from parley_node.cli.receipts import refuse_taken
@@ -22,8 +22,7 @@ from parley_node.cli.terms_text import check_purposes
 from parley_node.cli.wallet import MarketerFile
 from parley_node.conditions_text import field_text, parse_conditions, parse_question
 from parley_node.home import Home, NotRunning
-from parley_node.importing.run import catalogue
-from parley_node.people import register_marketer, staff
+from parley_node.people import catalogue, register_marketer, staff
 from parley_terms.purposes import DPV
 from parley_terms.terms import Criteria, Field, Form, each_criterion
 from parley_terms.values import Catalogue
@@ -33,7 +32,9 @@ T = TypeVar("T")
 _OPEN_DAYS = 7
 _PSEUDONYM = re.compile(r"[a-z2-7]{32}")
 
-app = typer.Typer(no_args_is_help=True, help="Act as a marketer: ask, and open what customers release.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Act as a marketer: ask, and open what customers release."
+)
 
 Fields = Annotated[
     list[str] | None, typer.Option("--field", help="An attribute whose exact value you want; may be repeated.")
@@ -246,6 +247,9 @@ def deliveries(
     follow: Annotated[bool, typer.Option("--follow", help="Stay, and print what comes, until Ctrl-C.")] = False,
     wait: Annotated[float, typer.Option(min=0.1, help="Seconds of silence after which it ends.")] = 2.0,
     ack: Annotated[bool, typer.Option(help="Acknowledge what was printed: it doesn't come again.")] = True,
+    only_kept: Annotated[
+        bool, typer.Option("--kept", help="Print the releases that are kept here, and ask for nothing.")
+    ] = False,
     as_json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
@@ -256,7 +260,13 @@ def deliveries(
     """
 
     async def work() -> None:
-        chosen, _now = running(home)
+        chosen, now = running(home)
+        if only_kept:
+            mine = MarketerFile(chosen, me)
+            show.records(
+                kept_rows(mine.deliveries, mine.settings(now.address)), as_json=as_json, empty="None are kept."
+            )
+            return
         async with client(home, me) as opened:
             inbox = Inbox(opened, MarketerFile(chosen, me).deliveries)
             found = inbox.rows(silence=None if follow else wait, acknowledge=ack)
@@ -309,7 +319,7 @@ def _pseudonym(folder: Path, given: str) -> str:
     """Complete a pseudonym by those that releases were kept of. Raises Stop."""
     if _PSEUDONYM.fullmatch(given):
         return given
-    return find(given, pseudonyms(folder), what="pseudonym", listing="parley marketer deliveries --no-ack")
+    return find(given, pseudonyms(folder), what="pseudonym", listing="parley marketer deliveries --kept")
 
 
 def _asked(fields: list[str] | None, questions: list[Any]) -> list[Asked]:

@@ -24,7 +24,11 @@ from parley_node.home import Home, NotRunning
 from parley_node.services import SERVICES
 from parley_node.stores import Servers, servers_up
 
-app = typer.Typer(no_args_is_help=True, help="Act as the operator: on marketers, and on events that were set aside.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Act as the operator: on marketers, and on events that were set aside.",
+)
 
 T = TypeVar("T")
 Marketer = Annotated[str, typer.Argument(help="marketers/..., or what it is called on this home, such as shop.")]

@@ -8,7 +8,7 @@ from typing import Any
 
 from parley.audit.v1 import audit_pb2 as auditpb
 from parley.audit.v1.audit_pb2_grpc import AuditServiceStub
-from parley_client.receipts import FILES
+from parley_client.receipts import FILES, Receipt
 from parley_crypto.tlog.errors import TlogInvalid
 from parley_crypto.tlog.policy import parse_sealed_policy
 from parley_crypto.tlog.receipt import Opening, verify_receipt
@@ -36,10 +36,10 @@ async def customer_receipt(customer: Customer, given: str, policy: Path, directo
     opening = Opening(entry.salt, entry.detail, proof.index, proof.size, tuple(proof.path)).to_bytes()
     files = (await asyncio.to_thread(policy.read_bytes), proof.proof, proof.entry, opening)
     try:
-        verify_receipt(parse_sealed_policy(files[0]), *files[1:])
+        found = verify_receipt(parse_sealed_policy(files[0]), *files[1:])
     except TlogInvalid as error:
         raise Stop(f"the log's proof doesn't hold: {error}", "`parley doctor` looks at the log.") from error
-    await asyncio.to_thread(_save, directory, files)
+    await asyncio.to_thread(Receipt(found.index, found.checkpoint, found.detail, files).save, directory)
 
 
 def choose(entries: Sequence[auditpb.HistoryEntry], given: str) -> auditpb.HistoryEntry:
@@ -58,12 +58,6 @@ def refuse_taken(directory: Path) -> None:
     """Raise Stop where a receipt would be written over another one."""
     if any((directory / name).exists() for name in FILES):
         raise Stop(f"{directory} holds a receipt already", "Choose another folder with --out.")
-
-
-def _save(directory: Path, files: Sequence[bytes]) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, content in zip(FILES, files, strict=True):
-        (directory / name).write_bytes(content)
 
 
 def _row(number: int, entry: auditpb.HistoryEntry, *, whole: bool) -> show.Row:

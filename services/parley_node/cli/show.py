@@ -47,6 +47,18 @@ def record(found: Row, *, as_json: bool = False) -> None:
     _console().print(grid)
 
 
+def records(found: Sequence[Row], *, as_json: bool, empty: str) -> None:
+    """Print one thing after the other, which may have different parts."""
+    if as_json:
+        print_json(found)
+        return
+    for row in found:
+        record(row)
+        say("")
+    if not found:
+        say(empty)
+
+
 def print_json(found: Any) -> None:
     """Print JSON for a program."""
     sys.stdout.write(json.dumps(found, indent=2) + "\n")

@@ -16,10 +16,11 @@ from parley_crypto.trust import TrustUnusable
 from parley_db.migrate import MigrationError
 from parley_kit.faults import Fault
 from parley_node.cli import show
+from parley_node.cli.calls import refuse_second
 from parley_node.cli.options import HomeOption
 from parley_node.cli.stop import Stop
 from parley_node.embedded import ServersUnavailable
-from parley_node.home import HOME, Home, NotRunning, Running
+from parley_node.home import HOME, Home, Running
 from parley_node.node import Options, configure, run
 from parley_node.provision import provision
 from parley_node.services import SERVICES
@@ -71,7 +72,7 @@ def up(
             f"{host} is reached over a network, and nothing here encrypts", "Choose an address such as 127.0.0.1."
         )
     chosen = Home.choose(home)
-    _refuse_second(chosen)
+    refuse_second(chosen, ", or choose another home with --home")
     with _failures(chosen), _log(chosen, verbose=verbose) as log:
         arm()
         _check_settings(chosen)
@@ -136,14 +137,6 @@ def _welcome(home: Home, running: Running) -> None:
         "  parley doctor",
     )
     sys.stdout.flush()
-
-
-def _refuse_second(home: Home) -> None:
-    """Raise Stop where Parley runs on this home."""
-    with suppress(NotRunning):
-        now = home.running()
-        step = f"Stop it with `kill {now.pid}`, or choose another home with --home."
-        raise Stop(f"Parley runs on {home.root} already, as process {now.pid}, and answers on {now.address}", step)
 
 
 @contextmanager

@@ -48,6 +48,8 @@ def verify(
     found = proven(receipt)
     if not as_json:
         show.say(f"Valid: leaf {receipt.index:,} of a log of {receipt.checkpoint.size:,}.")
+        if policy is None:
+            show.say("That is by the policy that came with it, which proves little: name yours with --policy.")
     show.record(found if as_json else {name: detail_text(value) for name, value in found.items()}, as_json=as_json)
 
 

@@ -25,7 +25,7 @@ from parley_node.demo.crowd import Crowd, Member, Temper, standing_terms
 from parley_node.demo.population import write_population
 from parley_node.home import Home
 from parley_node.importing.mapping import Campaign, ColumnMapping, MappingInvalid, Row, read_mapping, read_rows
-from parley_node.importing.run import catalogue, import_customers
+from parley_node.importing.run import import_customers
 from parley_node.node import Options, fast_notices, run
 from parley_node.verify import verify_files
 from parley_rpc.logs import logger
@@ -87,7 +87,7 @@ class Story:
         if mapping.campaign is None:
             raise MappingInvalid(f"{source.mapping}: say in [campaign] what the demo asks")
         async with people.staff(address, self.home, "importer") as importer:
-            names = await catalogue(importer)
+            names = await people.catalogue(importer)
         rows, problems = read_rows(source.customers, mapping, names)
         if problems:
             raise MappingInvalid("\n".join(str(problem) for problem in problems[:20]))

@@ -15,9 +15,10 @@ from parley_crypto.tlog.checkpoint import Checkpoint
 from parley_crypto.tlog.errors import TlogInvalid
 from parley_crypto.tlog.policy import Policy
 from parley_node.doctor.findings import Look, Trouble
-from parley_node.doctor.mending import again, newer_database, newest_checkpoint, restart
+from parley_node.doctor.mending import again, lost_key, newer_database, newest_checkpoint, restart
 from parley_node.doctor.still import policy
 from parley_node.home import Home, Running
+from parley_node.provision import key_file, policy_for
 from parley_node.services import SERVICES
 from parley_node.split import Doors
 from parley_rpc.channels import at, connect, dial
@@ -123,7 +124,14 @@ async def _served(believed: Policy, home: Home, running: Running) -> Checkpoint:
         note = await asyncio.to_thread(_fetch, f"{running.http}/checkpoint")
     except (OSError, urllib.error.URLError) as error:
         raise Trouble(f"{running.http} doesn't answer", restart(home, running, "audit")) from error
-    return _checked(believed, note, again(home, running, f"rm -f {shlex.quote(str(home.policy))}; "))
+    return _checked(believed, note, _agreeing(home, running))
+
+
+def _agreeing(home: Home, running: Running) -> str:
+    """What makes policy and log agree: the policy of the log's key, or, where it is that already, the key that the log had."""
+    if home.policy.read_text() == policy_for(home):
+        return lost_key(key_file(home, "audit", "log"))
+    return again(home, running, f"rm -f {shlex.quote(str(home.policy))}; ")
 
 
 def _checked(believed: Policy, note: bytes, mend: str) -> Checkpoint:

@@ -1,6 +1,7 @@
 """The commands that mend things, as they are typed on this machine."""
 
 import shlex
+from pathlib import Path
 
 from parley_node.embedded.pair import ServerPair
 from parley_node.embedded.postgres import listener_of
@@ -35,6 +36,11 @@ def end_session(pair: Servers, pid: int) -> str:
 def newest_checkpoint(home: Home) -> str:
     """Put back how far the log was shown to the world: whoever verifies receipts may hold it."""
     return f"cp CHECKPOINT {shlex.quote(str(home.published))}  # the newest that anybody holds"
+
+
+def lost_key(path: Path) -> str:
+    """Put back a key file: no other key will do."""
+    return f"cp BACKUP {shlex.quote(str(path))}  # of this very home"
 
 
 def newer_database(service: str) -> str:

@@ -10,13 +10,13 @@ from parley_crypto.tlog.errors import TlogInvalid
 from parley_crypto.tlog.policy import Policy, parse_sealed_policy
 from parley_crypto.trust import Trust, TrustUnusable
 from parley_node.doctor.findings import Look, NotLooked, Trouble
-from parley_node.doctor.mending import up
+from parley_node.doctor.mending import lost_key, up
 from parley_node.embedded import ServersUnavailable, from_environment
 from parley_node.embedded.external import POSTGRES_URL, VALKEY_URL
 from parley_node.embedded.locate import locate
 from parley_node.home import Home
 from parley_node.node import configure
-from parley_node.provision import key_files, secret_files
+from parley_node.provision import had_keys, key_files, secret_files
 from parley_node.services import SERVICES
 from parley_rpc import confine
 from parley_rpc.settings import SettingsWrong
@@ -48,6 +48,8 @@ async def _home(home: Home) -> str:
         mode = home.root.stat().st_mode
     except OSError as error:
         raise Trouble(f"{home.root}: {error.strerror}", up(home)) from error
+    if not had_keys(home) and any(home.root.iterdir()):
+        raise Trouble(f"{home.root} is something else's: no Parley has started there", "parley doctor --home HOME")
     if mode & (stat.S_IRGRP | stat.S_IROTH | stat.S_IWGRP | stat.S_IWOTH):
         raise Trouble(f"others may read {home.root}", f"chmod 700 {home.root}")
     return str(home.root)
@@ -69,7 +71,8 @@ async def _keys(home: Home) -> str:
         try:
             read_keys(path)
         except KeyFileUnusable as error:
-            raise Trouble(str(error).partition(";")[0], f"chmod 600 {path}" if path.exists() else up(home)) from error
+            missing = lost_key(path) if had_keys(home) else up(home)
+            raise Trouble(str(error).partition(";")[0], f"chmod 600 {path}" if path.exists() else missing) from error
     for path in filter(Path.exists, secret_files(home)):
         try:
             read_secret(path)

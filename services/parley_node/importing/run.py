@@ -7,7 +7,9 @@ only once complete, and only on what they themselves make discoverable.
 
 import csv
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from pathlib import Path
 
 from parley.identity.v1 import identity_pb2 as identitypb
@@ -16,48 +18,79 @@ from parley.vault.v1 import vault_pb2 as vaultpb
 from parley.vault.v1.vault_pb2_grpc import VaultServiceStub
 from parley_client.connection import Connection
 from parley_node.importing.mapping import Row
-from parley_terms.values import Catalogue
-from parley_terms.wire import attribute_from
 
 _BATCH = 250
+_HEADER = ("row", "claim code")
 _PROVENANCE = {"imported": vaultpb.PROVENANCE_IMPORTED, "observed": vaultpb.PROVENANCE_OBSERVED}
 
 
-async def catalogue(connection: Connection) -> Catalogue:
-    """The attributes that values are checked against."""
-    stub = VaultServiceStub(connection.channel)
-    answer = await connection.call(stub.ListAttributes, vaultpb.ListAttributesRequest())
-    return {one.name: attribute_from(one) for one in answer.attributes}
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """Claim codes by row key; how many of them are of accounts that were complete before, whose earlier codes are void now."""
+
+    made: Mapping[str, str]
+    renewed: int
 
 
 async def import_customers(
-    connection: Connection, name: str, rows: Sequence[Row], done: Callable[[int], None] = lambda _count: None
+    connection: Connection,
+    name: str,
+    rows: Sequence[Row],
+    done: Callable[[int], None] = lambda _count: None,
+    *,
+    known: Container[str] = (),
+    keep: Callable[[Codes], None] = lambda _codes: None,
 ) -> dict[str, str]:
     """
     Import rows as the importer ``connection`` is signed in as; returns claim codes by row key.
 
-    Whoever has claimed their account since has no code. ``done`` hears how many rows of each batch are through.
+    Whoever has claimed their account since has no code, nor has a complete account whose code is ``known``: it stays good.
+    ``done`` hears how many rows of each batch are through; ``keep`` is given each batch's codes as they come, which exist nowhere
+    else.
     """
     codes: dict[str, str] = {}
     for batch in _batches(rows):
-        keys = [row.key for row in batch]
-        await _put(connection, name, batch)
-        codes |= {key: code for key, code in zip(keys, await _complete(connection, name, keys), strict=True) if code}
+        complete = await _put(connection, name, batch)
+        keys = [row.key for row in batch if row.key not in complete or row.key not in known]
+        made = {key: code for key, code in zip(keys, await _complete(connection, name, keys), strict=True) if code}
+        keep(Codes(made, len(complete & made.keys())))
+        codes |= made
         done(len(batch))
     return codes
 
 
-def write_codes(path: Path, codes: Mapping[str, str]) -> None:
-    """Write claim codes by row key as a CSV file that only its owner may read. They are as good as the accounts."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+class CodesFile:
+    """Claim codes by row key, in a CSV file that only its owner may read: they are as good as the accounts."""
+
+    def __init__(self, path: Path) -> None:
+        """Open it, or make it: before anything is imported. Raises OSError, and ValueError where it is another kind of file."""
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        self._file = os.fdopen(handle, "r+", encoding="utf-8", newline="")
         os.fchmod(handle, 0o600)  # the file may have been there, for everyone to read
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("row", "claim code"))
-        writer.writerows(codes.items())
+        rows = list(csv.reader(self._file))
+        if rows and tuple(rows[0]) != _HEADER:
+            self._file.close()
+            raise ValueError(f"{path} holds no claim codes")
+        self.known = {row[0] for row in rows[1:] if row}
+        if not rows:
+            self._write([_HEADER])
+
+    def keep(self, codes: Codes) -> None:
+        """Add codes, and be sure of them."""
+        self._write(codes.made.items())
+
+    def close(self) -> None:
+        """Close it."""
+        self._file.close()
+
+    def _write(self, rows: Iterable[tuple[str, str]]) -> None:
+        csv.writer(self._file, lineterminator="\n").writerows(rows)
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
 
-async def _put(connection: Connection, name: str, batch: Sequence[Row]) -> None:
+async def _put(connection: Connection, name: str, batch: Sequence[Row]) -> AbstractSet[str]:
+    """Open accounts and put what is imported; answers the keys of those that were complete before."""
     identity, vault = IdentityServiceStub(connection.channel), VaultServiceStub(connection.channel)
     request = identitypb.OpenImportedAccountsRequest(row_keys=[row.key for row in batch])
     setattr(request, "import", name)  # a keyword of Python's
@@ -69,9 +102,12 @@ async def _put(connection: Connection, name: str, batch: Sequence[Row]) -> None:
     ]
     if entries:
         await connection.call(vault.ImportItems, vaultpb.ImportItemsRequest(entries=entries), service="vault")
+    return {row.key for row, account in zip(batch, opened.accounts, strict=True) if account.complete}
 
 
 async def _complete(connection: Connection, name: str, keys: Sequence[str]) -> Sequence[str]:
+    if not keys:
+        return []
     identity = IdentityServiceStub(connection.channel)
     request = identitypb.CompleteImportedAccountsRequest(row_keys=keys)
     setattr(request, "import", name)

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -272,7 +273,8 @@ def files(folder: Path, name: str, *lines: str) -> tuple[Path, Path, Path]:
 
 
 async def command(world: World, paths: tuple[Path, Path, Path], *, skip: bool = False) -> int:
-    return await importing._import(world.home, world.node.running.address, *paths, skip_bad_lines=skip)
+    count, _made = await importing._import(world.home, world.node.running.address, *paths, skip_bad_lines=skip)
+    return count
 
 
 async def test_command_imports_a_file_and_writes_codes_that_work(world: World, name: str, tmp_path: Path) -> None:
@@ -338,11 +340,59 @@ async def test_wrong_mapping_ends_the_command_before_anything_is_imported(
     assert (0, 0, 0, 0) == await growth(world, before)
 
 
-async def test_command_that_is_run_again_goes_on_where_it_stopped(world: World, name: str, tmp_path: Path) -> None:
+async def test_command_that_is_run_again_goes_on_where_it_stopped_and_voids_no_code(
+    world: World, name: str, tmp_path: Path
+) -> None:
     before = await counts(world)
     await command(world, files(tmp_path, name, "c1,Rome,42"))
     paths = files(tmp_path, name, "c1,Rome,42", "c2,Rome,43")
 
     assert 2 == await command(world, paths)
     assert (2, 2, 2, 4) == await growth(world, before)
-    assert 3 == len(paths[2].read_text().splitlines())
+    header, first, second = paths[2].read_text().splitlines()
+    assert ["row", "c1", "c2"] == [line.partition(",")[0] for line in (header, first, second)]
+    for line in (first, second):
+        assert "Rome" == (await items(await claim(world, line.partition(",")[2])))["profile.city"].value
+
+
+async def test_codes_that_are_made_anew_are_said_to_void_others(world: World, name: str, tmp_path: Path) -> None:
+    paths = files(tmp_path, name, "c1,Rome,42", "c2,Rome,43")
+    renewed = []
+    for _ in range(3):
+        _, made = await importing._import(world.home, world.node.running.address, *paths, skip_bad_lines=False)
+        renewed.append(made.renewed)
+        if len(renewed) == 2:
+            paths[2].unlink()
+
+    assert [0, 0, 2] == renewed
+
+
+async def test_nothing_is_imported_where_codes_have_no_place(world: World, name: str, tmp_path: Path) -> None:
+    before = await counts(world)
+    customers, mapping, _ = files(tmp_path, name, "c1,Rome,42")
+
+    for nowhere in (tmp_path / "nowhere" / "codes.csv", tmp_path, customers):
+        with pytest.raises(Stop, match="Nothing was imported"):
+            await command(world, (customers, mapping, nowhere))
+    assert (0, 0, 0, 0) == await growth(world, before)
+
+
+async def test_codes_of_an_import_that_was_interrupted_are_kept(
+    world: World, name: str, tmp_path: Path, small_batches: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = files(tmp_path, name, *(f"c{number},Rome,42" for number in range(7)))
+    put, batches = run._put, list[int]()
+
+    async def interrupted(*arguments: Any) -> Any:
+        batches.append(1)
+        if len(batches) == 3:
+            raise Interrupted
+        return await put(*arguments)
+
+    monkeypatch.setattr(run, "_put", interrupted)
+    with pytest.raises(Interrupted):
+        await command(world, paths)
+    before = paths[2].read_text().splitlines()
+    assert 1 + 6 == len(before)
+    assert 7 == await command(world, paths)
+    assert before == paths[2].read_text().splitlines()[:7]

@@ -70,7 +70,7 @@ def test_values_of_no_kind_are_refused(wrong: object) -> None:
     [
         (AGE.one_of, "one value or more"),
         (lambda: JOB.is_("  "), "not empty"),
-        (lambda: AGE.between(45, 30), "not above"),
+        (lambda: AGE.between(45, 30), "not be above"),
     ],
 )
 def test_questions_that_cannot_be_are_refused(make: object, says: str) -> None:

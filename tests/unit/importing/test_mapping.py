@@ -1,3 +1,4 @@
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from parley_node.importing.mapping import (
     read_mapping,
     read_rows,
 )
-from parley_node.importing.run import write_codes
+from parley_node.importing.run import Codes, CodesFile
 from parley_vault.catalogue import load
 
 CATALOGUE = load()
@@ -281,10 +282,32 @@ def test_no_value_and_no_key_is_in_any_printed_form(thing: Any) -> None:
 
 
 def test_claim_codes_are_for_the_owner_alone_though_the_file_was_there_for_everyone(tmp_path: Path) -> None:
-    old, new = tmp_path / "old.csv", tmp_path / "new.csv"
-    old.write_text("something longer than what comes\n" * 9)
-    old.chmod(0o644)
-    for path in (old, new):
-        write_codes(path, {"c1": "AAAAA-BBBBB", "c,2": "CCCCC-DDDDD"})
-        assert 0o600 == path.stat().st_mode & 0o777
-        assert 'row,claim code\nc1,AAAAA-BBBBB\n"c,2",CCCCC-DDDDD\n' == path.read_text()
+    path = tmp_path / "codes.csv"
+    path.touch(0o644)
+    codes = CodesFile(path)
+    codes.keep(Codes({"c1": "AAAAA-BBBBB", "c,2": "CCCCC-DDDDD"}, 0))
+    codes.close()
+
+    assert 0o600 == path.stat().st_mode & 0o777
+    assert 'row,claim code\nc1,AAAAA-BBBBB\n"c,2",CCCCC-DDDDD\n' == path.read_text()
+
+
+def test_claim_codes_that_are_in_the_file_stay_there(tmp_path: Path) -> None:
+    path = tmp_path / "codes.csv"
+    for code in ("c1", "c,2"):
+        codes = CodesFile(path)
+        codes.keep(Codes({code: "AAAAA-BBBBB"}, 0))
+        codes.close()
+
+    with closing(CodesFile(path)) as again:
+        assert {"c1", "c,2"} == again.known
+    assert 3 == len(path.read_text().splitlines())
+
+
+def test_claim_codes_are_not_added_to_another_kind_of_file(tmp_path: Path) -> None:
+    path = tmp_path / "customers.csv"
+    path.write_text("id,city\n1,Rome\n")
+
+    with pytest.raises(ValueError, match="holds no claim codes"):
+        CodesFile(path)
+    assert "id,city\n1,Rome\n" == path.read_text()

@@ -51,7 +51,7 @@ def test_condition_is_read(text: str, expected: Condition) -> None:
         ("profile.age is", "A condition is one of"),
         ("profile.height is 3", "parley attributes"),
         ("profile.age is tall", "a whole number"),
-        ("profile.age from 45 to 30", "not above"),
+        ("profile.age from 45 to 30", "not be above"),
         ("profile.job at least student", "no order"),
         ("profile.job is one of student,,", "one of"),
     ],

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from parley_crypto.certificates import LIFE
+from parley_crypto.keyfiles import KeyFileUnusable
 from parley_node.home import Home
-from parley_node.provision import certify, provision, zone_keys
+from parley_node.provision import certify, key_file, provision, zone_keys
 from parley_node.services import SERVICES
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -33,6 +34,23 @@ def test_every_secret_is_its_owners_alone_and_stays_as_it_is(home: Home) -> None
         secrets = [path for path in home.keys(zone).iterdir() if path != certificate]
         assert {0o600} == {path.stat().st_mode & 0o777 for path in secrets}
         assert {*zone_keys(home, zone).values()} < {*secrets}
+
+
+@pytest.mark.parametrize("lost", ["keys/vault/master.key", "keys/audit/log.key", "keys/staff/operator.key"])
+def test_key_that_is_lost_is_not_replaced(home: Home, lost: str) -> None:
+    (home.root / lost).unlink()
+    with pytest.raises(KeyFileUnusable, match=f"{lost}: it is gone; restore it from your backup"):
+        provision(home)
+    assert not (home.root / lost).exists()
+
+
+def test_home_whose_making_was_cut_short_gets_its_other_keys(home: Home) -> None:
+    before = _files(home)
+    home.trust.unlink()
+    key_file(home, "audit", "log").unlink()
+    provision(home)
+    changed = {path for path, content in _files(home).items() if before[path] != content}
+    assert {key_file(home, "audit", "log"), home.policy} == changed
 
 
 @pytest.mark.parametrize("missing", ["authority.pem", "keys/vault/tls.key", "keys/audit/tls.pem"])

@@ -12,7 +12,11 @@ from parley_node.cli.wallet import CustomerFile
 
 T = TypeVar("T")
 
-app = typer.Typer(no_args_is_help=True, help="Act as a customer: your bank, your rules, your inbox, your history.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Act as a customer: your bank, your rules, your inbox, your history.",
+)
 
 
 def act(home: Path | None, me: str, work: Callable[[people.Customer], Coroutine[Any, Any, T]]) -> T:

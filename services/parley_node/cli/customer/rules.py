@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from parley.consent.v1 import consent_pb2 as consentpb
 from parley_node import people
@@ -13,6 +14,7 @@ from parley_node.cli import show
 from parley_node.cli.customer.app import act, app
 from parley_node.cli.names import find, whole
 from parley_node.cli.options import CustomerOption, HomeOption, JsonOption, LevelName
+from parley_node.cli.stop import Stop
 from parley_node.cli.terms_text import Effect, end_of, parts, rule, scope_text
 
 Attributes = Annotated[
@@ -40,10 +42,16 @@ Once = Annotated[bool, typer.Option("--once", help="For one release each, not fo
 @app.command()
 def rules(me: CustomerOption = "me", *, as_json: JsonOption = False, home: HomeOption = None) -> None:
     """List your standing rules, newest first."""
-    found = act(home, me, lambda customer: customer.rules())
-    show.rows(
-        [_rule(each) for each in found], as_json=as_json, empty="No rules: whatever is asked, you are asked first."
-    )
+
+    async def work(customer: people.Customer) -> tuple[Sequence[consentpb.Rule], Timestamp | None]:
+        return await customer.rules(), await customer.objected()
+
+    found, objected = act(home, me, work)
+    if objected and not as_json:
+        since = show.moment(objected)
+        show.say(f"You object to all marketing since {since}: no rule counts until `parley customer lift-objection`.")
+    otherwise = "" if objected else ": whatever is asked, you are asked first"
+    show.rows([_rule(each) for each in found], as_json=as_json, empty=f"No rules{otherwise}.")
 
 
 @app.command()
@@ -148,7 +156,14 @@ def _touching(
 
 
 def _add(home: Path | None, me: str, made: consentpb.Rule) -> None:
-    added = act(home, me, lambda customer: customer.add_rule(made))
+    async def work(customer: people.Customer) -> consentpb.Rule:
+        known = await people.catalogue(customer.connection)
+        for field in made.terms.content.fields:
+            if field.attribute not in known:  # it would stand, and touch nothing
+                raise Stop(f"{field.attribute} is no attribute", "`parley attributes` lists what there is.")
+        return await customer.add_rule(made)
+
+    added = act(home, me, work)
     show.say(f"{added.name} stands; `parley customer end-rule {show.short(added.name)}` ends it.")
 
 
