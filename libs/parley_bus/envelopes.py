@@ -11,7 +11,7 @@ from parley.common.v1 import event_envelope_pb2 as envelopepb
 from parley.common.v1 import receipt_pb2 as receiptpb
 from parley_crypto.commitment import Opening, commit, seal_opening
 from parley_db.outbox import OutboxEvent
-from parley_kit.clock import Clock
+from parley_kit.clock import Clock, iso
 from parley_kit.ids import uuid7
 from parley_kit.telemetry import traceparent
 
@@ -63,7 +63,6 @@ class Notary:
 
         The detail names marketers, pseudonyms, consents and attributes; never a value.
         """
-        at = self.clock.now().isoformat(timespec="microseconds").replace("+00:00", "Z")
-        opening = commit({"kind": kind, "time": at, **detail})
+        opening = commit({"kind": kind, "time": iso(self.clock.now()), **detail})
         sealed = seal_opening(self.audit_key, opening, audit_ref)
         return receiptpb.AuditNote(commitment=opening.commitment, sealed_opening=sealed), opening

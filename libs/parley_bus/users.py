@@ -28,16 +28,16 @@ class User:
     reads: Sequence[str] = ()
 
 
-async def ensure_users(url: str, users: Iterable[User], prefix: str = "") -> None:
+async def ensure_users(url: str, users: Iterable[User]) -> None:
     """
-    Make users, or make them anew; ``url`` signs in as an administrator. ``prefix`` goes before every stream's name.
+    Make users, or make them anew; ``url`` signs in as an administrator.
 
     They outlive a restart where the server keeps its users in a file (``aclfile``). Raises BusAway.
     """
     redis: Any = client(url, COMMAND_TIMEOUT)
     try:
         for user in users:
-            await redis.execute_command("ACL", "SETUSER", user.name, *rules(user, prefix))
+            await redis.execute_command("ACL", "SETUSER", user.name, *rules(user))
         await redis.execute_command("ACL", "SAVE")
     except ResponseError as error:
         if "ACL file" not in str(error):  # it keeps none: then its users are made at each start
@@ -48,11 +48,11 @@ async def ensure_users(url: str, users: Iterable[User], prefix: str = "") -> Non
         await redis.aclose()
 
 
-def rules(user: User, prefix: str = "") -> list[str]:
+def rules(user: User) -> list[str]:
     """What a user may do, as ``ACL SETUSER`` reads it (Redis 7.0). The server learns the password's hash alone."""
     digest = hashlib.sha256(user.password.encode()).hexdigest()
-    own = f"(~{stream_key(user.service, prefix)} {_commands(_WRITING)})"
-    others = [f"(~{stream_key(service, prefix)} {_commands(_READING)})" for service in user.reads]
+    own = f"(~{stream_key(user.service)} {_commands(_WRITING)})"
+    others = [f"(~{stream_key(service)} {_commands(_READING)})" for service in user.reads]
     return ["reset", "on", f"#{digest}", *(f"+{command}" for command in _EVERYWHERE), own, *others]
 
 

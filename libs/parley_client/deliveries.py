@@ -4,7 +4,6 @@ What arrives: releases, opened and checked against everything around them, and n
 The broker carried all of it and is believed in nothing: a vault signed the values, consent signed the artefact and the notices.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +18,8 @@ from parley_crypto.jws import StatementInvalid, verify_statement
 from parley_crypto.release import open_release
 from parley_crypto.signing import Sealer, SealInvalid
 from parley_crypto.trust import Trust
-from parley_terms.terms import Criterion, OneOf, Range
+from parley_terms.claims import question_of
+from parley_terms.terms import Criterion
 
 
 class Kind(StrEnum):
@@ -179,14 +179,6 @@ def mismatches(claims: Mapping[str, Any], expected: Mapping[str, Any]) -> list[s
     return [name for name, value in expected.items() if claims.get(name) != value]
 
 
-def detail_of(opening: Opening) -> dict[str, Any]:
-    """Read an opening's detail. Raises ValueError."""
-    detail = json.loads(opening.detail)
-    if not isinstance(detail, dict):
-        raise ValueError("a detail is an object")  # noqa: TRY004 - what was read is wrong, not the caller
-    return detail
-
-
 def _expect(claims: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     if wrong := mismatches(claims, expected):
         raise DeliveryInvalid(f"what is signed differs from what was delivered: {', '.join(wrong)}")
@@ -208,6 +200,4 @@ def _release(message: brokerpb.ReleaseDelivery, claims: Mapping[str, Any], conse
 
 
 def _question(claims: Mapping[str, Any]) -> Question:
-    asked = claims["question"]
-    test = OneOf(tuple(asked["one_of"])) if "one_of" in asked else Range(asked.get("min"), asked.get("max"))
-    return Question(Criterion(claims["attribute"], test))
+    return Question(Criterion(claims["attribute"], question_of(claims["question"])))

@@ -15,6 +15,11 @@ class Clock(Protocol):
         """Seconds that only ever grow; for measuring, never for stamping."""
 
 
+def iso(moment: datetime) -> str:
+    """Write a moment as everything that is signed or logged says it: RFC 3339, UTC, microseconds."""
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
 class SystemClock:
     """The machine's clock; for tests of what a wrong one does, so far ``ahead`` of it."""
 

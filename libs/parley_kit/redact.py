@@ -5,10 +5,8 @@ from typing import Any
 
 ALLOWED_LOG_FIELDS = frozenset(
     {
-        "attempt", "batch", "caller", "code", "count", "delay_s", "duration_ms", "error_id", "error_type", "event",
-        "event_id", "event_type", "exchange", "group", "level", "logger", "method", "migration", "path", "pid", "port",
-        "reason", "request_id", "rows", "seq", "service", "size", "state", "stream", "timestamp", "trace_id", "tx",
-        "version", "where",
+        "attempt", "caller", "code", "count", "error_id", "error_type", "event", "event_id", "group", "level", "logger", "method",
+        "reason", "request_id", "seq", "service", "state", "stream", "timestamp", "trace_id", "where",
     },
 )  # fmt: skip
 

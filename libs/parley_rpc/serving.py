@@ -92,9 +92,6 @@ class Serving(BaseSettings):
     valkey_password: Path
     """Holds that user's password."""
 
-    stream_prefix: str = ""
-    """Goes before the name of every stream."""
-
     http: str | None = None
     """Where audit serves its log: `host:port`, or `fd:N` for a socket that whoever starts it listens on already."""
 
@@ -283,7 +280,7 @@ async def tracing(endpoint: str | None, name: str) -> AsyncIterator[Tracer]:
 
 def _bus(settings: Serving) -> AbstractAsyncContextManager[Bus]:
     password = read_secret(settings.valkey_password)
-    return Bus.open(settings.valkey_url, settings.stream_prefix, user=settings.valkey_user, password=password)
+    return Bus.open(settings.valkey_url, user=settings.valkey_user, password=password)
 
 
 @asynccontextmanager

@@ -9,7 +9,6 @@ The SDK imports this module: it needs grpc, googleapis-common-protos and parley_
 
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
-from functools import cache
 from typing import TypeVar
 
 import grpc
@@ -117,18 +116,10 @@ def _retry_after(status: Status) -> float | None:
 
 
 def _class_for(reason: str) -> type[Fault] | None:
-    classes = tuple(kind for kind in _descendants(Fault) if vars(kind).get("reason") == reason)
-    return _joined(classes) if len(classes) > 1 else next(iter(classes), None)
+    return next((kind for kind in _descendants(Fault) if vars(kind).get("reason") == reason), None)
 
 
 def _descendants(kind: type[Fault]) -> Iterator[type[Fault]]:
     for child in kind.__subclasses__():
         yield child
         yield from _descendants(child)
-
-
-@cache
-def _joined(classes: tuple[type[Fault], ...]) -> type[Fault]:
-    # Services may not import each other, so two of them may each have a class for one reason. In one process with both,
-    # the fault must still be caught under either name, exactly as it is when each runs alone.
-    return type(classes[0].__name__, classes, {})

@@ -15,7 +15,7 @@ class Config(BaseSettings):
     """Where broker's own database is, as broker's own role."""
 
     request_key: Path
-    """Keys the fingerprints of requests, and resume tokens."""
+    """Keys the fingerprints of requests, resume tokens and names of deliveries: those that are out go with it."""
 
     trust: Path
     """The key set: what marketer cards are checked with, and what details for audit are sealed to."""

@@ -42,7 +42,7 @@ class Config(BaseSettings):
     """Shared with vault alone: opens the candidates that it found."""
 
     request_key: Path
-    """Keys the fingerprints of requests."""
+    """Keys the fingerprints of requests, and the hashes of assertions that were used: under another they could be used again."""
 
     trust: Path
     """The key set that everybody checks statements with: served as it is, and says which key details for audit go to."""

@@ -67,7 +67,6 @@ class Options:
     http_port: int = 7401
     metrics_port: int = 0
     traces: str | None = None
-    stream_prefix: str = ""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     processes: Mapping[str, int] = field(default_factory=dict)
     """How many processes a service has where services run apart; one where nothing is said."""
@@ -112,7 +111,7 @@ async def run(
         pair = await stack.enter_async_context(servers_of(home, log))
         told("databases")
         zones = Zones.load()
-        await prepare(pair, home, zones, SERVICES, prefix=options.stream_prefix)
+        await prepare(pair, home, zones, SERVICES)
         hub, metrics = InprocessHub(), Metrics(CollectorRegistry())
         if tracer is None:
             tracer = await stack.enter_async_context(tracing(options.traces, "parley"))
@@ -121,7 +120,7 @@ async def run(
         services: dict[str, Service] = {}
         for name in SERVICES:
             told(name)
-            bus = await stack.enter_async_context(_bus(pair, home, name, options))
+            bus = await stack.enter_async_context(_bus(pair, home, name))
             own_clock = clock or SystemClock(timedelta(seconds=ahead(f"{name}.clock")))
             telemetry = Telemetry(metrics.of(name, own_clock), tracer)
             platform = Platform(own_clock, bus, traced(_calling(hub, name), tracer), log.bind(service=name), telemetry)
@@ -166,9 +165,9 @@ def _calling(hub: InprocessHub, me: str) -> Callable[[str], grpc.aio.Channel]:
     return lambda _service: hub.channel(me)
 
 
-def _bus(pair: Servers, home: Home, name: str, options: Options) -> AbstractAsyncContextManager[Bus]:
+def _bus(pair: Servers, home: Home, name: str) -> AbstractAsyncContextManager[Bus]:
     password = read_secret(home.valkey_password(name))
-    return Bus.open(pair.valkey_address, options.stream_prefix, user=f"parley_{name}", password=password)
+    return Bus.open(pair.valkey_address, user=f"parley_{name}", password=password)
 
 
 def _build(

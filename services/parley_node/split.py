@@ -137,7 +137,7 @@ async def run_apart(
         pair = await stack.enter_async_context(servers_of(home, log))
         told("databases")
         zones, doors = Zones.load(), Doors.of(home, options.processes)
-        await prepare(pair, home, zones, SERVICES, prefix=options.stream_prefix)
+        await prepare(pair, home, zones, SERVICES)
         create_sockets(doors.root, SERVICES)
         log_listener = stack.enter_context(http.listen(f"{options.host}:{options.http_port}"))
         metrics = {name: stack.enter_context(_metrics(options, place)) for place, name in enumerate(SERVICES)}
@@ -235,7 +235,6 @@ class Children:
             "valkey_url": self.pair.valkey_address,
             "valkey_user": f"parley_{name}",
             "valkey_password": self.home.valkey_password(name),
-            "stream_prefix": self.options.stream_prefix,
             "http": f"fd:{self.listeners.log}" if name == "audit" else None,
             "traces": self.options.traces,
             "metrics": f"fd:{self.listeners.metrics[name]}",

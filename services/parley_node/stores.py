@@ -47,14 +47,14 @@ def servers_up(home: Home) -> Servers:
 
 
 async def prepare(
-    pair: Servers, home: Home, zones: Zones, names: Sequence[str], *, phase: Phase | None = None, prefix: str = ""
+    pair: Servers, home: Home, zones: Zones, names: Sequence[str], *, phase: Phase | None = None
 ) -> list[str]:
     """
     Bring zones up to date: databases, roles, schemas, grants, and which streams they may use; answers migrations applied.
 
     Raises BusAway, MigrationError, KeyFileUnusable, and asyncpg's errors.
     """
-    await ensure_users(pair.valkey_url, [_user(home, zones, name) for name in names], prefix)
+    await ensure_users(pair.valkey_url, [_user(home, zones, name) for name in names])
     await make_databases(pair, home, names)
     applied = await asyncio.gather(*(_prepare_one(pair, zones, name, phase) for name in names))
     return [title for titles in applied for title in titles]

@@ -8,14 +8,14 @@ OTHERS = "+xreadgroup +xautoclaim +xack"
 
 def test_user_writes_its_own_stream_and_reads_those_it_is_a_reader_of() -> None:
     user = User("consent", "parley_consent", "secret", reads=("identity", "audit"))
-    assert rules(user, "t1:") == [
+    assert rules(user) == [
         "reset",
         "on",
         f"#{hashlib.sha256(b'secret').hexdigest()}",
         *("+ping", "+multi", "+exec", "+client|setinfo"),
-        f"(~t1:parley.consent.v1:{{0}} {OWN})",
-        f"(~t1:parley.identity.v1:{{0}} {OTHERS})",
-        f"(~t1:parley.audit.v1:{{0}} {OTHERS})",
+        f"(~parley.consent.v1:{{0}} {OWN})",
+        f"(~parley.identity.v1:{{0}} {OTHERS})",
+        f"(~parley.audit.v1:{{0}} {OTHERS})",
     ]
 
 

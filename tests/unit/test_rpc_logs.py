@@ -36,10 +36,10 @@ def crash(value: str) -> None:
 
 
 def test_line_holds_allowed_fields_and_names_the_rest(stream: io.StringIO) -> None:
-    logs.logger("vault", stream).info("item_stored", rows=1, email=SECRET)
+    logs.logger("vault", stream).info("item_stored", count=1, email=SECRET)
     (line,) = lines(stream)
 
-    assert (line["event"], line["service"], line["level"], line["rows"]) == ("item_stored", "vault", "info", 1)
+    assert (line["event"], line["service"], line["level"], line["count"]) == ("item_stored", "vault", "info", 1)
     assert line["dropped"] == ["email"]
     assert SECRET not in stream.getvalue()
 

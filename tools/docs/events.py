@@ -15,9 +15,9 @@ A service tells the others what happened by events. The event and the change tha
 then gives each event the next number of the service's stream and publishes it in Valkey. A reader applies an event and notes its
 id in one transaction, so a repeat changes nothing. PostgreSQL is the truth: an emptied Valkey is filled again from there.
 
-Every event travels in a `parley.common.v1.EventEnvelope`: an id (UUIDv7), the type, the time, the trace, and sealed references to
-the customer concerned, each readable by one service. No event holds a value, a name or an address. An event with a `note`
-becomes part of the audit log: the note's commitment is public, the rest is sealed to audit.
+Every event travels in a `parley.common.v1.EventEnvelope`: an id (UUIDv7), the type, the time and the trace. No event holds a
+value, a name or an address. An event with a `note`, or `notes`, becomes part of the audit log: a note's commitment is public, the
+rest is sealed to audit, the reference to the customer concerned as well.
 
 An event that a reader fails on five times is set aside as a dead letter in that reader's database, until the operator has it
 tried again ([operations.md](operations.md)). Audit never sets one aside."""

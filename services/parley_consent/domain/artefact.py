@@ -9,7 +9,9 @@ from datetime import datetime
 from typing import Any
 
 from parley_consent.domain.records import MarketerRecord
-from parley_terms.terms import Field, Form, OneOf, Range, Terms
+from parley_kit.clock import iso
+from parley_terms.claims import question_claims
+from parley_terms.terms import Field, Form, Terms
 
 SCHEMA = "https://w3id.org/dpv/schema/dpv-27560#record"
 _FORMS = {Form.EXACT: "exact", Form.BANDED: "banded", Form.ANSWER: "answer"}
@@ -92,14 +94,6 @@ def _event(birth: Birth, terms: Terms) -> dict[str, Any]:
 def field_claims(field: Field) -> dict[str, Any]:
     """One field as it stands in artefacts and audit details."""
     claims: dict[str, Any] = {"pii_type": field.attribute, "form": _FORMS[field.form]}
-    match field.question:
-        case OneOf(values):
-            claims["question"] = {"one_of": list(values)}
-        case Range(least, most):
-            claims["question"] = {name: bound for name, bound in (("min", least), ("max", most)) if bound is not None}
+    if field.question is not None:
+        claims["question"] = question_claims(field.question)
     return claims
-
-
-def iso(moment: datetime) -> str:
-    """RFC 3339, UTC, microseconds."""
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

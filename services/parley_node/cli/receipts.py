@@ -16,8 +16,8 @@ from parley_node.cli import show
 from parley_node.cli.stop import Stop
 from parley_node.conditions_text import question_text
 from parley_node.people import Customer
+from parley_terms.claims import question_of
 from parley_terms.purposes import DPV
-from parley_terms.terms import OneOf, Question, Range
 
 _LETTERS = 12
 _LEAST_LETTERS = 4
@@ -86,13 +86,9 @@ def detail_text(value: Any) -> str:
         case list():
             return ", ".join(map(detail_text, value))
         case {"pii_type": attribute, "form": "answer", "question": dict(asked)}:
-            return f"whether {question_text(attribute, _question(asked))}"
+            return f"whether {question_text(attribute, question_of(asked))}"
         case {"pii_type": attribute}:
             return str(attribute)
         case dict():
             return " ".join(f"{name} {detail_text(each)}" for name, each in value.items())
     return str(value).removeprefix(DPV)
-
-
-def _question(asked: dict[str, Any]) -> Question:
-    return OneOf(tuple(asked["one_of"])) if "one_of" in asked else Range(asked.get("min"), asked.get("max"))

@@ -7,7 +7,9 @@ from enum import StrEnum
 from typing import Any
 
 from parley_crypto.subject_ref import SubjectRef
-from parley_terms.terms import Field, Form, OneOf, Question, Range
+from parley_kit.clock import iso
+from parley_terms.claims import question_claims
+from parley_terms.terms import Field, Form, Question
 from parley_terms.values import Catalogue, answer, check_question
 
 
@@ -62,7 +64,7 @@ def release(permit: Permit, values: Mapping[str, str], catalogue: Catalogue) -> 
         "consent": permit.consent,
         "fields": [claims for field in permit.fields for claims in _given(field, values, catalogue)],
     }
-    return said | ({"expires": _iso(permit.until)} if permit.until else {})
+    return said | ({"expires": iso(permit.until)} if permit.until else {})
 
 
 def _given(field: Field, values: Mapping[str, str], catalogue: Catalogue) -> Iterator[dict[str, Any]]:
@@ -72,7 +74,7 @@ def _given(field: Field, values: Mapping[str, str], catalogue: Catalogue) -> Ite
     if field.form is Form.EXACT:
         yield {"attribute": field.attribute, "form": "exact", "value": value}
     elif field.question is not None and (answered := _answer(field, field.question, value, catalogue)) is not None:
-        question = _question(field.question)
+        question = question_claims(field.question)
         yield {"attribute": field.attribute, "form": "answer", "question": question, "answer": answered}
 
 
@@ -85,15 +87,3 @@ def _answer(field: Field, question: Question, value: str, catalogue: Catalogue) 
     except ValueError:  # nobody before the vault knows the catalogue
         return None
     return None
-
-
-def _question(question: Question) -> dict[str, Any]:
-    match question:
-        case OneOf(values):
-            return {"one_of": list(values)}
-        case Range(least, most):
-            return {name: bound for name, bound in (("min", least), ("max", most)) if bound is not None}
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

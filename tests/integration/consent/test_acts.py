@@ -295,6 +295,20 @@ async def test_token_of_no_list_is_refused(world: World) -> None:
 # --- Consents ------------------------------------------------------------------------------------------------------------
 
 
+async def test_consent_says_when_it_was_agreed_and_not_when_it_was_offered(world: World) -> None:
+    ann, marketer = Person(), Asker()
+    await world.decide(marketer, [ann], E1)
+    offered = world.clock.now()
+    world.clock.move(timedelta(minutes=5))
+
+    consent = await world.as_customer(ann).accept_only_open()
+
+    assert timestamp(offered + timedelta(minutes=5)) == consent.create_time
+    assert consent.create_time == (await world.as_customer(ann).consent(consent.name)).create_time
+    (listed,) = (await world.as_customer(ann).consents()).consents
+    assert consent.create_time == listed.create_time
+
+
 async def test_withdrawal_ends_the_consent_and_names_every_settlement(world: World) -> None:
     ann, marketer, rival = Person(), Asker(), Asker()
     (consent,) = await world.consented(marketer, [ann], E1)

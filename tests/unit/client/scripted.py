@@ -22,7 +22,7 @@ from parley_crypto.keyfiles import write_key
 from parley_crypto.signing import Sealer, Signer
 from parley_crypto.statements import TOKEN_LIFE, Token, issue_token, verify_assertion, verify_token
 from parley_crypto.trust import Trust
-from parley_kit.faults import Code, Fault, Unauthenticated, Unavailable
+from parley_kit.faults import Fault, Unauthenticated, Unavailable
 from parley_rpc.status import to_status
 
 MARKETER = "marketers/" + "m" * 26
@@ -50,24 +50,6 @@ class ManualClock:
 
     def monotonic(self) -> float:
         return self.time.timestamp()
-
-
-class ResumeTokenUnknown(Fault):
-    """This resume token is not one of this feed's."""
-
-    code, reason = Code.INVALID_ARGUMENT, "RESUME_TOKEN_INVALID"
-
-
-class DeliveryUnknown(Fault):
-    """Nothing of this name was delivered."""
-
-    code, reason = Code.NOT_FOUND, "DELIVERY_NOT_FOUND"
-
-
-class ProofUnknown(Fault):
-    """The log doesn't hold it yet."""
-
-    code, reason = Code.NOT_FOUND, "PROOF_NOT_FOUND"
 
 
 class Script:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from parley.broker.v1 import broker_pb2 as brokerpb
+from parley_audit.faults import ProofNotFound
+from parley_broker.faults import DeliveryNotFound
 from parley_client import Client, Settings, attribute, errors
 from parley_client.exchanges import audience_of
 from parley_crypto.tlog.policy import seal_policy
@@ -18,9 +20,7 @@ from tests.unit.client.deliveries import PSEUDONYM, SETTLED, logged, release
 from tests.unit.client.scripted import (
     HANGS,
     MARKETER,
-    DeliveryUnknown,
     ManualClock,
-    ProofUnknown,
     Script,
     marketer_files,
     serving,
@@ -147,7 +147,7 @@ async def test_acknowledgements_that_wait_together_share_a_request(script: Scrip
 
 
 async def test_acknowledgement_of_what_is_not_there_fails_alone(script: Script, environ: dict[str, str]) -> None:
-    script.failures = [DeliveryUnknown(), DeliveryUnknown()]  # all together, then the first of them
+    script.failures = [DeliveryNotFound(), DeliveryNotFound()]  # all together, then the first of them
     script.answers = {"AcknowledgeDeliveriesRequest": [brokerpb.AcknowledgeDeliveriesResponse() for _ in range(2)]}
     async with client_of(script, environ) as parley:
         outcomes = await asyncio.gather(
@@ -160,7 +160,7 @@ async def test_acknowledgement_of_what_is_not_there_fails_alone(script: Script, 
 
 async def test_a_receipt_is_waited_for_until_it_is_in_the_log(script: Script, environ: dict[str, str]) -> None:
     sent = release()
-    script.failures = [ProofUnknown(), ProofUnknown()]
+    script.failures = [ProofNotFound(), ProofNotFound()]
     script.answers = {"GetProofRequest": [logged(sent.opening)]}
     async with client_of(script, environ) as parley:
         assert SETTLED == (await parley.verify_receipt(sent)).detail
@@ -169,7 +169,7 @@ async def test_a_receipt_is_waited_for_until_it_is_in_the_log(script: Script, en
 
 
 async def test_waiting_for_a_receipt_ends(script: Script, environ: dict[str, str]) -> None:
-    script.failures = [ProofUnknown() for _ in range(50)]
+    script.failures = [ProofNotFound() for _ in range(50)]
     async with client_of(script, environ) as parley:
         with pytest.raises(errors.ProofNotFound):
             await parley.verify_receipt(release(), wait=timedelta(seconds=1))

@@ -7,10 +7,11 @@ from datetime import timedelta
 import pytest
 
 from parley.broker.v1 import broker_pb2 as brokerpb
+from parley_broker.faults import ResumeTokenInvalid
 from parley_client import errors
 from parley_client.feed import Feed, Next, after
 from parley_kit.faults import CallerNotAllowed, Internal, Unauthenticated, Unavailable
-from tests.unit.client.scripted import HANGS, QUICK, ManualClock, ResumeTokenUnknown, Script, connected
+from tests.unit.client.scripted import HANGS, QUICK, ManualClock, Script, connected
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ async def test_a_delivery_that_is_sent_twice_is_given_once(script: Script) -> No
 
 
 async def test_a_resume_token_that_is_not_known_any_more_starts_over(script: Script) -> None:
-    script.turns = [[release(1), release(2), Unavailable()], [ResumeTokenUnknown()], [release(2), release(3), HANGS]]
+    script.turns = [[release(1), release(2), Unavailable()], [ResumeTokenInvalid()], [release(2), release(3), HANGS]]
 
     assert ["deliveries/1", "deliveries/2", "deliveries/3"] == await names(script, 3)
     assert ["", "t2", ""] == script.resumed
@@ -104,7 +105,7 @@ async def test_the_feed_outlives_a_server_that_cannot_sign_in(script: Script) ->
         ([[CallerNotAllowed()]], errors.CallerNotAllowed),
         ([[Internal()]], errors.Internal),
         ([[Unauthenticated()], [Unauthenticated()]], errors.Unauthenticated),
-        ([[ResumeTokenUnknown()]], errors.ResumeTokenInvalid),
+        ([[ResumeTokenInvalid()]], errors.ResumeTokenInvalid),
     ],
 )
 async def test_what_opening_anew_does_not_mend_is_raised(

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from parley_consent.domain.artefact import Birth, common_claims, field_claims, iso, own_claims
+from parley_consent.domain.artefact import Birth, common_claims, field_claims, own_claims
 from parley_consent.domain.records import MarketerRecord
 from parley_crypto.jws import canonical
+from parley_kit.clock import iso
 from parley_terms.purposes import DPV
 from parley_terms.terms import Channel, Field, Form, OneOf, Question, Range, Terms, Use, Validity
 

@@ -37,9 +37,9 @@ class EventEnvelope(_message.Message):
     event_id: _builtins.str
     """UUIDv7, the consumer's idempotency key."""
     type: _builtins.str
-    """Full proto name of the payload's message, `parley.consent.v1.ConsentWithdrawn`."""
+    """Full proto name of the payload's message, `parley.consent.v1.ConsentChanged`."""
     causation_id: _builtins.str
-    """The event or request that caused this one; empty for withdrawal notices, which share no causation."""
+    """The event or request that caused this one; empty for withdrawal notices, which share no causation. This version writes none."""
     traceparent: _builtins.str
     """W3C trace context."""
     payload: _builtins.bytes
@@ -50,8 +50,8 @@ class EventEnvelope(_message.Message):
 
     @_builtins.property
     def subject_refs(self) -> _containers.RepeatedCompositeFieldContainer[Global___SealedRef]:
-        """Sealed references to the customer concerned, one per reader, sealed anew for each event. What concerns audit is sealed
-        into the event's note instead.
+        """Sealed references to the customer concerned, one per reader, sealed anew for each event. This version writes none: only audit
+        reads events about customers, and what concerns audit is sealed into the event's note.
         """
 
     def __init__(
