@@ -6,7 +6,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-WORKERS ?= 2
+# Tests wait a good part of their time, for leases, pauses and deadlines: three at once keep two cores busy.
+WORKERS ?= 3
 PROTOS := $(shell find protos/parley -name '*.proto' | sort)
 SOURCES := libs services tests tools
 

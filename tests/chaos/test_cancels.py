@@ -24,22 +24,13 @@ import pytest
 from parley.consent.v1 import consent_pb2 as consentpb
 from parley_db.connections import Connections
 from parley_kit.faultpoints import armed
+from tests.support.calls import request_id
 from tests.support.chaos import ALLOW, each, population
 from tests.support.history import History
 from tests.support.load import Backend, checked, seeded, streams_are_read
 from tests.support.servers import scratch_directory
 from tests.support.waiting import until
-from tests.support.world import (
-    Customer,
-    Marketer,
-    World,
-    between,
-    by_criteria,
-    living_world,
-    request_id,
-    terms,
-    to_known,
-)
+from tests.support.world import Customer, Marketer, World, between, by_criteria, living_world, terms, to_known
 
 pytestmark = pytest.mark.slow
 

@@ -9,12 +9,12 @@ import grpc
 import pytest
 
 from parley_client.connection import AT_ONCE, Connection
-from parley_kit.faults import Code, DeadlineTooShort, Fault
+from parley_kit.faults import Code, DeadlineTooShort
 from parley_rpc import deadlines
 from parley_rpc.channels import client_options
-from parley_rpc.status import fault_from
 from tests.support import echo, echo_pb2, hostile
 from tests.support import echo_pb2_grpc as echogrpc
+from tests.support.calls import fault_of
 from tests.support.echo import World
 from tests.support.echo_process import EchoProcess
 from tests.support.waiting import until
@@ -26,12 +26,6 @@ async def ask(channel: grpc.aio.Channel, text: str = "x", *, timeout: float = 30
     stub: Any = echogrpc.EchoServiceStub(channel)
     request = echo_pb2.EchoRequest(text=text, count=count)
     return str((await stub.Echo(request, timeout=timeout, metadata=BROKER)).text)
-
-
-async def fault_of(call: Any) -> Fault:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return fault_from(caught.value)
 
 
 def shipped(name: str, *, faster: int) -> tuple[str, int]:

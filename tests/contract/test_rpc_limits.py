@@ -11,7 +11,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from parley_kit.faults import Code, Fault, TooManyCalls
+from parley_kit.faults import Code, TooManyCalls
 from parley_rpc import chain, deadlines
 from parley_rpc.channels import CannotListen, client_options
 from parley_rpc.interceptors import limits
@@ -19,6 +19,7 @@ from parley_rpc.server import MAX_REQUEST_BYTES, OPTIONS
 from parley_rpc.status import fault_from
 from tests.support import echo, echo_pb2, hostile
 from tests.support import echo_pb2_grpc as echogrpc
+from tests.support.calls import fault_of
 from tests.support.echo import SERVICE, World
 from tests.support.echo_process import EchoProcess
 from tests.support.waiting import until
@@ -40,12 +41,6 @@ async def ask(channel: grpc.aio.Channel, token: Token, text: str = "x") -> str:
     stub: Any = echogrpc.EchoServiceStub(channel)
     answer = await stub.Echo(echo_pb2.EchoRequest(text=text), timeout=30, metadata=token)
     return str(answer.text)
-
-
-async def fault_of(call: Any) -> Fault:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return fault_from(caught.value)
 
 
 @asynccontextmanager

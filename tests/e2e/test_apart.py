@@ -47,11 +47,12 @@ from parley_rpc.logs import logger
 from parley_rpc.peers import Credentials
 from parley_rpc.status import fault_from
 from parley_rpc.zones import Zones
+from tests.support.calls import request_id
 from tests.support.canaries import none_in_clear, word
 from tests.support.chaos import listener, rows
 from tests.support.servers import scratch_directory
 from tests.support.waiting import until
-from tests.support.world import World, between, by_criteria, living_world, request_id, terms
+from tests.support.world import World, between, by_criteria, living_world, terms
 
 CITY = word()
 LISTENERS = Listeners(0, dict.fromkeys(SERVICES, 0))

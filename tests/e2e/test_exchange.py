@@ -14,9 +14,10 @@ from parley.vault.v1 import vault_pb2 as vaultpb
 from parley_crypto.jws import verify_statement
 from parley_crypto.tlog.policy import parse_sealed_policy
 from parley_crypto.tlog.receipt import Opening, verify_receipt
+from tests.support.calls import request_id
 from tests.support.canaries import word
 from tests.support.waiting import until
-from tests.support.world import Customer, Marketer, World, between, by_criteria, one_of, request_id, terms, to_known
+from tests.support.world import Customer, Marketer, World, between, by_criteria, one_of, terms, to_known
 
 ALLOW, ASK, REFUSE = 1, 2, 3
 CITY, NEW_CITY = word(), word()

@@ -52,19 +52,10 @@ from tests.support.api import (
     reason_of,
     refusal,
 )
+from tests.support.calls import request_id
 from tests.support.chaos import rows
 from tests.support.dumps import changes, quiet, without
-from tests.support.world import (
-    Caller,
-    Customer,
-    Metadata,
-    World,
-    between,
-    by_criteria,
-    request_id,
-    terms,
-    to_known,
-)
+from tests.support.world import Caller, Customer, Metadata, World, between, by_criteria, terms, to_known
 
 # --- What there is to call, and who may ----------------------------------------------------------------------------------
 

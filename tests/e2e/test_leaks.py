@@ -24,8 +24,9 @@ from parley.consent.v1 import consent_pb2 as consentpb
 from parley.vault.v1 import vault_pb2 as vaultpb
 from parley_node.services import SERVICES
 from tests.support import canaries
+from tests.support.calls import request_id
 from tests.support.dumps import Piece, database_url, quiet
-from tests.support.world import Customer, World, between, by_criteria, request_id, terms, to_known
+from tests.support.world import Customer, World, between, by_criteria, terms, to_known
 
 ALLOW = 1
 ADDRESS = ("profile.city", "contact.email", "contact.phone_number", "finance.income")

@@ -24,7 +24,8 @@ from parley_crypto.signing import Signer
 from parley_crypto.statements import make_assertion
 from parley_kit.ids import new_id
 from tests.support.api import RPCS, Deal, Rpc, deal_of, nothing_changes, reason_of
-from tests.support.world import Caller, Customer, Marketer, World, between, by_criteria, request_id, terms, to_known
+from tests.support.calls import request_id
+from tests.support.world import Caller, Customer, Marketer, World, between, by_criteria, terms, to_known
 
 
 @dataclass(frozen=True)

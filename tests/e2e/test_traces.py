@@ -22,11 +22,12 @@ from parley.common.v1.event_envelope_pb2 import EventEnvelope
 from parley.consent.v1 import consent_pb2 as consentpb
 from parley_kit.telemetry import SILENT
 from parley_rpc.tracing import Spans
+from tests.support.calls import request_id
 from tests.support.canaries import forms, planted, word
 from tests.support.dumps import database_url, quiet
 from tests.support.servers import scratch_directory
 from tests.support.spans import Seen, collector, from_memory
-from tests.support.world import World, between, by_criteria, living_world, quick, request_id, terms
+from tests.support.world import World, between, by_criteria, living_world, quick, terms
 
 pytestmark = pytest.mark.slow
 

@@ -47,7 +47,6 @@ from parley_rpc.inproc import InprocessHub
 from parley_rpc.logs import logger
 from parley_rpc.metrics import Metrics
 from parley_rpc.platform import Platform, Service
-from parley_rpc.status import fault_from
 from parley_rpc.tokens import bearer
 from parley_rpc.zones import Zones
 
@@ -307,15 +306,6 @@ async def ask(app: Any, path: str, method: str = "GET") -> Answer:
     await app(scope, receive, send)
     headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
     return Answer(sent[0]["status"], headers, b"".join(each.get("body", b"") for each in sent[1:]))
-
-
-async def fault_of(call: Any) -> Exception:
-    """The fault that a call ends with."""
-    try:
-        await call
-    except grpc.aio.AioRpcError as error:
-        return fault_from(error)
-    raise AssertionError("the call was answered")
 
 
 def customer() -> str:

@@ -26,19 +26,9 @@ from parley_node.importing.run import import_customers
 from parley_node.node import Options, run
 from parley_node.people import staff
 from parley_rpc.logs import logger
+from tests.support.calls import request_id
 from tests.support.chaos import rows, willing
-from tests.support.world import (
-    Caller,
-    Customer,
-    Marketer,
-    Stubs,
-    World,
-    between,
-    by_criteria,
-    quick,
-    request_id,
-    terms,
-)
+from tests.support.world import Caller, Customer, Marketer, Stubs, World, between, by_criteria, quick, terms
 
 REQUESTED, OFFERED, ACCEPTED, FINALIZED, TERMINATED = 1, 2, 3, 5, 6
 

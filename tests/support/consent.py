@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import io
 import secrets
-import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -13,8 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-import grpc
-import pytest
 from google.protobuf.message import Message
 from prometheus_client import CollectorRegistry
 
@@ -40,17 +37,17 @@ from parley_crypto.subject_ref import SubjectRef, seal_ref
 from parley_crypto.trust import Trust
 from parley_db.database import Database
 from parley_db.migrate import migrate
-from parley_kit.faults import Fault
 from parley_kit.ids import encode_id, new_id
 from parley_rpc.inproc import InprocessHub
 from parley_rpc.logs import logger
 from parley_rpc.metrics import Metrics
 from parley_rpc.platform import Platform, Service
-from parley_rpc.status import fault_from
 from parley_rpc.tokens import bearer
 from parley_rpc.zones import Zones
 from parley_terms.purposes import DPV
 from parley_terms.wire import timestamp
+from tests.support.calls import request_id
+from tests.support.clocks import StillClock
 
 T = TypeVar("T")
 
@@ -64,22 +61,6 @@ _KEYS = ("signing_key", "ref_key", "request_key", "audit_ref_key", "identity_key
 async def migrated(dsn: str) -> None:
     """Bring a database to consent's schema."""
     await migrate(dsn, "parley_consent")
-
-
-class ManualClock:
-    """A clock that stands still until it is moved. It starts at the real time: the database has a clock of its own."""
-
-    def __init__(self) -> None:
-        self._now = datetime.now(UTC)
-
-    def now(self) -> datetime:
-        return self._now
-
-    def monotonic(self) -> float:
-        return self._now.timestamp()
-
-    def move(self, by: timedelta) -> None:
-        self._now += by
 
 
 @dataclass(frozen=True)
@@ -115,7 +96,7 @@ class World:
 
     service: Service
     hub: InprocessHub
-    clock: ManualClock
+    clock: StillClock
     bus: Bus
     db: Database
     keys: Path
@@ -369,7 +350,7 @@ async def world_of(dsn: str, valkey_url: str, prefix: str, directory: Path, **se
     trust = _trust(directory)
     paths: dict[str, Any] = {name: directory / name for name in ("signing_key", "ref_key", "request_key")}
     config = Config(postgres_dsn=dsn, trust=directory / "trust.json", **paths, **settings)
-    clock, hub, logged = ManualClock(), InprocessHub(), io.StringIO()
+    clock, hub, logged = StillClock(), InprocessHub(), io.StringIO()
     log = logger("consent", logged)
     async with (
         Bus.open(valkey_url, prefix) as bus,
@@ -459,15 +440,3 @@ async def several(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
             return await call
 
     return await asyncio.gather(*map(one, calls))
-
-
-def request_id() -> str:
-    """A fresh request id."""
-    return str(uuid.uuid4())
-
-
-async def fault_of(call: Any) -> Fault:
-    """The fault that a call ends with."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return fault_from(caught.value)

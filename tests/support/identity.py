@@ -5,16 +5,14 @@ import io
 import json
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import asyncpg
-import grpc
-import pytest
 from prometheus_client import CollectorRegistry
 
 from parley.common.v1 import terms_pb2 as termspb
@@ -31,14 +29,14 @@ from parley_crypto.trust import Trust
 from parley_db.migrate import migrate
 from parley_identity.app import build
 from parley_identity.config import Config
-from parley_kit.faults import Fault
 from parley_rpc import logs
 from parley_rpc.inproc import InprocessHub
 from parley_rpc.metrics import Metrics
 from parley_rpc.platform import Platform, Service
-from parley_rpc.status import fault_from
 from parley_rpc.tokens import bearer
 from parley_rpc.zones import Zones
+from tests.support.calls import request_id
+from tests.support.clocks import StillClock
 from tests.support.waiting import until
 
 DEADLINE = 20.0
@@ -52,22 +50,6 @@ _KEYS = (
 async def migrated(dsn: str) -> None:
     """Bring a database to identity's schema."""
     await migrate(dsn, "parley_identity")
-
-
-class MovableClock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self, now: datetime = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)) -> None:
-        self._now = now
-
-    def now(self) -> datetime:
-        return self._now
-
-    def monotonic(self) -> float:
-        return self._now.timestamp()
-
-    def move(self, by: timedelta) -> None:
-        self._now += by
 
 
 @dataclass(frozen=True)
@@ -88,7 +70,7 @@ class World:
 
     service: Service
     hub: InprocessHub
-    clock: MovableClock
+    clock: StillClock
     bus: Bus
     dsn: str
     trust: Trust
@@ -210,7 +192,7 @@ async def world_of(dsn: str, valkey_url: str, prefix: str, directory: Path) -> A
         ensure_key(directory / name)
     operator, importer = Party("operators/local"), Party("importers/local")
     config, trust = _config(dsn, directory, operator, importer)
-    clock, hub, logged = MovableClock(), InprocessHub(), io.StringIO()
+    clock, hub, logged = StillClock(datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)), InprocessHub(), io.StringIO()
     log = logs.logger("identity", logged)
     async with (
         Bus.open(valkey_url, prefix) as bus,
@@ -252,11 +234,6 @@ def registration(signing_key: bytes, **changes: Any) -> identitypb.RegisterMarke
     return identitypb.RegisterMarketerRequest(**{**fields, **changes})
 
 
-def request_id() -> str:
-    """A fresh request id."""
-    return str(uuid.uuid4())
-
-
 def _random_key() -> bytes:
     return secrets.token_bytes(32)
 
@@ -274,10 +251,3 @@ async def events(world: World, name: str) -> list[EventEnvelope]:
     """The events of a type that identity has written, in order."""
     written = await rows(world, f"SELECT envelope FROM outbox WHERE type = 'parley.identity.v1.{name}' ORDER BY id")
     return [EventEnvelope.FromString(envelope) for (envelope,) in written]
-
-
-async def fault_of(call: Awaitable[Any]) -> Fault:
-    """The fault that a call ends with."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return fault_from(caught.value)

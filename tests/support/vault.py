@@ -4,17 +4,15 @@ import asyncio
 import io
 import json
 import secrets
-import uuid
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
-import pytest
 from prometheus_client import CollectorRegistry
 
 from parley.common.v1 import permit_pb2 as permitpb
@@ -35,42 +33,25 @@ from parley_crypto.subject_ref import SubjectRef, open_candidate, seal_ref
 from parley_crypto.trust import Trust
 from parley_db.database import Database
 from parley_db.migrate import migrate
-from parley_kit.faults import Fault
 from parley_kit.ids import new_id
 from parley_rpc.inproc import InprocessHub
 from parley_rpc.logs import logger
 from parley_rpc.metrics import Metrics
 from parley_rpc.platform import Platform, Service
-from parley_rpc.status import fault_from
 from parley_rpc.tokens import bearer
 from parley_rpc.zones import Zones
 from parley_terms.terms import Level
 from parley_terms.wire import timestamp
 from parley_vault.app import build
 from parley_vault.config import Config
+from tests.support.calls import request_id
+from tests.support.clocks import StillClock
 
 EXACT, ANSWER = termspb.FORM_EXACT, termspb.FORM_ANSWER
 MARKETER = "marketers/aaaaaaaaaaaaaaaaaaaaaaaaaa"
 EXCHANGE = f"{MARKETER}/exchanges/bbbbbbbbbbbbbbbbbbbbbbbbbb"
 
 migrate_vault = partial(migrate, package="parley_vault")
-
-
-def request_id() -> str:
-    return str(uuid.uuid4())
-
-
-class SetClock:
-    """A clock that stands where it was put."""
-
-    def __init__(self) -> None:
-        self.at = datetime(2031, 5, 4, 12, tzinfo=UTC)
-
-    def now(self) -> datetime:
-        return self.at
-
-    def monotonic(self) -> float:
-        return self.at.timestamp()
 
 
 @dataclass(frozen=True)
@@ -149,7 +130,7 @@ class World:
 
     keys: Keys
     config: Config
-    clock: SetClock
+    clock: StillClock
     db: Database
     bus: Bus
     hub: InprocessHub
@@ -257,7 +238,7 @@ class World:
 
 
 @asynccontextmanager
-async def running(keys: Keys, config: Config, clock: SetClock, valkey_url: str, prefix: str) -> AsyncIterator[World]:
+async def running(keys: Keys, config: Config, clock: StillClock, valkey_url: str, prefix: str) -> AsyncIterator[World]:
     """Start a vault as a process would."""
     logged = io.StringIO()
     log = logger("vault", logged)
@@ -294,12 +275,6 @@ async def _tasks(service: Service) -> AsyncIterator[None]:
         for task in tasks:
             with suppress(asyncio.CancelledError):
                 await task
-
-
-async def fault_of(call: Any) -> Fault:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return fault_from(caught.value)
 
 
 def one_of(*values: str) -> termspb.Question:

@@ -7,7 +7,6 @@ It runs in the test's own process, or with ``PARLEY_NODE=split`` in one process 
 import asyncio
 import os
 import secrets
-import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -43,15 +42,11 @@ from parley_rpc.channels import RoutedChannel, connect, dial
 from parley_rpc.logs import logger
 from parley_rpc.peers import Credentials
 from parley_rpc.platform import Service
+from tests.support.calls import request_id
 from tests.support.waiting import until
 
 MARKETING = "https://w3id.org/dpv#Marketing"
 Metadata = tuple[tuple[str, str], ...]
-
-
-def request_id() -> str:
-    """A fresh one."""
-    return str(uuid.uuid4())
 
 
 def soon(**span: float) -> datetime:

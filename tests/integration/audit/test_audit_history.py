@@ -4,7 +4,8 @@ import json
 
 from parley.audit.v1 import audit_pb2 as auditpb
 from parley_kit.faults import InvalidRequest, Unauthenticated
-from tests.support.audit import Audit, customer, fault_of
+from tests.support.audit import Audit, customer
+from tests.support.calls import fault_of
 from tests.support.waiting import until
 
 

@@ -27,7 +27,8 @@ from parley_crypto.tlog.note import Ed25519Verifier, open_note
 from parley_crypto.tlog.proof import parse_proof
 from parley_kit.clock import SystemClock
 from parley_kit.faultpoints import armed
-from tests.support.audit import ORDINARY, ORIGIN, Audit, Secrets, Told, customer, fault_of
+from tests.support.audit import ORDINARY, ORIGIN, Audit, Secrets, Told, customer
+from tests.support.calls import fault_of
 from tests.support.waiting import until
 
 

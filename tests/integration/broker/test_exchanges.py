@@ -31,9 +31,10 @@ from tests.support.broker import (
     states,
     within_half_an_hour,
 )
+from tests.support.calls import request_id
 from tests.support.chaos import each, rows
 from tests.support.waiting import until
-from tests.support.world import Marketer, World, between, by_criteria, one_of, request_id, terms, to_known
+from tests.support.world import Marketer, World, between, by_criteria, one_of, terms, to_known
 
 LAPSED = "SELECT FROM exchanges WHERE exchange_id = $1 AND lapsed"
 CARE = "https://w3id.org/dpv#CustomerCare"

@@ -32,9 +32,10 @@ from tests.support.broker import (
     within_half_an_hour,
     work,
 )
+from tests.support.calls import request_id
 from tests.support.chaos import each, rows
 from tests.support.waiting import until
-from tests.support.world import Customer, Marketer, World, request_id, terms
+from tests.support.world import Customer, Marketer, World, terms
 
 ALLOW = 1
 

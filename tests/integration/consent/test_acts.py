@@ -19,7 +19,8 @@ from parley_kit.ids import new_id
 from parley_terms.faults import InvalidConsentPurpose, InvalidDateRange
 from parley_terms.purposes import DPV
 from parley_terms.wire import timestamp
-from tests.support.consent import DEADLINE, HOUR, Asker, Person, World, body_of, fault_of, request_id, rule_terms
+from tests.support.calls import fault_of, request_id
+from tests.support.consent import DEADLINE, HOUR, Asker, Person, World, body_of, rule_terms
 
 E1, E2, E3 = "exchanges/first", "exchanges/second", "exchanges/third"
 ASKED, ALLOWED, REFUSED = (

@@ -7,7 +7,8 @@ from pathlib import Path
 from parley.consent.v1 import consent_events_pb2 as eventspb
 from parley.consent.v1 import consent_pb2 as consentpb
 from parley_kit.telemetry import traceparent
-from tests.support.consent import HOUR, Asker, Person, World, migrated, request_id, world_of
+from tests.support.calls import request_id
+from tests.support.consent import HOUR, Asker, Person, World, migrated, world_of
 from tests.support.joins import Known, Pairs, by_number, right
 from tests.support.servers import FreshDatabase, Pair
 from tests.support.waiting import until

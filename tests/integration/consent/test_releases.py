@@ -20,17 +20,8 @@ from parley_crypto.batch import Batch, verify_in_batch
 from parley_crypto.signing import Signer
 from parley_kit.faultpoints import armed
 from parley_kit.faults import Code, NotSupportedYet, Unauthenticated
-from tests.support.consent import (
-    DEADLINE,
-    HOUR,
-    Asker,
-    Person,
-    World,
-    body_of,
-    fault_of,
-    forged,
-    rule_terms,
-)
+from tests.support.calls import fault_of
+from tests.support.consent import DEADLINE, HOUR, Asker, Person, World, body_of, forged, rule_terms
 from tests.support.waiting import until
 
 E1, E2, E3 = "exchanges/first", "exchanges/second", "exchanges/third"

@@ -13,7 +13,8 @@ from parley_crypto.signing import Signer
 from parley_crypto.subject_ref import SubjectRef, open_ref
 from parley_identity.faults import ClaimCodeInvalid, ImportNotFound, PublicKeyInvalid
 from parley_kit.faults import CallerNotAllowed, RequestIdReused, Unauthenticated
-from tests.support.identity import DEADLINE, Party, World, events, fault_of, request_id, rows
+from tests.support.calls import fault_of, request_id
+from tests.support.identity import DEADLINE, Party, World, events, rows
 
 OWNER = Signer(b"o" * 32)
 STRANGER = Signer(b"s" * 32)

@@ -11,7 +11,8 @@ from parley_bus.bus import GroupMissing
 from parley_crypto.keyring import KeyRing
 from parley_crypto.signing import Signer
 from parley_kit.faults import Internal
-from tests.support.identity import DEADLINE, World, fault_of, rows
+from tests.support.calls import fault_of
+from tests.support.identity import DEADLINE, World, rows
 from tests.support.waiting import until
 
 TABLES = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"

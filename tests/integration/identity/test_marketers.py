@@ -17,7 +17,8 @@ from parley_crypto.statements import verify_card
 from parley_crypto.trust import Trust
 from parley_identity.faults import MarketerNotFound, MarketerSuspended, PublicKeyInvalid
 from parley_kit.faults import CallerNotAllowed, InvalidRequest, Unauthenticated
-from tests.support.identity import DEADLINE, Party, World, events, fault_of, registration, request_id, rows
+from tests.support.calls import fault_of, request_id
+from tests.support.identity import DEADLINE, Party, World, events, registration, rows
 
 NOBODY = Party("marketers/" + "a" * 26)
 NEWER = Signer(b"n" * 32)

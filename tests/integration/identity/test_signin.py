@@ -20,7 +20,8 @@ from parley_identity.store import Store
 from parley_identity.upkeep import Upkeep
 from parley_kit.faults import Fault, Unauthenticated
 from parley_rpc import logs
-from tests.support.identity import DEADLINE, Party, World, fault_of, rows
+from tests.support.calls import fault_of
+from tests.support.identity import DEADLINE, Party, World, rows
 
 
 async def refusal(world: World, assertion: str) -> Fault:

@@ -2,13 +2,15 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.support.clocks import StillClock
 from tests.support.servers import FreshDatabase, Pair
-from tests.support.vault import Keys, SetClock, World, migrate_vault, running
+from tests.support.vault import Keys, World, migrate_vault, running
 
 Start = Callable[[], AbstractAsyncContextManager[World]]
 
@@ -18,7 +20,9 @@ async def start(pair: Pair, fresh_database: FreshDatabase, stream_prefix: str, t
     """Start a vault, and again on the same database."""
     keys = Keys(tmp_path)
     config = keys.config(await fresh_database("vault", migrate_vault))
-    return partial(running, keys, config, SetClock(), pair.valkey_url, stream_prefix)
+    return partial(
+        running, keys, config, StillClock(datetime(2031, 5, 4, 12, tzinfo=UTC)), pair.valkey_url, stream_prefix
+    )
 
 
 @pytest.fixture

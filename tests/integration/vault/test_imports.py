@@ -10,7 +10,8 @@ from parley.vault.v1 import vault_pb2 as vaultpb
 from parley_kit.faults import CallerNotAllowed, InvalidRequest, Violation
 from parley_terms.faults import AttributeUnknown, InvalidValue
 from parley_vault.faults import ItemNotFound
-from tests.support.vault import Person, World, asks, fault_of, one_of
+from tests.support.calls import fault_of
+from tests.support.vault import Person, World, asks, one_of
 
 IMPORTED, OBSERVED = vaultpb.PROVENANCE_IMPORTED, vaultpb.PROVENANCE_OBSERVED
 Rows = list[tuple[str, str]]

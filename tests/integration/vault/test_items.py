@@ -15,7 +15,8 @@ from parley_kit.faults import CallerNotAllowed, Internal, InvalidRequest, Reques
 from parley_terms.faults import AttributeUnknown, InvalidValue
 from parley_terms.terms import Level
 from parley_vault.faults import ItemNotFound
-from tests.support.vault import World, asks, fault_of, one_of, request_id, within
+from tests.support.calls import fault_of, request_id
+from tests.support.vault import World, asks, one_of, within
 from tests.support.waiting import until
 
 

@@ -28,7 +28,8 @@ from parley_vault.finding import DatabaseFellBack, Finder
 from parley_vault.safe import Kept, Safe
 from parley_vault.store import Store
 from tests.integration.vault.conftest import Start
-from tests.support.vault import EXCHANGE, MARKETER, Person, World, all_of, asks, fault_of, none_of, one_of, within
+from tests.support.calls import fault_of
+from tests.support.vault import EXCHANGE, MARKETER, Person, World, all_of, asks, none_of, one_of, within
 from tests.support.waiting import until
 
 MUSIC = asks("interest.music", one_of("true"))

@@ -4,7 +4,7 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from parley_crypto.statements import TOKEN_LIFE, Token, issue_token, verify_asse
 from parley_crypto.trust import Trust
 from parley_kit.faults import Fault, Unauthenticated, Unavailable
 from parley_rpc.status import to_status
+from tests.support.clocks import StillClock
 
 MARKETER = "marketers/" + "m" * 26
 MARKETER_KEY, SEALER = Signer(b"m" * 32), Sealer(b"x" * 32)
@@ -41,17 +42,6 @@ HANGS = object()
 """In a script: say nothing more, and keep the stream open."""
 
 
-class ManualClock:
-    def __init__(self) -> None:
-        self.time = datetime(2026, 5, 4, tzinfo=UTC)
-
-    def now(self) -> datetime:
-        return self.time
-
-    def monotonic(self) -> float:
-        return self.time.timestamp()
-
-
 class Script:
     """
     What the server does: ``failures`` come first, one for each call; ``turns`` are the feed's, one for each opening.
@@ -59,7 +49,7 @@ class Script:
     It notes what it was asked: ``requests`` (whole), ``resumed`` (resume tokens), ``sign_ins``.
     """
 
-    def __init__(self, clock: ManualClock) -> None:
+    def __init__(self, clock: StillClock) -> None:
         self.clock = clock
         self.failures: list[Fault | object] = []
         self.turns: list[list[object]] = []

@@ -3,7 +3,7 @@ import base64
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,11 +16,11 @@ from parley_client.exchanges import audience_of
 from parley_crypto.tlog.policy import seal_policy
 from parley_node.verify import verify_files
 from parley_terms.wire import criteria_from
+from tests.support.clocks import StillClock
 from tests.unit.client.deliveries import PSEUDONYM, SETTLED, logged, release
 from tests.unit.client.scripted import (
     HANGS,
     MARKETER,
-    ManualClock,
     Script,
     marketer_files,
     serving,
@@ -33,7 +33,7 @@ MONTH, WEEK = timedelta(days=30), timedelta(days=7)
 
 @pytest.fixture
 def script() -> Script:
-    return Script(ManualClock())
+    return Script(StillClock(datetime(2026, 5, 4, tzinfo=UTC)))
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,12 +16,13 @@ from parley_client.tokens import MARGIN
 from parley_crypto.signing import Signer
 from parley_crypto.statements import TOKEN_LIFE
 from parley_kit.faults import Conflict, InvalidRequest, TooManyCalls, Unavailable
-from tests.unit.client.scripted import HANGS, MARKETER, ManualClock, Script, connected, unavailable
+from tests.support.clocks import StillClock
+from tests.unit.client.scripted import HANGS, MARKETER, Script, connected, unavailable
 
 
 @pytest.fixture
 def script() -> Script:
-    return Script(ManualClock())
+    return Script(StillClock(datetime(2026, 5, 4, tzinfo=UTC)))
 
 
 async def get(connection: Connection, **options: Any) -> brokerpb.Exchange:
@@ -49,11 +50,11 @@ async def test_one_sign_in_serves_calls_until_the_token_is_about_to_end(script: 
     async with connected(script) as connection:
         for _ in range(2):
             await get(connection)
-        script.clock.time += TOKEN_LIFE - MARGIN - timedelta(seconds=1)
+        script.clock.at += TOKEN_LIFE - MARGIN - timedelta(seconds=1)
         await get(connection)
         assert 1 == script.sign_ins
 
-        script.clock.time += timedelta(seconds=1)
+        script.clock.at += timedelta(seconds=1)
         await get(connection)
         assert 2 == script.sign_ins
 

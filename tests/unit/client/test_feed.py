@@ -2,7 +2,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -11,12 +11,13 @@ from parley_broker.faults import ResumeTokenInvalid
 from parley_client import errors
 from parley_client.feed import Feed, Next, after
 from parley_kit.faults import CallerNotAllowed, Internal, Unauthenticated, Unavailable
-from tests.unit.client.scripted import HANGS, QUICK, ManualClock, Script, connected
+from tests.support.clocks import StillClock
+from tests.unit.client.scripted import HANGS, QUICK, Script, connected
 
 
 @pytest.fixture
 def script() -> Script:
-    return Script(ManualClock())
+    return Script(StillClock(datetime(2026, 5, 4, tzinfo=UTC)))
 
 
 def release(number: int) -> brokerpb.Delivery:

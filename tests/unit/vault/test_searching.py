@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -11,7 +11,7 @@ from parley_terms.terms import Criterion, Level, OneOf
 from parley_vault import searching
 from parley_vault.domain.matching import Fact, Index, Order
 from parley_vault.searching import Audience, Orders
-from tests.support.vault import SetClock
+from tests.support.clocks import StillClock
 from tests.support.waiting import until
 from tests.unit.vault.test_matching import CATALOGUE
 
@@ -32,7 +32,7 @@ def order_of(count: int) -> Order:
 @pytest.fixture
 def orders(monkeypatch: pytest.MonkeyPatch) -> Orders:
     monkeypatch.setattr(searching, "MOST_HELD", 40)
-    return Orders(SetClock())
+    return Orders(StillClock(datetime(2031, 5, 4, 12, tzinfo=UTC)))
 
 
 async def test_order_is_found_again_by_its_audience_alone(orders: Orders) -> None:
@@ -81,7 +81,7 @@ async def test_order_that_is_far_behind_is_made_anew(orders: Orders) -> None:
 
 async def test_order_that_nobody_asks_for_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(searching, "HELD_S", 0.01)
-    orders = Orders(clock := SetClock())
+    orders = Orders(clock := StillClock(datetime(2031, 5, 4, 12, tzinfo=UTC)))
     orders.hold(AUDIENCE, order_of(3))
     await asyncio.sleep(0.05)
     assert orders.find(AUDIENCE) is not None  # by this clock no time has passed
