@@ -169,6 +169,17 @@ def test_objection_is_made_and_lifted(parley: Parley) -> None:
     assert "object to all marketing" in parley.run("customer", "object", "--as", "tired").out
     shown = parley.run("customer", "rules", "--as", "tired").out
     assert ("no rule counts" in shown, "you are asked first" in shown) == (True, False)
+    parley.run("customer", "put", "profile.age", "61", "--as", "tired")
+    parley.run("customer", "lift-objection", "--as", "tired")
+    parley.run("customer", "discoverable", "profile.age", "unverified", "--as", "tired")
+    parley.run("marketer", "register", "Insistent", "--as", "insistent")
+    parley.run(
+        *("marketer", "ask", "--where", "profile.age is 61", "--field", "profile.age", "--purpose", "Marketing"),
+        *("--text", "Once more", "--as", "insistent"),
+    )
+    (offer,) = parley.until("customer", "inbox", "--as", "tired")
+    parley.run("customer", "object", "--as", "tired")
+    assert "nothing is released" in parley.run("customer", "accept", offer["name"], "--as", "tired").out
     assert "count again" in parley.run("customer", "lift-objection", "--as", "tired").out
     assert "no rule counts" not in parley.run("customer", "rules", "--as", "tired").out
 

@@ -249,6 +249,17 @@ def test_valkey_that_is_away(parley: Parley) -> None:
     assert hanging != listener_of(paths.layout(parley.home.servers).valkey_socket)
 
 
+def test_postgres_that_hangs(parley: Parley) -> None:
+    hanging = listener_of(paths.layout(parley.home.servers).postgres_sockets / f".s.PGSQL.{postgres.PORT}")
+    assert hanging
+    os.kill(hanging, signal.SIGSTOP)
+    failed = failures(parley)
+    assert f"kill -9 {hanging}" == failed["postgres"]
+    assert not [check for check in failed if check.startswith(("schema", "roles", "clock", "events"))]
+    mend(parley, failed["postgres"])
+    eventually(lambda: {} == failures(parley))
+
+
 @pytest.mark.parametrize(
     "clock", ["consent.clock=ahead:600", pytest.param("vault.clock=ahead:-600", marks=pytest.mark.slow)]
 )

@@ -15,13 +15,20 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def doctor(*, as_json: JsonOption = False, home: HomeOption = None) -> None:
     """Check this home, one line a check; each failure ends in what mends it. Starts nothing and changes nothing."""
-    findings = asyncio.run(examine(Home.choose(home)))
+    findings = asyncio.run(_examine(Home.choose(home), shown=not as_json))
     if as_json:
         show.print_json([_row(finding) for finding in findings])
-    else:
-        show.say(*map(str, findings))
     if any(finding.state is State.FAILED for finding in findings):
         raise typer.Exit(1)
+
+
+async def _examine(home: Home, *, shown: bool) -> list[Finding]:
+    findings = []
+    async for finding in examine(home):
+        findings.append(finding)
+        if shown:
+            show.say(str(finding))  # as they come: one that hangs is waited for
+    return findings
 
 
 def _row(finding: Finding) -> show.Row:

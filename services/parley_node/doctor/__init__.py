@@ -4,6 +4,8 @@ What is wrong here, one line a check, each failure with what mends it. Starts no
 What can't be looked at, because something before it is missing, says so and doesn't fail.
 """
 
+from collections.abc import AsyncIterator
+
 from parley_node.doctor import events, live, servers, still
 from parley_node.doctor.findings import Finding, Look, NotLooked, State, Trouble, look
 from parley_node.doctor.mending import up
@@ -13,8 +15,8 @@ from parley_node.home import Home, NotRunning, Running
 __all__ = ["Finding", "State", "examine"]
 
 
-async def examine(home: Home) -> list[Finding]:
-    """Look at everything, in an order in which the first failure explains those after it."""
+async def examine(home: Home) -> AsyncIterator[Finding]:
+    """Look at everything, one after the other, in an order in which the first failure explains those after it."""
     running = _what_runs(home)
     told = await ask(running)
     here = await servers.around(home, running, told)
@@ -25,7 +27,8 @@ async def examine(home: Home) -> list[Finding]:
         *events.checks(here),
         *(live.checks(home, running) if running else ((check, _nothing) for check in ("log", "services", "peers"))),
     ]
-    return [await look(check, looking) for check, looking in checks]
+    for check, looking in checks:
+        yield await look(check, looking)
 
 
 def _what_runs(home: Home) -> Running | None:

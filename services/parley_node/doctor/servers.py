@@ -52,8 +52,18 @@ async def around(home: Home, running: Running | None, told: Told) -> Around:
     except ServersUnavailable:
         given = None
     where = paths.layout(home.servers)
-    up = given is not None or await asyncio.to_thread(postgres.ready, where)
-    return Around(home, running, told, given or ServerPair("embedded", adopted=True, where=where), up)
+    pair = given or ServerPair("embedded", adopted=True, where=where)
+    up = (given is not None or await asyncio.to_thread(postgres.ready, where)) and await _answers(pair)
+    return Around(home, running, told, pair, up)
+
+
+async def _answers(pair: Servers) -> bool:
+    """Whether PostgreSQL opens a session: asked once, because whoever asks one that hangs has to wait."""
+    try:
+        async with connected(pair.admin_dsn):
+            return True
+    except Trouble:
+        return False
 
 
 def checks(here: Around) -> Iterator[tuple[str, Look]]:
@@ -71,7 +81,7 @@ def on_postgres(here: Around, check: Check) -> Look:
 
     async def looking() -> str:
         if not here.postgres_up:
-            raise NotLooked("PostgreSQL doesn't run")
+            raise NotLooked("PostgreSQL doesn't answer")
         return await check(here)
 
     return looking
@@ -92,6 +102,10 @@ async def connected(where: str) -> AsyncIterator[Any]:
 
 async def _postgres(here: Around) -> str:
     if not here.postgres_up:
+        if not isinstance(here.pair, ServerPair):
+            raise Trouble(
+                "it can't be reached where PARLEY_POSTGRES_URL points", 'pg_isready -d "$PARLEY_POSTGRES_URL"'
+            )
         raise _away(here, paths.layout(here.home.servers).postgres_sockets / f".s.PGSQL.{postgres.PORT}")
     async with connected(here.pair.admin_dsn) as admin:
         version = await admin.fetchval(SQL.server_version)

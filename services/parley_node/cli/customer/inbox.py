@@ -48,11 +48,14 @@ def show_offer(
 def accept(offer: Offer, me: CustomerOption = "me", home: HomeOption = None) -> None:
     """Accept an offer on exactly the terms shown."""
 
-    async def work(customer: people.Customer) -> consentpb.Consent:
-        return (await customer.accept((await _find_offer(customer, offer)).name)).consent
+    async def work(customer: people.Customer) -> tuple[consentpb.Consent, bool]:
+        agreed = (await customer.accept((await _find_offer(customer, offer)).name)).consent
+        return agreed, await customer.objected() is not None
 
-    agreed = act(home, me, work)
+    agreed, objected = act(home, me, work)
     show.say(f"Agreed: {agreed.name}", f"`parley customer withdraw {show.short(agreed.name)}` ends it at any time.")
+    if objected:
+        show.say("But you object to all marketing: nothing is released until `parley customer lift-objection`.")
 
 
 @app.command()
