@@ -1,8 +1,7 @@
 """Terms between wire and value. Parts that aren't enforced are never dropped: they are named in ``Terms.unsupported``."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import count
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -34,7 +33,7 @@ _UNENFORCED = {
     "timing": frozenset({"weekly_windows", "quiet_hours", "frequency_caps", "place"}),
 }
 """What is refused where it is set, by the part of the terms that it is in."""
-MOST_CONDITIONS, DEEPEST_CONDITION = 128, 8
+MOST_CONDITIONS, DEEPEST_CONDITION = 160, 8
 """Of criteria, questions and what joins them counted alike: vault asks each of everybody."""
 
 _ENFORCED_CHANNELS = {channel.value for channel in Channel}
@@ -112,23 +111,42 @@ def question_to(question: Question) -> termspb.Question:
             return termspb.Question(range=termspb.Range(min=least or "", max=most or ""))
 
 
-def criteria_from(message: termspb.Criteria) -> Criteria:
-    """Read criteria. Raises ValueError where a condition is empty, or there are too many, or too deep in others."""
-    return _criteria_from(message, count(1), 1)
-
-
-def _criteria_from(message: termspb.Criteria, counted: Iterator[int], depth: int) -> Criteria:
-    if next(counted) > MOST_CONDITIONS or depth > DEEPEST_CONDITION:
+def criteria_asked(message: termspb.Criteria) -> Criteria:
+    """Read what a request asks. Raises ValueError where a condition is empty, or there are too many, or too deep in others."""
+    deepest, many = _extent(message)
+    if many > MOST_CONDITIONS or deepest > DEEPEST_CONDITION:
         raise ValueError(f"has more than {MOST_CONDITIONS} conditions, or some are more than {DEEPEST_CONDITION} deep")
+    return criteria_from(message)
+
+
+def _extent(message: termspb.Criteria) -> tuple[int, int]:
+    """How deep conditions are in one another, and how many there are."""
+    within = [_extent(part) for part in _parts(message)]
+    return 1 + max((deep for deep, _ in within), default=0), 1 + sum(many for _, many in within)
+
+
+def _parts(message: termspb.Criteria) -> Sequence[termspb.Criteria]:
+    match message.WhichOneof("node"):
+        case "all_of":
+            return message.all_of.criteria
+        case "any_of":
+            return message.any_of.criteria
+        case "not":
+            return [getattr(message, "not")]
+    return []
+
+
+def criteria_from(message: termspb.Criteria) -> Criteria:
+    """Read criteria. Raises ValueError where a condition is empty."""
     match message.WhichOneof("node"):
         case "test":
             return Criterion(message.test.attribute, question_from(message.test.question))
         case "all_of":
-            return AllOf(tuple(_criteria_from(part, counted, depth + 1) for part in message.all_of.criteria))
+            return AllOf(tuple(criteria_from(part) for part in message.all_of.criteria))
         case "any_of":
-            return AnyOf(tuple(_criteria_from(part, counted, depth + 1) for part in message.any_of.criteria))
+            return AnyOf(tuple(criteria_from(part) for part in message.any_of.criteria))
         case "not":
-            return Not(_criteria_from(getattr(message, "not"), counted, depth + 1))
+            return Not(criteria_from(getattr(message, "not")))
     raise ValueError("a condition is empty")
 
 

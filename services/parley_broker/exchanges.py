@@ -21,7 +21,7 @@ from parley_kit.ids import new_id
 from parley_kit.offload import each
 from parley_terms.faults import AttributeUnknown, InvalidConsentPurpose, InvalidDateRange, InvalidValue
 from parley_terms.terms import Criteria, Level
-from parley_terms.wire import criteria_from, field_to, terms_from
+from parley_terms.wire import criteria_asked, field_to, terms_from
 
 MOST_BYTES = 4096
 """The longest terms, serialised."""
@@ -144,7 +144,7 @@ def _criteria(request: brokerpb.CreateExchangeRequest) -> Criteria | None:
 
 def _parsed(criteria: termspb.Criteria) -> Criteria:
     try:
-        return criteria_from(criteria)
+        return criteria_asked(criteria)
     except ValueError as error:
         raise InvalidRequest(violations=[Violation("audience.criteria", str(error))]) from None
 

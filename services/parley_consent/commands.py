@@ -27,7 +27,7 @@ from parley_terms.terms import Terms
 from parley_terms.wire import terms_from
 
 MOST_RULES = 500
-"""That stand: every request for a customer is held against all of theirs. What withdrawals add isn't limited."""
+"""That stand for one marketer, and for all others: a marketer's requests are held against both. Withdrawals may add more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Acts:
     async def add_rule(self, tx: Tx, who: Customer, effect: Effect, scope: Scope, terms: bytes) -> RuleRecord:
         """Add a standing rule. Raises TooManyRules."""
         await self.store.act(tx, who.customer, who.audit_ref)
-        if await self.store.standing_rules(tx, who.customer) >= MOST_RULES:
+        if await self.store.standing_rules(tx, who.customer, scope.marketer) >= MOST_RULES:
             raise TooManyRules
         rule = RuleRecord(new_id(), effect, scope, terms, self.clock.now())
         await self.store.add_rule(tx, who.customer, rule)
@@ -231,6 +231,6 @@ def _starting(raw: bytes, terms: Terms) -> bytes:
 
 
 def _refusal(consent: ConsentRecord, now: datetime) -> RuleRecord:
-    purposes = termspb.Terms.FromString(consent.terms).purposes
+    purposes = sorted(set(termspb.Terms.FromString(consent.terms).purposes))
     terms = termspb.Terms(purposes=purposes).SerializeToString(deterministic=True)
     return RuleRecord(new_id(), Effect.REFUSE, Scope(marketer=consent.marketer.marketer), terms, now)

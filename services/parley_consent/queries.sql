@@ -29,7 +29,7 @@ ON CONFLICT (customer) DO NOTHING;
 
 -- name: standing
 -- Where customers stand, each with a marketer in an exchange: all of one moment, so that a revision and what it guards belong
--- together. Rules of one release that a marketer has had are left out, and consents that have expired, or were for one use and had
+-- together. Rules for others and of one release that a marketer has had are left out, and consents that have expired, or were for one use and had
 -- it in another exchange: a marketer may leave thousands behind. First the consent that the exchange's release was made under, for
 -- it is sent again under no other, then the newest. EXISTS wouldn't do: it may be answered from a hash of the whole table.
 SELECT coalesce(c.revision, 0) AS revision, c.objected_at IS NOT NULL AS objected,
@@ -37,7 +37,7 @@ SELECT coalesce(c.revision, 0) AS revision, c.objected_at IS NOT NULL AS objecte
     (SELECT o.state FROM consents AS o WHERE o.customer = a.customer AND o.exchange = a.exchange AND o.rule_id = '') AS offer,
     ARRAY(
         SELECT ROW(r.rule_id, r.effect, r.scope_marketer, r.scope_level, r.terms) FROM rules AS r
-        WHERE r.customer = a.customer AND r.ended_at IS NULL AND NOT (r.effect = 1 AND r.one_time AND (
+        WHERE r.customer = a.customer AND r.ended_at IS NULL AND r.scope_marketer IN ('', a.marketer) AND NOT (r.effect = 1 AND r.one_time AND (
             SELECT true FROM consents AS k JOIN settlements AS s ON s.customer = k.customer AND s.consent_id = k.consent_id
             WHERE k.customer = r.customer AND k.rule_id = r.rule_id AND k.marketer = a.marketer LIMIT 1) IS TRUE)
     ) AS rules,
@@ -83,8 +83,8 @@ WHERE (SELECT true FROM rules WHERE customer = $1 AND ended_at IS NULL
 SELECT objected_at FROM customers WHERE customer = $1;
 
 -- name: rules_count
--- Count the customer's standing rules.
-SELECT count(*) FROM rules WHERE customer = $1 AND ended_at IS NULL;
+-- Count the customer's standing rules for a marketer ('': for whoever meets a level, and for everyone).
+SELECT count(*) FROM rules WHERE customer = $1 AND scope_marketer = $2 AND ended_at IS NULL;
 
 -- name: rule_end
 -- End a rule of the customer's; answers whether one stood.

@@ -218,9 +218,9 @@ class Store:
         )
         return {row["consent_id"] for row in rows}
 
-    async def standing_rules(self, tx: Tx, customer: str) -> int:
-        """How many rules of the customer's stand."""
-        return int(await tx.fetchval(_SQL.rules_count, customer))
+    async def standing_rules(self, tx: Tx, customer: str, marketer: str) -> int:
+        """How many rules of the customer's stand for a marketer; '': for a level or everyone."""
+        return int(await tx.fetchval(_SQL.rules_count, customer, marketer))
 
     async def add_rule(self, tx: Tx, customer: str, rule: RuleRecord, *, unless_it_stands: bool = False) -> None:
         """Add a rule; if asked to, only where none stands that says the same."""

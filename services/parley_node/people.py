@@ -26,7 +26,7 @@ from parley_node.provision import staff_key
 from parley_terms.values import Catalogue
 from parley_terms.wire import attribute_from
 
-_PAGE = 500
+_PAGE = 100
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from parley_crypto.statements import Card, verify_card
 from parley_crypto.subject_ref import CandidateRef, seal_candidate
 from parley_kit import pages
 from parley_kit.clock import Clock
-from parley_kit.faults import Unauthenticated
+from parley_kit.faults import Unauthenticated, Unavailable
 from parley_kit.offload import each, work
 from parley_terms.terms import Criteria, Level
 from parley_terms.values import Catalogue
@@ -25,6 +25,8 @@ from parley_vault.finding import Finder
 
 MOST_HELD = 4_000_000
 HELD_S = 60.0
+_ROUNDS = 5
+"""In which an order that was just made catches up with what changed meanwhile; each is shorter than the one before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +135,11 @@ class Matcher:
         index = self.finder.index
         order = Order(index, audience.criteria, audience.level, partial(self._place, audience))
         await work(len(index), order.make)
-        while order.is_far_behind():
-            await each(order.renew, order.changed())
+        for _ in range(_ROUNDS):
+            if order.is_far_behind():
+                await each(order.renew, order.changed())
+        if order.is_far_behind():
+            raise Unavailable(retry_after=1.0)  # so much changes just now that it is never through
         return order
 
     def _place(self, audience: Audience, subject: str) -> bytes:

@@ -19,7 +19,7 @@ from parley_kit.offload import work
 from parley_rpc.principal import caller
 from parley_terms.terms import Criteria, Level
 from parley_terms.values import Attribute, Catalogue
-from parley_terms.wire import criteria_from, timestamp
+from parley_terms.wire import criteria_asked, timestamp
 from parley_vault.commands import Acts, Imports
 from parley_vault.domain.items import Entry, Item, Provenance, canonical
 from parley_vault.domain.releasing import Refusal
@@ -160,7 +160,7 @@ def _imported(path: str, subject: str, item: vaultpb.ImportedItem) -> Entry:
 
 def _criteria(message: termspb.Criteria) -> Criteria:
     try:
-        return criteria_from(message)
+        return criteria_asked(message)
     except ValueError as error:
         raise InvalidRequest(violations=[Violation("criteria", str(error))]) from None
 

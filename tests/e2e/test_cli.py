@@ -206,12 +206,12 @@ def test_terminal_that_knows_no_such_letters_is_shown_the_rest(parley: Parley) -
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_output_that_can_not_be_written_is_said_in_a_sentence(parley: Parley) -> None:
-    command = [sys.executable, "-m", "parley_node.cli", "attributes"]
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_output_that_can_not_be_written_is_said_in_a_sentence(parley: Parley, options: list[str]) -> None:
+    command = [sys.executable, "-m", "parley_node.cli", "attributes", "profile.age", *options]
+    buffered = environment(parley.home.root) | {"PYTHONUNBUFFERED": ""}
     with Path("/dev/full").open("wb") as full:
-        ended = subprocess.run(
-            command, env=environment(parley.home.root), stdout=full, stderr=subprocess.PIPE, text=True, check=False
-        )
+        ended = subprocess.run(command, env=buffered, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert (1, "parley: No space left on device\n") == (ended.returncode, ended.stderr)
 
 

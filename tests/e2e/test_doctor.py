@@ -143,6 +143,16 @@ def test_key_that_is_lost(parley: Parley) -> None:
     kept.rename(key)
 
 
+def test_key_of_the_log_that_others_may_read_or_that_is_lost(parley: Parley) -> None:
+    key = key_file(parley.home, "audit", "log")
+    key.chmod(0o644)
+    assert f"chmod 600 {key}" == failures(parley)["keys"]
+    key.chmod(0o600)
+    kept = key.rename(parley.home.root / "kept")
+    assert f"cp BACKUP {key}  # of this very home" == failures(parley)["keys"]
+    kept.rename(key)
+
+
 def test_log_whose_key_was_replaced(parley: Parley) -> None:
     key, policy = key_file(parley.home, "audit", "log"), parley.home.policy
     kept = {path: path.read_bytes() for path in (key, policy)}

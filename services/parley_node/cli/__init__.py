@@ -5,6 +5,7 @@ A command's module is imported when it is called, so that `parley --help` answer
 ``COMMANDS`` and a module with a Typer ``app``.
 """
 
+import errno
 import io
 import os
 import sys
@@ -91,8 +92,12 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        app(prog_name="parley")
-        sys.stdout.flush()
+        try:
+            app(prog_name="parley")
+        finally:
+            sys.stdout.flush()
     except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
         typer.echo(f"parley: {error.strerror}", err=True)
         os._exit(1)  # what is left can't be written either

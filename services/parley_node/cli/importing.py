@@ -38,18 +38,22 @@ def importing(
     skip_bad_lines: Annotated[
         bool, typer.Option("--skip-bad-lines", help="Import the good lines all the same.")
     ] = False,
+    renew: Annotated[
+        bool, typer.Option("--renew", help="Make new codes for those who have one, too: theirs end after 30 days.")
+    ] = False,
     home: HomeOption = None,
 ) -> None:
     """
     Import customers, and write each one's one-time claim code.
 
     Nothing is imported while a line is wrong. An import that was interrupted goes on when it is run again: a row is known by
-    its key, and nobody is made twice. Codes that are in the file stay good; for a customer who isn't there a new one is made, and
-    any earlier one is void. What is imported can't be matched on until its owner claims it and says so.
+    its key, and nobody is made twice. Codes that are in the file stay as they are, unless you --renew them; for a customer
+    who isn't there a new one is made, and any earlier one is void. What is imported can't be matched on until its owner claims it
+    and says so.
     """
     chosen, running = calls.running(home)
     written = codes or customers.with_suffix(".codes.csv")
-    work = _import(chosen, running.address, customers, mapping, written, skip_bad_lines=skip_bad_lines)
+    work = _import(chosen, running.address, customers, mapping, written, skip_bad_lines=skip_bad_lines, renew=renew)
     try:
         count, made = calls.run(work)
     except KeyboardInterrupt:
@@ -57,11 +61,18 @@ def importing(
     show.say(f"{count:,} customers are imported, {len(made.made):,} of them with a new claim code.")
     if made.renewed:
         show.say(f"{made.renewed:,} had one before, which is void now.")
-    show.say(f"The codes are in {written}: each is as good as the account.")
+    show.say(f"The codes are in {written}: each is as good as the account, for 30 days, until it is used.")
 
 
 async def _import(
-    home: Home, address: str, customers: Path, mapping_file: Path, written: Path, *, skip_bad_lines: bool
+    home: Home,
+    address: str,
+    customers: Path,
+    mapping_file: Path,
+    written: Path,
+    *,
+    skip_bad_lines: bool,
+    renew: bool = False,
 ) -> tuple[int, Codes]:
     async with people.staff(address, home, "importer") as importer:
         mapping, rows = await _read(
@@ -76,7 +87,12 @@ async def _import(
         with closing(codes), Progress(console=Console(stderr=True)) as progress:
             bar = progress.add_task("importing", total=len(rows))
             made = await import_customers(
-                importer, mapping.name, rows, lambda count: progress.advance(bar, count), known=codes.known, keep=keep
+                importer,
+                mapping.name,
+                rows,
+                lambda count: progress.advance(bar, count),
+                known=() if renew else codes.known,
+                keep=keep,
             )
     return len(rows), Codes(made, sum(renewed))
 

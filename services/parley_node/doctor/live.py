@@ -4,7 +4,8 @@ import asyncio
 import shlex
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import grpc
@@ -111,7 +112,7 @@ async def _log(home: Home, running: Running) -> str:
     believed = policy(home)
     for _try in range(_TRIES):
         served = await _served(believed, home, running)
-        published = _checked(believed, await asyncio.to_thread(_read, home), newest_checkpoint(home))
+        published = _checked(believed, await asyncio.to_thread(_read, home), lambda: newest_checkpoint(home))
         if served == published:
             return f"{served.size} entries, as published"
         await asyncio.sleep(0.1)
@@ -124,21 +125,25 @@ async def _served(believed: Policy, home: Home, running: Running) -> Checkpoint:
         note = await asyncio.to_thread(_fetch, f"{running.http}/checkpoint")
     except (OSError, urllib.error.URLError) as error:
         raise Trouble(f"{running.http} doesn't answer", restart(home, running, "audit")) from error
-    return _checked(believed, note, _agreeing(home, running))
+    return _checked(believed, note, partial(_agreeing, home, running))
 
 
 def _agreeing(home: Home, running: Running) -> str:
     """What makes policy and log agree: the policy of the log's key, or, where it is that already, the key that the log had."""
-    if home.policy.read_text() == policy_for(home):
-        return lost_key(key_file(home, "audit", "log"))
+    key = key_file(home, "audit", "log")
+    try:
+        if home.policy.read_text() == policy_for(home):
+            return lost_key(key)
+    except KeyFileUnusable:  # its own line says so
+        return lost_key(key)
     return again(home, running, f"rm -f {shlex.quote(str(home.policy))}; ")
 
 
-def _checked(believed: Policy, note: bytes, mend: str) -> Checkpoint:
+def _checked(believed: Policy, note: bytes, mend: Callable[[], str]) -> Checkpoint:
     try:
         return believed.check(note)
     except TlogInvalid as error:
-        raise Trouble(f"a checkpoint isn't signed as the policy asks: {error}", mend) from error
+        raise Trouble(f"a checkpoint isn't signed as the policy asks: {error}", mend()) from error
 
 
 def _read(home: Home) -> bytes:

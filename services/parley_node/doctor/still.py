@@ -45,10 +45,10 @@ def policy(home: Home) -> Policy:
 
 async def _home(home: Home) -> str:
     try:
-        mode = home.root.stat().st_mode
+        mode, inside = home.root.stat().st_mode, {path.name for path in home.root.iterdir()}
     except OSError as error:
         raise Trouble(f"{home.root}: {error.strerror}", up(home)) from error
-    if not had_keys(home) and any(home.root.iterdir()):
+    if inside and not inside & {"keys", "servers", "demo"}:
         raise Trouble(f"{home.root} is something else's: no Parley has started there", "parley doctor --home HOME")
     if mode & (stat.S_IRGRP | stat.S_IROTH | stat.S_IWGRP | stat.S_IWOTH):
         raise Trouble(f"others may read {home.root}", f"chmod 700 {home.root}")

@@ -6,8 +6,9 @@ only once complete, and only on what they themselves make discoverable.
 """
 
 import csv
+import io
 import os
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,33 +61,60 @@ async def import_customers(
 
 
 class CodesFile:
-    """Claim codes by row key, in a CSV file that only its owner may read: they are as good as the accounts."""
+    """
+    Claim codes by row key, in a CSV file that only its owner may read: they are as good as the accounts.
+
+    Codes are added as they come. One that takes another's place is added, too, and the other is gone once the file is closed.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open it, or make it: before anything is imported. Raises OSError, and ValueError where it is another kind of file."""
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        self._file = os.fdopen(handle, "r+", encoding="utf-8", newline="")
-        os.fchmod(handle, 0o600)  # the file may have been there, for everyone to read
-        rows = list(csv.reader(self._file))
-        if rows and tuple(rows[0]) != _HEADER:
-            self._file.close()
-            raise ValueError(f"{path} holds no claim codes")
-        self.known = {row[0] for row in rows[1:] if row}
-        if not rows:
-            self._write([_HEADER])
+        self._path, self._codes = path, _read_codes(path)
+        self._lines = len(self._codes)
+        self._write(aside := path.with_name(f".{path.name}.new"), self._codes, "w")  # without what was cut short
+        aside.replace(path)
+
+    @property
+    def known(self) -> AbstractSet[str]:
+        """The keys of those who have a code in the file."""
+        return self._codes.keys()
 
     def keep(self, codes: Codes) -> None:
         """Add codes, and be sure of them."""
-        self._write(codes.made.items())
+        self._codes |= codes.made
+        self._lines += len(codes.made)
+        self._write(self._path, codes.made, "a")
 
     def close(self) -> None:
-        """Close it."""
-        self._file.close()
+        """Leave one code for each."""
+        if self._lines > len(self._codes):
+            self._write(aside := self._path.with_name(f".{self._path.name}.new"), self._codes, "w")
+            aside.replace(self._path)
 
-    def _write(self, rows: Iterable[tuple[str, str]]) -> None:
-        csv.writer(self._file, lineterminator="\n").writerows(rows)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+    def _write(self, path: Path, codes: Mapping[str, str], mode: str) -> None:
+        path.touch(0o600)
+        path.chmod(0o600)
+        with path.open(mode, encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerows([_HEADER, *codes.items()] if mode == "w" else codes.items())
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _read_codes(path: Path) -> dict[str, str]:
+    """The codes of a file, but for a last line that was cut short; of one that isn't there, none."""
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        return {}
+    whole = text[: text.rfind("\n") + 1]
+    try:
+        header, *rows = csv.reader(io.StringIO(whole, newline="")) if whole else [list(_HEADER)]
+        if tuple(header) == _HEADER and not (text and not whole):
+            return {key: code for key, code in rows}  # noqa: C416 - of two columns each
+    except (csv.Error, ValueError):
+        pass
+    raise ValueError(f"{path} holds no claim codes")
 
 
 async def _put(connection: Connection, name: str, batch: Sequence[Row]) -> AbstractSet[str]:

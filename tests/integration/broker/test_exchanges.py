@@ -235,7 +235,7 @@ async def test_audience_is_not_asked_more_than_anybody_needs(world: World) -> No
     negated = termspb.Criteria()
     getattr(negated, "not").CopyFrom(age)
     many = termspb.Criteria(all_of=termspb.CriteriaList(criteria=[negated] * 32))
-    several = termspb.Criteria(any_of=termspb.CriteriaList(criteria=[many] * 2))  # one question, 131 conditions
+    several = termspb.Criteria(any_of=termspb.CriteriaList(criteria=[many] * 3))  # one question, 196 conditions
     towns = [f"{'x' * 700}{number}" for number in range(12)]
     at_length = one_of("profile.city", *towns)
 

@@ -121,16 +121,21 @@ async def test_so_many_rules_stand_and_no_more_but_for_what_a_withdrawal_leaves(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(commands, "MOST_RULES", 2)
-    ann = world.as_customer(someone := Person())
-    (consent,) = await world.consented(Asker(), [someone], E1)
-    made = [await ann.rule("ASK") for _ in range(2)]
+    ann, marketers = world.as_customer(someone := Person()), [Asker() for _ in range(3)]
+    consents = [(await world.consented(marketer, [someone], f"{E1}{marketer.name[-5:]}"))[0] for marketer in marketers]
+    for_one = consentpb.RuleScope(marketer=marketers[0].name)
+    (first, _) = [await ann.rule("ASK") for _ in range(2)]
+    for _ in range(2):
+        await ann.rule("ASK", scope=for_one)
 
-    assert TooManyRules is type(await fault_of(ann.rule("ASK")))
-    await ann.withdraw(consent.name)
-    await ann.end_rule(made[0].name)
-    assert TooManyRules is type(await fault_of(ann.rule("ASK")))
-    await ann.end_rule(made[1].name)
-    await ann.rule("ASK")
+    assert [TooManyRules] * 2 == [
+        type(await fault_of(ann.rule("REFUSE", scope=scope)))
+        for scope in (for_one, consentpb.RuleScope(least_level=termspb.VERIFICATION_LEVEL_VERIFIED))
+    ]
+    for consent in consents:
+        await ann.withdraw(consent.name)
+    await ann.end_rule(first.name)
+    await ann.rule("REFUSE")
 
 
 async def test_rule_for_nobody_is_refused(world: World) -> None:

@@ -367,6 +367,18 @@ async def test_codes_that_are_made_anew_are_said_to_void_others(world: World, na
     assert [0, 0, 2] == renewed
 
 
+async def test_codes_that_have_ended_are_renewed_when_asked_to(world: World, name: str, tmp_path: Path) -> None:
+    paths = files(tmp_path, name, "c1,Rome,42")
+    await command(world, paths)
+    first = paths[2].read_text()
+    address = world.node.running.address
+    _, made = await importing._import(world.home, address, *paths, skip_bad_lines=False, renew=True)
+
+    assert (1, ["c1"]) == (made.renewed, list(made.made))
+    assert first.replace(first.splitlines()[1], f"c1,{made.made['c1']}") == paths[2].read_text() != first
+    assert "Rome" == (await items(await claim(world, made.made["c1"])))["profile.city"].value
+
+
 async def test_nothing_is_imported_where_codes_have_no_place(world: World, name: str, tmp_path: Path) -> None:
     before = await counts(world)
     customers, mapping, _ = files(tmp_path, name, "c1,Rome,42")

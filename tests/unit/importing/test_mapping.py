@@ -304,10 +304,32 @@ def test_claim_codes_that_are_in_the_file_stay_there(tmp_path: Path) -> None:
     assert 3 == len(path.read_text().splitlines())
 
 
-def test_claim_codes_are_not_added_to_another_kind_of_file(tmp_path: Path) -> None:
+def test_claim_code_that_was_cut_short_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "codes.csv"
+    path.write_text("row,claim code\nc1,AAAAA-BBBBB\nc2,CCC")
+
+    with closing(CodesFile(path)) as codes:
+        assert {"c1"} == codes.known
+        codes.keep(Codes({"c2": "DDDDD-EEEEE"}, 0))
+    assert "row,claim code\nc1,AAAAA-BBBBB\nc2,DDDDD-EEEEE\n" == path.read_text()
+
+
+def test_claim_code_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
+    path = tmp_path / "codes.csv"
+    path.write_text("row,claim code\nc1,AAAAA-BBBBB\nc2,CCCCC-DDDDD\n")
+
+    with closing(CodesFile(path)) as codes:
+        codes.keep(Codes({"c1": "EEEEE-FFFFF"}, 1))
+    assert "row,claim code\nc1,EEEEE-FFFFF\nc2,CCCCC-DDDDD\n" == path.read_text()
+    assert [path] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["id,city\n1,Rome\n", "row,claim code\nc1\n", "notes"])
+def test_claim_codes_are_not_added_to_another_kind_of_file(tmp_path: Path, text: str) -> None:
     path = tmp_path / "customers.csv"
-    path.write_text("id,city\n1,Rome\n")
+    path.write_text(text)
+    path.chmod(0o644)
 
     with pytest.raises(ValueError, match="holds no claim codes"):
         CodesFile(path)
-    assert "id,city\n1,Rome\n" == path.read_text()
+    assert (text, 0o644) == (path.read_text(), path.stat().st_mode & 0o777)

@@ -44,6 +44,16 @@ def test_key_that_is_lost_is_not_replaced(home: Home, lost: str) -> None:
     assert not (home.root / lost).exists()
 
 
+@pytest.mark.parametrize("left", ["servers/postgres/PG_VERSION", "published/checkpoint"])
+def test_key_is_not_replaced_either_where_only_what_stands_on_it_was_restored(home: Home, left: str) -> None:
+    home.trust.unlink()
+    key_file(home, "vault", "master").unlink()
+    (home.root / left).parent.mkdir(parents=True, exist_ok=True)
+    (home.root / left).touch()
+    with pytest.raises(KeyFileUnusable, match="it is gone"):
+        provision(home)
+
+
 def test_home_whose_making_was_cut_short_gets_its_other_keys(home: Home) -> None:
     before = _files(home)
     home.trust.unlink()

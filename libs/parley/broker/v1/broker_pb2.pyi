@@ -108,7 +108,7 @@ class Audience(_message.Message):
     PSEUDONYMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def criteria(self) -> _terms_pb2.Criteria:
-        """Whoever meets these: 128 conditions at most, 8 deep in others at most."""
+        """Whoever meets these: 160 conditions at most, 8 deep in others at most."""
 
     @_builtins.property
     def pseudonyms(self) -> Global___Pseudonyms:

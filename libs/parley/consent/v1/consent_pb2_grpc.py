@@ -139,7 +139,8 @@ class ConsentServiceServicer:
         """Adds a standing rule. It governs what is decided from now on.
 
         Idempotent by `request_id`. Callers: the customer. Reasons: `NOT_SUPPORTED_YET`, `INVALID_DATE_RANGE`,
-        `INVALID_CONSENT_PURPOSE`, `TOO_MANY_RULES` (500 may stand), `REQUEST_ID_REUSED`.
+        `INVALID_CONSENT_PURPOSE`, `TOO_MANY_RULES` (500 may stand for
+        one marketer, and 500 for all others), `REQUEST_ID_REUSED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

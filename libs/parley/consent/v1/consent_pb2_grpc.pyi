@@ -23,7 +23,8 @@ class ConsentServiceStub:
     """Adds a standing rule. It governs what is decided from now on.
 
     Idempotent by `request_id`. Callers: the customer. Reasons: `NOT_SUPPORTED_YET`, `INVALID_DATE_RANGE`,
-    `INVALID_CONSENT_PURPOSE`, `TOO_MANY_RULES` (500 may stand), `REQUEST_ID_REUSED`.
+    `INVALID_CONSENT_PURPOSE`, `TOO_MANY_RULES` (500 may stand for
+    one marketer, and 500 for all others), `REQUEST_ID_REUSED`.
     """
     ListRules: _aio.UnaryUnaryMultiCallable[_consent_pb2.ListRulesRequest, _consent_pb2.ListRulesResponse]
     """The customer's rules, newest first. A read. Callers: the customer."""
@@ -118,7 +119,8 @@ class ConsentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Adds a standing rule. It governs what is decided from now on.
 
         Idempotent by `request_id`. Callers: the customer. Reasons: `NOT_SUPPORTED_YET`, `INVALID_DATE_RANGE`,
-        `INVALID_CONSENT_PURPOSE`, `TOO_MANY_RULES` (500 may stand), `REQUEST_ID_REUSED`.
+        `INVALID_CONSENT_PURPOSE`, `TOO_MANY_RULES` (500 may stand for
+        one marketer, and 500 for all others), `REQUEST_ID_REUSED`.
         """
 
     @_abc_1.abstractmethod

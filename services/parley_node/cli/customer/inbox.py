@@ -1,12 +1,14 @@
 """The inbox: offers, and their answers."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from parley.consent.v1 import consent_pb2 as consentpb
+from parley_client.errors import ParleyError
 from parley_node import people
 from parley_node.cli import show
 from parley_node.cli.customer.app import act, app
@@ -50,7 +52,9 @@ def accept(offer: Offer, me: CustomerOption = "me", home: HomeOption = None) -> 
 
     async def work(customer: people.Customer) -> tuple[consentpb.Consent, bool]:
         agreed = (await customer.accept((await _find_offer(customer, offer)).name)).consent
-        return agreed, await customer.objected() is not None
+        with suppress(ParleyError):  # agreed is agreed
+            return agreed, await customer.objected() is not None
+        return agreed, False
 
     agreed, objected = act(home, me, work)
     show.say(f"Agreed: {agreed.name}", f"`parley customer withdraw {show.short(agreed.name)}` ends it at any time.")
