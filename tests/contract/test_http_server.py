@@ -59,13 +59,6 @@ async def test_address_is_free_again_once_the_server_is_gone() -> None:
     socket.create_server(address).close()
 
 
-async def _long(_scope: Any, _receive: Any, send: Any) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    for _ in range(1000):
-        await send({"type": "http.response.body", "body": bytes(65_536), "more_body": True})
-    await send({"type": "http.response.body"})
-
-
 def _read_to_the_end(connection: socket.socket) -> int:
     """How much was on its way before the other side hung up; each part has two seconds."""
     connection.settimeout(2)
@@ -99,24 +92,38 @@ async def test_connection_that_asks_for_nothing_is_hung_up_on(said: bytes, monke
 
 async def test_connection_whose_answer_nobody_reads_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "PATIENCE_S", 0.2)
+    sent = asyncio.Event()
+
+    async def long(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(1000):
+            await send({"type": "http.response.body", "body": bytes(65_536), "more_body": True})
+        await send({"type": "http.response.body"})
+        sent.set()
+
     listener = listen("127.0.0.1:0")
-    async with serving(_long, listener):
+    async with serving(long, listener):
         idle = socket.create_connection(listener.getsockname())
         idle.sendall(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n")
-        await asyncio.sleep(1)
+        await asyncio.wait_for(sent.wait(), 10)  # into nothing, once it is hung up on
         assert await asyncio.to_thread(_read_to_the_end, idle) < 1000 * 65_536
 
 
 async def test_connection_that_goes_on_asking_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "PATIENCE_S", 0.3)
+    looked: list[tuple[Any, object]] = []
+    look = http._Hurried._look
+    monkeypatch.setattr(http._Hurried, "_watch", lambda self, seen: looked.append((self, seen)))
     listener = listen("127.0.0.1:0")
     async with serving(_empty, listener):
         busy = socket.create_connection(listener.getsockname())
-        for _ in range(10):
+        for _ in range(3):
             busy.sendall(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n")
             assert (await asyncio.to_thread(busy.recv, 4096)).startswith(b"HTTP/1.1 204")
-            await asyncio.sleep(0.1)
+            look(*looked[-1])  # its patience is over once more
+        busy.sendall(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await asyncio.to_thread(busy.recv, 4096)).startswith(b"HTTP/1.1 204")
         busy.close()
+    assert 4 == len(looked)
 
 
 def test_an_answers_body_doesnt_wait_for_its_headers_to_be_acknowledged() -> None:

@@ -4,13 +4,17 @@ import asyncio
 import secrets
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from parley_crypto.keyring import KeyRing
+from parley_kit.faults import Unavailable
 from parley_terms.terms import Criterion, Level, OneOf
 from parley_vault import searching
 from parley_vault.domain.matching import Fact, Index, Order
-from parley_vault.searching import Audience, Orders
+from parley_vault.searching import Audience, Matcher, Orders
 from tests.support.clocks import StillClock
 from tests.support.waiting import until
 from tests.unit.vault.test_matching import CATALOGUE
@@ -92,3 +96,26 @@ async def test_order_that_nobody_asks_for_is_let_go(monkeypatch: pytest.MonkeyPa
         return orders.find(AUDIENCE) is None
 
     await until(is_gone)
+
+
+async def test_order_that_never_catches_up_is_given_up(monkeypatch: pytest.MonkeyPatch, orders: Orders) -> None:
+    index = Index(CATALOGUE)
+    for number in range(100):
+        index.add(str(number), {"p.job": Fact("cook", Level.UNVERIFIED)})
+    changed = Order.changed
+
+    def while_all_change(order: Order) -> set[str]:
+        found = changed(order)
+        for number in range(100):
+            order.touch(str(number))
+        return found
+
+    finder: Any = SimpleNamespace(index=index)
+    ring = KeyRing({1: bytes(32)}, 1)
+    matcher = Matcher(finder, orders, CATALOGUE, StillClock(), {}, ring, bytes(32))
+    monkeypatch.setattr(Order, "make", lambda order: [order.touch(str(number)) for number in range(100)])
+    assert 100 == len(await matcher._order(AUDIENCE))
+
+    monkeypatch.setattr(Order, "changed", while_all_change)
+    with pytest.raises(Unavailable):
+        await matcher._order(AUDIENCE)
