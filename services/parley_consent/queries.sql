@@ -7,6 +7,10 @@ ON CONFLICT (customer) DO UPDATE SET revision = customers.revision + 1, audit_re
 -- Object to all marketing; a second time keeps the first.
 UPDATE customers SET objected_at = coalesce(objected_at, $2) WHERE customer = $1;
 
+-- name: customer_objected
+-- Read when the customer objected to all marketing.
+SELECT objected_at FROM customers WHERE customer = $1;
+
 -- name: customer_lift_objection
 -- Lift an objection; answers whether there was one.
 UPDATE customers SET objected_at = NULL WHERE customer = $1 AND objected_at IS NOT NULL RETURNING true;
@@ -29,15 +33,17 @@ ON CONFLICT (customer) DO NOTHING;
 
 -- name: standing
 -- Where customers stand, each with a marketer in an exchange: all of one moment, so that a revision and what it guards belong
--- together. Rules for others and of one release that a marketer has had are left out, and consents that have expired, or were for one use and had
--- it in another exchange: a marketer may leave thousands behind. First the consent that the exchange's release was made under, for
--- it is sent again under no other, then the newest. EXISTS wouldn't do: it may be answered from a hash of the whole table.
+-- together. Left out are rules for other marketers, rules of one release that this one has had, and consents that have expired, or
+-- were for one use and had it in another exchange: thousands may be left behind. First comes the consent that the exchange's
+-- release was made under, for it is sent again under no other, then the newest. EXISTS wouldn't do: it may be answered from a hash
+-- of the whole table.
 SELECT coalesce(c.revision, 0) AS revision, c.objected_at IS NOT NULL AS objected,
     (SELECT true FROM settlements AS s WHERE s.customer = a.customer AND s.exchange = a.exchange LIMIT 1) IS TRUE AS released,
     (SELECT o.state FROM consents AS o WHERE o.customer = a.customer AND o.exchange = a.exchange AND o.rule_id = '') AS offer,
     ARRAY(
         SELECT ROW(r.rule_id, r.effect, r.scope_marketer, r.scope_level, r.terms) FROM rules AS r
-        WHERE r.customer = a.customer AND r.ended_at IS NULL AND r.scope_marketer IN ('', a.marketer) AND NOT (r.effect = 1 AND r.one_time AND (
+        WHERE r.customer = a.customer AND r.ended_at IS NULL AND r.scope_marketer IN ('', a.marketer)
+            AND NOT (r.effect = 1 AND r.one_time AND (
             SELECT true FROM consents AS k JOIN settlements AS s ON s.customer = k.customer AND s.consent_id = k.consent_id
             WHERE k.customer = r.customer AND k.rule_id = r.rule_id AND k.marketer = a.marketer LIMIT 1) IS TRUE)
     ) AS rules,
@@ -77,10 +83,6 @@ INSERT INTO rules (customer, rule_id, effect, scope_marketer, scope_level, terms
 SELECT $1, $2, $3, $4, $5, $6, $7, $8
 WHERE (SELECT true FROM rules WHERE customer = $1 AND ended_at IS NULL
     AND (effect, scope_marketer, scope_level, terms) = ($3, $4, $5, $6) LIMIT 1) IS NULL;
-
--- name: customer_objected
--- Read when the customer objected to all marketing.
-SELECT objected_at FROM customers WHERE customer = $1;
 
 -- name: rules_count
 -- Count the customer's standing rules for a marketer ('': for whoever meets a level, and for everyone).

@@ -143,6 +143,14 @@ def test_key_that_is_lost(parley: Parley) -> None:
     kept.rename(key)
 
 
+def test_key_that_was_emptied(parley: Parley) -> None:
+    key = key_file(parley.home, "vault", "order")
+    content = key.read_bytes()
+    key.write_bytes(b"")
+    assert f"cp BACKUP {key}  # of this very home" == failures(parley)["keys"]
+    key.write_bytes(content)
+
+
 def test_key_of_the_log_that_others_may_read_or_that_is_lost(parley: Parley) -> None:
     key = key_file(parley.home, "audit", "log")
     key.chmod(0o644)

@@ -39,7 +39,7 @@ def importing(
         bool, typer.Option("--skip-bad-lines", help="Import the good lines all the same.")
     ] = False,
     renew: Annotated[
-        bool, typer.Option("--renew", help="Make new codes for those who have one, too: theirs end after 30 days.")
+        bool, typer.Option("--renew", help="Make new codes for those who have one, too: it may have ended.")
     ] = False,
     home: HomeOption = None,
 ) -> None:
@@ -61,7 +61,7 @@ def importing(
     show.say(f"{count:,} customers are imported, {len(made.made):,} of them with a new claim code.")
     if made.renewed:
         show.say(f"{made.renewed:,} had one before, which is void now.")
-    show.say(f"The codes are in {written}: each is as good as the account, for 30 days, until it is used.")
+    show.say(f"The codes are in {written}: each is as good as the account, until it is used or has ended.")
 
 
 async def _import(

@@ -71,14 +71,20 @@ async def _keys(home: Home) -> str:
         try:
             read_keys(path)
         except KeyFileUnusable as error:
-            missing = lost_key(path) if had_keys(home) else up(home)
-            raise Trouble(str(error).partition(";")[0], f"chmod 600 {path}" if path.exists() else missing) from error
+            raise Trouble(str(error).partition(";")[0], _mending(home, path)) from error
     for path in filter(Path.exists, secret_files(home)):
         try:
             read_secret(path)
         except KeyFileUnusable as error:
             raise Trouble(str(error).partition(";")[0], f"chmod 600 {path}") from error
     return f"{len(key_files(home))} key files, each its owner's alone, as are the passwords"
+
+
+def _mending(home: Home, path: Path) -> str:
+    """What mends a key file: one that only others' rights spoil is whole, any other is lost, unless nothing stands on it yet."""
+    if path.exists() and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        return f"chmod 600 {path}"
+    return lost_key(path) if had_keys(home) else f"rm -f {path}; {up(home)}"
 
 
 async def _trust(home: Home) -> str:

@@ -8,7 +8,7 @@ only once complete, and only on what they themselves make discoverable.
 import csv
 import io
 import os
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,9 +70,7 @@ class CodesFile:
     def __init__(self, path: Path) -> None:
         """Open it, or make it: before anything is imported. Raises OSError, and ValueError where it is another kind of file."""
         self._path, self._codes = path, _read_codes(path)
-        self._lines = len(self._codes)
-        self._write(aside := path.with_name(f".{path.name}.new"), self._codes, "w")  # without what was cut short
-        aside.replace(path)
+        self._rewrite()  # without what was cut short
 
     @property
     def known(self) -> AbstractSet[str]:
@@ -83,34 +81,37 @@ class CodesFile:
         """Add codes, and be sure of them."""
         self._codes |= codes.made
         self._lines += len(codes.made)
-        self._write(self._path, codes.made, "a")
+        _append(self._path, codes.made.items())
 
     def close(self) -> None:
         """Leave one code for each."""
         if self._lines > len(self._codes):
-            self._write(aside := self._path.with_name(f".{self._path.name}.new"), self._codes, "w")
-            aside.replace(self._path)
+            self._rewrite()
 
-    def _write(self, path: Path, codes: Mapping[str, str], mode: str) -> None:
-        path.touch(0o600)
-        path.chmod(0o600)
-        with path.open(mode, encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerows([_HEADER, *codes.items()] if mode == "w" else codes.items())
-            file.flush()
-            os.fsync(file.fileno())
+    def _rewrite(self) -> None:
+        aside = self._path.with_name(f".{self._path.name}.new")
+        aside.unlink(missing_ok=True)
+        _append(aside, [_HEADER, *self._codes.items()])
+        aside.replace(self._path)
+        self._lines = len(self._codes)
+
+
+def _append(path: Path, rows: Iterable[tuple[str, str]]) -> None:
+    path.touch(0o600)
+    with path.open("a", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _read_codes(path: Path) -> dict[str, str]:
-    """The codes of a file, but for a last line that was cut short; of one that isn't there, none."""
-    try:
-        text = path.read_text("utf-8")
-    except FileNotFoundError:
+    """The codes of a file, but for a last line that was cut short; none where there is nothing. Raises ValueError."""
+    text = path.read_text("utf-8") if path.exists() else ""
+    if not text:
         return {}
-    whole = text[: text.rfind("\n") + 1]
     try:
-        header, *rows = csv.reader(io.StringIO(whole, newline="")) if whole else [list(_HEADER)]
-        if tuple(header) == _HEADER and not (text and not whole):
+        header, *rows = csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
+        if tuple(header) == _HEADER:
             return {key: code for key, code in rows}  # noqa: C416 - of two columns each
     except (csv.Error, ValueError):
         pass
