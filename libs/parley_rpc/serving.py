@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry
-from pydantic import Field
+from pydantic import AnyHttpUrl, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from structlog.typing import FilteringBoundLogger
 
@@ -98,7 +98,7 @@ class Serving(BaseSettings):
     metrics: str | None = None
     """Where metrics are served (Prometheus), to whoever gets there: `host:port`, or `fd:N` as above. Without it nowhere."""
 
-    traces: str | None = None
+    traces: AnyHttpUrl | None = None
     """Where spans are sent (OpenTelemetry, OTLP over HTTP): `http://host:4318/v1/traces`. Without it none are made."""
 
     announce: timedelta = timedelta(seconds=5)
@@ -171,7 +171,9 @@ async def serve(
     told = _signals()
     async with AsyncExitStack() as stack:
         clock, metrics = SystemClock(timedelta(seconds=ahead(f"{name}.clock"))), Metrics(CollectorRegistry())
-        tracer = await stack.enter_async_context(tracing(settings.traces, f"parley-{name}"))
+        tracer = await stack.enter_async_context(
+            tracing(str(settings.traces) if settings.traces else None, f"parley-{name}")
+        )
         guards = Guards(bearer(Trust.load(config.trust), clock), zones, metrics, log, tracer)
         telemetry = Telemetry(metrics.of(name, clock), tracer)
         credentials = settings.credentials()

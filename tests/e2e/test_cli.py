@@ -250,12 +250,27 @@ def test_second_up_says_that_one_runs(parley: Parley) -> None:
     assert f"kill {parley.home.running().pid}" in err
 
 
-def test_port_that_is_taken_is_named_in_words_of_ours() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, scratch_directory() as root:
-        port = str(taken.getsockname()[1])
-        with start(root / "home", "up", "--port", port, "--http-port", "0") as up:
+@pytest.mark.parametrize("taken", ["--port", "--http-port", "--metrics-port"])
+def test_port_that_is_taken_is_named_before_anything_starts(taken: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other, scratch_directory() as root:
+        port = str(other.getsockname()[1])
+        with start(root / "home", "up", "--port", "0", "--http-port", "0", taken, port) as up:
+            out, err = up.communicate(timeout=60)
+    assert (1, True) == (up.returncode, f"127.0.0.1:{port}: it is taken" in err), err
+    assert "PostgreSQL" not in out + err
+
+
+def test_apart_every_service_needs_a_port_for_its_metrics() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other, scratch_directory() as root:
+        port = other.getsockname()[1]
+        with start(root / "home", "up", "--split", "--http-port", "0", "--metrics-port", str(port - 4)) as up:
             _out, err = up.communicate(timeout=60)
-    assert (1, True, False) == (up.returncode, f"127.0.0.1:{port}: it is taken" in err, "add_port" in err), err
+    assert f"127.0.0.1:{port}: it is taken" in err
+
+
+def test_spans_go_to_a_url_or_nowhere(parley: Parley) -> None:
+    refused = parley.try_("up", "--traces", "collector:4318")
+    assert (2, True) == (refused.code, "a URL such as http://127.0.0.1:4318" in refused.err), refused
 
 
 def test_schemas_are_up_to_date_while_it_runs(parley: Parley) -> None:

@@ -5,10 +5,11 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Annotated, Any, TextIO
 
 import typer
+from pydantic import AnyHttpUrl, TypeAdapter, ValidationError
 
 from parley_bus.bus import BusAway
 from parley_crypto.keyfiles import KeyFileUnusable
@@ -25,12 +26,21 @@ from parley_node.node import Options, configure, run
 from parley_node.provision import provision
 from parley_node.services import SERVICES
 from parley_node.split import run_apart
+from parley_rpc import http
 from parley_rpc.channels import CannotListen, is_local
 from parley_rpc.logs import adopt_libraries, logger
 from parley_rpc.serving import arm
 from parley_rpc.settings import SettingsWrong
 
 app = typer.Typer(add_completion=False)
+
+
+def _http_url(text: str | None) -> str | None:
+    try:
+        TypeAdapter(AnyHttpUrl | None).validate_python(text)
+    except ValidationError:
+        raise typer.BadParameter("a URL such as http://127.0.0.1:4318/v1/traces") from None
+    return text
 
 
 @app.command()
@@ -46,7 +56,9 @@ def up(
     traces: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="Where spans are sent (OTLP over HTTP), such as http://127.0.0.1:4318/v1/traces."
+            metavar="URL",
+            callback=_http_url,
+            help="Where spans are sent (OTLP over HTTP), such as http://127.0.0.1:4318/v1/traces.",
         ),
     ] = None,
     host: Annotated[
@@ -77,6 +89,7 @@ def up(
         arm()
         _check_settings(chosen)
         options = Options(host, port, http_port, metrics_port, traces)
+        _check_ports(options, split=split)
         asyncio.run(_until_stopped(_apart(chosen, options, log) if split else _run(chosen, options, log)))
 
 
@@ -120,6 +133,17 @@ def _check_settings(home: Home) -> None:
     provision(home)
     for name in SERVICES:
         configure(name, home, "postgresql:///not-known-yet")
+
+
+def _check_ports(options: Options, *, split: bool) -> None:
+    """Raise CannotListen before anything is started. Whoever takes a port from here on is found when it is opened."""
+    grpc_ports = [] if split else [options.port]
+    metrics_ports = [
+        options.metrics_port and options.metrics_port + place for place in range(len(SERVICES) if split else 1)
+    ]
+    with ExitStack() as together:  # so that one port can't be given twice
+        for port in (*grpc_ports, options.http_port, *metrics_ports):
+            together.enter_context(http.listen(f"{options.host}:{port}"))
 
 
 def _welcome(home: Home, running: Running) -> None:

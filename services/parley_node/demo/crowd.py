@@ -102,14 +102,16 @@ class Crowd:
 
 
 async def together(work: Iterable[Awaitable[T]]) -> list[T]:
-    """Do all of it, so many at once; results in the order given."""
-    gate = asyncio.Semaphore(_AT_ONCE)
+    """Do all of it, so many at once; results in the order given. What isn't begun isn't asked for, and so not left unawaited."""
+    results: dict[int, T] = {}
+    numbered = enumerate(work)
 
-    async def one(item: Awaitable[T]) -> T:
-        async with gate:
-            return await item
+    async def worker() -> None:
+        for number, item in numbered:
+            results[number] = await item
 
-    return await asyncio.gather(*(one(item) for item in work))
+    await asyncio.gather(*(worker() for _ in range(_AT_ONCE)))
+    return [results[number] for number in sorted(results)]
 
 
 def standing_terms(purposes: Iterable[str], fields: Iterable[str]) -> termspb.Terms:
