@@ -24,6 +24,7 @@ from parley_rpc.deadlines import in_time
 
 _AWAY = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED})
 """Of a service that can't be reached or takes too long: to do each of a batch again would take longer still."""
+_TRIES = 3
 _PLACE_AFTER_S = 0.5
 _PLACE_EVERY_S = 0.1
 
@@ -54,8 +55,8 @@ class Answering:
             return False, None
         with contextlib.suppress(Fault):  # or in the background; why is nobody's business here
             async with in_time():
-                if prepared:
-                    return True, await self._send(exchange, prepared)
+                if participant and prepared:
+                    return True, await self._send(exchange, participant, prepared)
                 if participant:
                     await self._releasing.carry(exchange, [participant])  # and now whoever wants to be asked is asked
         return True, None
@@ -72,8 +73,7 @@ class Answering:
             return None
         with contextlib.suppress(Fault):
             async with in_time(), self._releasing.ending(exchange, [participant]):
-                prepared = await self._releasing.prepare(exchange, [participant])
-                return await self._send(exchange, prepared[0]) if prepared else None
+                return await self._send(exchange, participant, await self._prepared(exchange, participant))
         return None
 
     async def _newcomer(self, exchange: ExchangeRecord, pseudonym: str) -> ParticipantRecord | None:
@@ -92,11 +92,28 @@ class Answering:
             audit_ref=known.audit_ref,
         )
 
-    async def _send(self, exchange: ExchangeRecord, prepared: Prepared) -> brokerpb.Delivery | None:
-        settled = (await self._releasing.settle(exchange, [prepared])).get(prepared.participant.pseudonym)
+    async def _prepared(self, exchange: ExchangeRecord, participant: ParticipantRecord) -> Prepared | None:
+        return next(iter(await self._releasing.prepare(exchange, [participant])), None)
+
+    async def _send(
+        self, exchange: ExchangeRecord, participant: ParticipantRecord, prepared: Prepared | None
+    ) -> brokerpb.Delivery | None:
+        """
+        Settle what is prepared, and send it.
+
+        What the customer overtakes meanwhile, by whatever act, is prepared again: an answer without its release would tell this
+        marketer the moment of an act towards another.
+        """
+        settled = None
+        for attempt in range(_TRIES):
+            prepared = await self._prepared(exchange, participant) if attempt else prepared
+            if prepared is None:
+                return None
+            if settled := (await self._releasing.settle(exchange, [prepared])).get(participant.pseudonym):
+                break
         if settled is None:
             return None
-        key = (exchange.marketer, exchange.exchange_id, prepared.participant.pseudonym)
+        key = (exchange.marketer, exchange.exchange_id, participant.pseudonym)
         self._unplaced[key] = self._clock.monotonic()
         await reach("broker.before_send")
         if not self._releasing.settling.is_fresh(settled):

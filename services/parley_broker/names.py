@@ -6,21 +6,27 @@ the broker may not have written that down yet.
 """
 
 import base64
-import binascii
 import hashlib
 import hmac
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from parley_broker.faults import DeliveryNotFound, ResumeTokenInvalid
 from parley_broker.store import Key
+from parley_crypto.keyring import CiphertextInvalid, KeyRing
 
 _MAC = 16
 _ID, _PSEUDONYM, _NOTICE = 26, 32, 26
+_RESUME = "parley/resume/v1"
 
 
 @dataclass(frozen=True)
 class Names:
-    """Names of releases, and resume tokens: places in one marketer's feed."""
+    """
+    Names of releases, and resume tokens: places in one marketer's feed.
+
+    The places are sealed: a gap between two would tell of somebody whose release was taken off the feed.
+    """
 
     key: bytes = field(repr=False)
 
@@ -41,20 +47,22 @@ class Names:
 
     def place(self, marketer: str, seq: int) -> str:
         """The resume token of a place."""
-        place = seq.to_bytes(8, "big")
-        return base64.urlsafe_b64encode(place + self._mac(b"parley/resume", marketer, place)).decode()
+        return base64.urlsafe_b64encode(self._places.wrap(seq.to_bytes(8, "big"), _RESUME, marketer)).decode()
 
     def read_place(self, marketer: str, token: str) -> int:
         """The place of a resume token; none is the start. Raises ResumeTokenInvalid."""
         if not token:
             return 0
         try:
-            raw = base64.urlsafe_b64decode(token.encode())
-        except (binascii.Error, UnicodeEncodeError):
+            place = self._places.unwrap(base64.b64decode(token, altchars=b"-_", validate=True), _RESUME, marketer)
+        except (ValueError, CiphertextInvalid):  # binascii.Error is one
             raise ResumeTokenInvalid from None
-        if len(raw) != 8 + _MAC or not hmac.compare_digest(raw[8:], self._mac(b"parley/resume", marketer, raw[:8])):
-            raise ResumeTokenInvalid
-        return int.from_bytes(raw[:8], "big")
+        return int.from_bytes(place, "big")
+
+    @cached_property
+    def _places(self) -> KeyRing:
+        """Seals places, under a key of their own."""
+        return KeyRing({1: hashlib.blake2b(key=self.key, digest_size=32, person=b"parley/resume").digest()}, 1)
 
     def _mac(self, person: bytes, marketer: str, what: bytes | str) -> bytes:
         message = marketer.encode() + (what.encode() if isinstance(what, str) else what)

@@ -55,9 +55,9 @@ UPDATE exchanges SET lapsed = true, matched = true WHERE NOT lapsed AND decision
 RETURNING marketer, exchange_id;
 
 -- name: participants_lapse
--- End everyone undecided in exchanges that have lapsed.
+-- End everyone undecided in exchanges that have lapsed. Who accepted has decided.
 UPDATE participants AS p SET state = 6 FROM unnest($1::text[], $2::text[]) AS e (marketer, exchange_id)
-WHERE p.state IN (1, 2, 3) AND NOT p.settled AND p.marketer = e.marketer AND p.exchange_id = e.exchange_id;
+WHERE p.state IN (1, 2) AND NOT p.settled AND p.marketer = e.marketer AND p.exchange_id = e.exchange_id;
 
 -- name: exchange_lease
 -- Take the exchange that has waited longest for customers to be found, of the first marketer after $2 that has any.
@@ -212,16 +212,18 @@ WITH asked AS (
 SELECT marketer, exchange_id, pseudonym FROM done;
 
 -- name: participants_unsettled
--- Let participants go where a refusal to settle leads; answers who was still to be settled.
-UPDATE participants AS p SET state = d.state, leased_until = '-infinity'
+-- Let participants go where a refusal to settle leads, or to be decided again; answers who was still to be settled.
+UPDATE participants AS p SET state = CASE d.state WHEN 1 THEN p.state ELSE d.state END, leased_until = '-infinity'
 FROM unnest($3::text[], $4::smallint[]) AS d (pseudonym, state)
 WHERE p.marketer = $1 AND p.exchange_id = $2 AND p.pseudonym = d.pseudonym AND p.state IN (1, 3)
 RETURNING p.pseudonym;
 
 -- name: participant_accepted
--- Note that a customer accepted: to be decided again.
-UPDATE participants SET state = 3, leased_until = '-infinity'
-WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = $3 AND state IN (1, 2);
+-- Note that a customer accepted: to be decided again. In time, though the deadline may have overtaken the news of it.
+UPDATE participants AS p SET state = 3, leased_until = '-infinity'
+WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = $3 AND (
+    state IN (1, 2) OR (state = 6 AND NOT settled AND (
+        SELECT cancelled_at FROM exchanges AS e WHERE e.marketer = p.marketer AND e.exchange_id = p.exchange_id) IS NULL));
 
 -- name: feed_places
 -- Lock a marketer's feed and take places in it; answers the last one taken.

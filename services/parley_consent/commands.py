@@ -118,8 +118,13 @@ class Acts:
         return _revoked(consent, now), opening
 
     async def _end(self, tx: Tx, who: Customer, ended: Sequence[ConsentRecord], now: datetime) -> list[Opening]:
-        """End consents, all in two statements: a customer may have thousands, and must get through all the same."""
-        notices = {consent.consent_id: self._notice(consent, "ConsentRevoked") for consent in ended}
+        """
+        End consents, all in two statements: a customer may have thousands, and must get through all the same.
+
+        A marketer hears of all its own at one time, for of many times the first and the last would tell when this was.
+        """
+        due = {marketer: now + self._delay() for marketer in {consent.marketer.marketer for consent in ended}}
+        notices = {one.consent_id: _notice(one, "ConsentRevoked", due[one.marketer.marketer]) for one in ended}
         await self.store.revoke(tx, who.customer, notices, at=now, by="customer")
         told = await each(partial(self._change, who, "consent:consent:withdrawn"), ended)
         await append(tx, [event for event, _ in told])
@@ -152,7 +157,7 @@ class Acts:
         consent = await self._move(tx, who, consent_id, State.PAUSED)
         await self._changed(tx, who, consent, "consent:consent:paused")
         if not await self.store.cancel_notice(tx, who.customer, consent_id, "ConsentResumed"):
-            await self.store.schedule_notice(tx, who.customer, consent_id, self._notice(consent, "ConsentPaused"))
+            await self._schedule(tx, who, consent, "ConsentPaused")
         return consent
 
     async def resume(self, tx: Tx, who: Customer, consent_id: str) -> ConsentRecord:
@@ -160,7 +165,7 @@ class Acts:
         consent = await self._move(tx, who, consent_id, State.ACTIVE)
         await self._changed(tx, who, consent, "consent:consent:resumed")
         if not await self.store.cancel_notice(tx, who.customer, consent_id, "ConsentPaused"):
-            await self.store.schedule_notice(tx, who.customer, consent_id, self._notice(consent, "ConsentResumed"))
+            await self._schedule(tx, who, consent, "ConsentResumed")
         return consent
 
     async def _offer(self, tx: Tx, who: Customer, offer_id: str, wanted: State) -> ConsentRecord:
@@ -194,10 +199,18 @@ class Acts:
         note, opening = self.scribe.note(kind, _about(consent), who.audit_ref)
         return envelope(eventspb.ConsentChanged(note=note), self.clock.now()), opening
 
-    def _notice(self, consent: ConsentRecord, kind: str) -> Notice:
-        """What its marketer will be told, after a delay that is this notice's own."""
-        delay = timedelta(seconds=self.jitter(self.longest_notice_delay.total_seconds()))
-        return Notice(new_id(), self.clock.now() + delay, consent.marketer.marketer, consent.pseudonym, kind)
+    async def _schedule(self, tx: Tx, who: Customer, consent: ConsentRecord, kind: str) -> None:
+        due = self.clock.now() + self._delay()
+        await self.store.schedule_notice(tx, who.customer, consent.consent_id, _notice(consent, kind, due))
+
+    def _delay(self) -> timedelta:
+        """How long a marketer isn't told of an act: its own time for each marketer and act."""
+        return timedelta(seconds=self.jitter(self.longest_notice_delay.total_seconds()))
+
+
+def _notice(consent: ConsentRecord, kind: str, due: datetime) -> Notice:
+    """What its marketer will be told, and when."""
+    return Notice(new_id(), due, consent.marketer.marketer, consent.pseudonym, kind)
 
 
 def _now(consent: ConsentRecord, now: datetime) -> State:

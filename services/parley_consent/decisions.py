@@ -13,7 +13,7 @@ from parley.consent.v1 import consent_pb2 as consentpb
 from parley_bus.envelopes import envelope
 from parley_consent.agreements import Deal, Scribe
 from parley_consent.basis import Basis
-from parley_consent.domain.deciding import Allowed, Asking, Otherwise, decide, sent_again
+from parley_consent.domain.deciding import Allowed, Asking, Otherwise, agreed_to, decide, next_change
 from parley_consent.domain.records import MarketerRecord
 from parley_consent.domain.states import OPEN
 from parley_consent.store import Asked, NewOffer, OfferBatch, Stood, Store
@@ -108,9 +108,9 @@ class Decisions:
     ) -> list[Verdict | None]:
         """What becomes of a request for each; None for nobody of ours."""
         asking = Asking(request.card.marketer, Level(request.card.level), request.terms)
-        again = sent_again(asking, now)
+        agreed = agreed_to(asking, now)
         return [
-            Verdict(*one, decide(one[1].standing, again if one[1].released else asking, now)) if one else None
+            Verdict(*one, decide(one[1].standing, agreed if one[1].agreed else asking, now)) if one else None
             for one in people
         ]
 
@@ -159,7 +159,7 @@ class Decisions:
                 if id(terms) not in common:
                     common[id(terms)] = _common(request, terms, now)
                 decision.outcome = consentpb.DECISION_OUTCOME_ALLOWED
-                body = self._permit(common[id(terms)], verdict, verdict.found)
+                body = self._permit(common[id(terms)], verdict, verdict.found, now)
                 decision.permit.body = body.SerializeToString(deterministic=True)
                 yield decision.permit
             else:
@@ -180,7 +180,9 @@ class Decisions:
             self.signer.key_id,
         )
 
-    def _permit(self, common: permitpb.PermitBody, verdict: Verdict, allowed: Allowed) -> permitpb.PermitBody:
+    def _permit(
+        self, common: permitpb.PermitBody, verdict: Verdict, allowed: Allowed, now: datetime
+    ) -> permitpb.PermitBody:
         ref = verdict.person.ref
         permit = permitpb.PermitBody(
             permit_id=new_id(),
@@ -192,6 +194,9 @@ class Decisions:
             audit_ref=verdict.person.audit_ref,
         )
         permit.MergeFrom(common)
+        change = next_change(verdict.stood.standing.rules, now)
+        if change and change < now + PERMIT_LIFE:  # no act tells of it: the revision stays
+            permit.expire_time.CopyFrom(timestamp(change))
         return permit
 
     def _release_id(self, exchange: str, pseudonym: str) -> str:

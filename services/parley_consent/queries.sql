@@ -34,11 +34,11 @@ ON CONFLICT (customer) DO NOTHING;
 -- name: standing
 -- Where customers stand, each with a marketer in an exchange: all of one moment, so that a revision and what it guards belong
 -- together. Left out are rules for other marketers, rules of one release that this one has had, and consents that have expired, or
--- were for one use and had it in another exchange: thousands may be left behind. First comes the consent that the exchange's
--- release was made under, for it is sent again under no other, then the newest. EXISTS wouldn't do: it may be answered from a hash
--- of the whole table.
+-- were for one use and had it in another exchange: thousands may be left behind. Where the exchange has had its release, the consent
+-- that it was made under is the only one, for it is sent again under no other; else the newest comes first. EXISTS wouldn't do: it
+-- may be answered from a hash of the whole table.
 SELECT coalesce(c.revision, 0) AS revision, c.objected_at IS NOT NULL AS objected,
-    (SELECT true FROM settlements AS s WHERE s.customer = a.customer AND s.exchange = a.exchange LIMIT 1) IS TRUE AS released,
+    had.consent_id IS NOT NULL AS released,
     (SELECT o.state FROM consents AS o WHERE o.customer = a.customer AND o.exchange = a.exchange AND o.rule_id = '') AS offer,
     ARRAY(
         SELECT ROW(r.rule_id, r.effect, r.scope_marketer, r.scope_level, r.terms) FROM rules AS r
@@ -50,16 +50,17 @@ SELECT coalesce(c.revision, 0) AS revision, c.objected_at IS NOT NULL AS objecte
     ARRAY(
         SELECT ROW(k.consent_id, k.state, k.terms) FROM consents AS k
         WHERE k.customer = a.customer AND k.marketer = a.marketer AND k.state IN (5, 6) AND k.valid_until > $4
+            AND (had.consent_id IS NULL OR had.consent_id = k.consent_id)
             AND NOT (k.one_time AND (
                 SELECT true FROM settlements AS s
                 WHERE s.customer = k.customer AND s.consent_id = k.consent_id AND s.exchange <> a.exchange LIMIT 1) IS TRUE)
-        ORDER BY (
-            SELECT true FROM settlements AS s
-            WHERE s.customer = k.customer AND s.exchange = a.exchange AND s.consent_id = k.consent_id LIMIT 1) IS TRUE DESC,
-            k.created_at DESC
+        ORDER BY k.created_at DESC
     ) AS consents
 FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS a (customer, marketer, exchange, place)
 LEFT JOIN customers AS c ON c.customer = a.customer
+LEFT JOIN LATERAL (
+    SELECT consent_id FROM settlements WHERE customer = a.customer AND exchange = a.exchange
+    ORDER BY settled_at DESC LIMIT 1) AS had ON true
 ORDER BY a.place;
 
 -- name: offers_insert

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property, partial
 
 from parley.common.v1 import permit_pb2 as permitpb
@@ -43,19 +43,18 @@ class Settlements:
         """Commit releases, or refuse them, in the order asked."""
         items = await each(partial(self._item, _Together(self.scribe, self.clock.now())), entries)
         await reach("consent.before_settle")
-        wanted = [item for item in items if item]
+        wanted = [item for item in items if isinstance(item, SettleItem)]
         settled = iter(await self.store.settle(wanted) if wanted else [])
         await reach("consent.after_settle")
         return consentpb.SettleResponse(
             outcomes=[
-                _outcome(next(settled))
-                if item
-                else consentpb.SettleOutcome(refusal=consentpb.SETTLE_REFUSAL_PERMIT_INVALID)
+                _outcome(next(settled)) if isinstance(item, SettleItem) else consentpb.SettleOutcome(refusal=item)
                 for item in items
             ]
         )
 
-    def _item(self, together: "_Together", entry: consentpb.SettleEntry) -> SettleItem | None:
+    def _item(self, together: "_Together", entry: consentpb.SettleEntry) -> "SettleItem | _Refusal.ValueType":
+        """What is to be written, or why it may not be."""
         try:
             ref = open_ref(self.ref_ring, "consent", entry.consent_ref)
             batch = Batch(entry.batch.root, entry.batch.size, entry.batch.signature)
@@ -64,9 +63,11 @@ class Settlements:
             permit = permitpb.PermitBody.FromString(entry.permit.body)
             basis = Basis.open(self.ref_ring, ref.subject, permit.basis)
         except (RefInvalid, BatchInvalid, CiphertextInvalid, KeyError):
-            return None
+            return consentpb.SETTLE_REFUSAL_PERMIT_INVALID
         if (ref.pseudonym, ref.marketer) != (permit.pseudonym, permit.marketer):
-            return None
+            return consentpb.SETTLE_REFUSAL_PERMIT_INVALID
+        if together.now >= permit.expire_time.ToDatetime(UTC):
+            return consentpb.SETTLE_REFUSAL_STALE
         return self._written(ref.subject, permit, basis, together.alike(permit))
 
     def _written(self, customer: str, permit: permitpb.PermitBody, basis: Basis, alike: "_Alike") -> SettleItem:
@@ -117,7 +118,7 @@ class _Together:
     """What releases that are settled in one call share: an event tells of all of them."""
 
     def __init__(self, scribe: Scribe, now: datetime) -> None:
-        self._scribe = scribe
+        self._scribe, self.now = scribe, now
         self._born, self._released = header(eventspb.ConsentBorn, now), header(eventspb.ReleaseSettled, now)
         self._known: dict[tuple[str, MarketerRecord, bytes], _Alike] = {}
 

@@ -1,7 +1,7 @@
 """Consent's one store, on Postgres."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import islice
@@ -12,14 +12,14 @@ from parley.common.v1 import terms_pb2 as termspb
 from parley.consent.v1 import consent_pb2 as consentpb
 from parley_consent.domain.deciding import Effect, LiveConsent, Rule, Scope, Standing
 from parley_consent.domain.records import ConsentRecord, MarketerRecord, RuleRecord, SettlementRecord
-from parley_consent.domain.states import State
+from parley_consent.domain.states import LIVE, State
 from parley_db.database import Database, Tx, is_locked
 from parley_db.queries import load
 from parley_kit.coalesce import Coalescer
 from parley_kit.faultpoints import reach
 from parley_kit.faults import Unavailable
 from parley_kit.pages import Page
-from parley_terms.terms import Level, Terms
+from parley_terms.terms import Level, Terms, Validity
 from parley_terms.wire import terms_from
 
 _SQL = load("parley_consent")
@@ -37,6 +37,11 @@ class Stood:
     standing: Standing
     offer: State | None
     released: bool
+
+    @property
+    def agreed(self) -> bool:
+        """They have agreed to this very exchange, and nothing has ended that."""
+        return self.released or self.offer in LIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,13 +423,20 @@ def _scope(marketer: str, level: int) -> Scope:
 
 def _live(row: Any) -> LiveConsent:
     consent_id, state, terms = row
-    return LiveConsent(consent_id, state == State.PAUSED, _terms(terms))
+    return LiveConsent(consent_id, state == State.PAUSED, _begun(terms))
 
 
 @lru_cache(4096)
 def _terms(raw: bytes) -> Terms:
     """Many customers' rules are alike to the letter, and one exchange's terms stand in many consents."""
     return terms_from(termspb.Terms.FromString(raw))
+
+
+@lru_cache(4096)
+def _begun(raw: bytes) -> Terms:
+    """What was agreed has begun: it starts when it is agreed, and this process's clock may be behind the one that said when."""
+    terms = _terms(raw)
+    return replace(terms, validity=Validity(end=terms.validity.end))
 
 
 def _with_settlements(row: Any) -> ConsentRecord:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from parley_consent.domain.deciding import Asking, Rule, Standing
 from parley_consent.domain.deciding import Effect as RuleEffect
+from parley_terms.purposes import PURPOSES
 from parley_terms.terms import Channel, Field, Form, OneOf, Question, Terms, Use
 
 INSTANT = timedelta(microseconds=1)
@@ -214,12 +215,15 @@ class Outcome:
 
 def outcome(standing: Standing, asking: Asking, now: datetime) -> Outcome:
     """Decide as the design says it, one sentence after the other."""
-    if standing.objected:
-        return Outcome("refuse", "objected")
+    if any(asking.level < PURPOSES[purpose].least_level for purpose in asking.terms.purposes):
+        return Outcome("refuse", "isn't verified far enough")
     rules = ruling(standing.rules, asking, now)
     effects = {rule.effect for rule in rules}
-    if RuleEffect.REFUSE in effects:
-        return Outcome("refuse", "a rule refuses")
+    blocks = "objected" if standing.objected else "a rule refuses" if RuleEffect.REFUSE in effects else ""
+    if blocks and asking.agreed and any(agrees(consent.terms, asking.terms, now) for consent in standing.consents):
+        return Outcome("later", f"agreed to, and {blocks}")
+    if blocks:
+        return Outcome("refuse", blocks)
     return _by_consent(standing, asking, now) or _by_rule(rules, asking, now)
 
 

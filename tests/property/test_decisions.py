@@ -23,6 +23,8 @@ from parley_consent.domain.deciding import (
     governing,
 )
 from parley_consent.domain.meeting import Agreed, meet
+from parley_terms.purposes import DPV
+from parley_terms.purposes import PURPOSES as CAPS
 from parley_terms.terms import Channel, Field, Form, Level, Range, Terms, Use, Validity
 from tests.property.oracle import INSTANT, Outcome, agrees, outcome, ruling, untouched
 
@@ -32,8 +34,8 @@ WORLDS, EACH = 3000, 20
 MARKETER, RIVAL = "m" * 26, "r" * 26
 HOUR = timedelta(hours=1)
 EVERYONE = Scope()
-PURPOSES = ("https://w3id.org/dpv#Marketing", "https://w3id.org/dpv#CustomerCare", "https://w3id.org/dpv#Advertising")
-OTHER_PURPOSE = "https://w3id.org/dpv#RecordManagement"
+PURPOSES = tuple(DPV + name for name in ("Marketing", "CustomerCare", "Advertising", "DeliveryOfGoods"))
+OTHER_PURPOSE = DPV + "RecordManagement"
 AGE, LANGUAGE = "profile.age", "profile.language"
 FIELDS = (
     Field(AGE, Form.EXACT),
@@ -70,21 +72,24 @@ Decide = Callable[[Standing, Asking, datetime], Allowed | Otherwise]
 
 def a_world(rng: random.Random) -> World:
     now = datetime.fromisoformat("2026-03-01T12:00:00+00:00") + timedelta(microseconds=rng.randrange(10**12))
-    asking = Asking(rng.choice([MARKETER, MARKETER, MARKETER, RIVAL]), rng.choice(list(Level)), _request(rng, now))
+    marketer, level = rng.choice([MARKETER, MARKETER, MARKETER, RIVAL]), rng.choice(list(Level))
+    asking = Asking(marketer, level, _request(rng, now, level), agreed=_now_and_then(rng, 0.4))
     rules = tuple(_rule(rng, f"rule-{n}", asking.terms, now) for n in range(rng.choice([0, 1, 2, 3, 4, 5])))
     consents = tuple(_consent(rng, f"consent-{n}", asking.terms, now) for n in range(rng.choice([0, 0, 1, 1, 2, 3])))
-    return World(Standing(_now_and_then(rng, 0.05), rules, consents), asking, now)
+    return World(Standing(_now_and_then(rng, 0.1), rules, consents), asking, now)
 
 
 def _now_and_then(rng: random.Random, share: float) -> bool:
     return rng.random() < share
 
 
-def _request(rng: random.Random, now: datetime) -> Terms:
+def _request(rng: random.Random, now: datetime, level: Level) -> Terms:
+    within = [purpose for purpose in PURPOSES if level >= CAPS[purpose].least_level]
+    purposes = PURPOSES if _now_and_then(rng, 0.15) else within
     return Terms(
         fields=tuple(rng.sample(FIELDS, rng.randint(1, 2))),
         use=rng.choice(list(Use)),
-        purposes=frozenset(rng.sample(PURPOSES, rng.choice([1, 2, 2]))),
+        purposes=frozenset(rng.sample(purposes, rng.choice([1, 2, 2]))),
         channels=rng.choice([*[frozenset(Channel)] * 3, frozenset({Channel.DATA}), frozenset({Channel.WEB_INBOX})]),
         validity=Validity(rng.choice([None, now, now - HOUR]), now + rng.choice([INSTANT, HOUR])),
         decision_deadline=now + rng.choice([INSTANT * 0, *[INSTANT, HOUR] * 5]),
@@ -251,7 +256,7 @@ def _stories_of_a_beaten_rule(rule: Rule, first: Rule | None, world: World) -> I
 def _stories_of_consents(case: Judged) -> Iterator[str]:
     world = case.world
     live = [one for one in world.standing.consents if agrees(one.terms, world.asking.terms, world.now)]
-    if live and case.outcome.why in ("a rule refuses", "objected"):
+    if live and case.outcome.why in ("a rule refuses", "objected", "isn't verified far enough"):
         yield f"a consent covers it, but {case.outcome.why}"
     if any(rule.effect is Effect.ASK for rule in case.rules) and live:
         yield "a consent covers it, and a rule would ask"
@@ -262,6 +267,7 @@ def _stories_of_consents(case: Judged) -> Iterator[str]:
 
 
 STORIES = {
+    "isn't verified far enough",
     "objected",
     "a rule refuses",
     "a consent covers it",
@@ -280,6 +286,9 @@ STORIES = {
     "an allow rule that doesn't cover",
     "a consent covers it, but a rule refuses",
     "a consent covers it, but objected",
+    "a consent covers it, but isn't verified far enough",
+    "agreed to, and a rule refuses",
+    "agreed to, and objected",
     "a consent covers it, and a rule would ask",
     "its consent is paused, and a rule would allow",
     "one consent paused, another active",
@@ -434,7 +443,20 @@ def _asks_for_the_unsupported(standing: Standing, asking: Asking, now: datetime)
     return decide(standing, plain, now) if asking.terms.unsupported else decide(standing, asking, now)
 
 
+def _never_mind_the_level(standing: Standing, asking: Asking, now: datetime) -> Allowed | Otherwise:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Asking, "is_beyond_level", False)
+        return decide(standing, asking, now)
+
+
+def _agreed(*, to: bool) -> Decide:
+    return lambda standing, asking, now: decide(standing, replace(asking, agreed=to), now)
+
+
 BROKEN: dict[str, Decide] = {
+    "never_minds_the_level": _never_mind_the_level,
+    "lifts_nothing": _agreed(to=False),
+    "takes_every_exchange_for_agreed_to": _agreed(to=True),
     "always_asks": lambda _standing, _asking, _now: Otherwise.ASK,
     "always_refuses": lambda _standing, _asking, _now: Otherwise.REFUSE,
     "ignores_objection": lambda standing, asking, now: decide(replace(standing, objected=False), asking, now),

@@ -28,7 +28,7 @@ from parley_node.people import staff
 from parley_rpc.logs import logger
 from tests.support.calls import request_id
 from tests.support.chaos import rows, willing
-from tests.support.world import Caller, Customer, Marketer, Stubs, World, between, by_criteria, quick, terms
+from tests.support.world import MARKETING, Caller, Customer, Marketer, Stubs, World, between, by_criteria, quick, terms
 
 REQUESTED, OFFERED, ACCEPTED, FINALIZED, TERMINATED = 1, 2, 3, 5, 6
 
@@ -183,9 +183,9 @@ def id_of(exchange: str) -> str:
     return exchange.rpartition("/")[2]
 
 
-def within_half_an_hour() -> termspb.Terms:
+def within_half_an_hour(purpose: str = MARKETING) -> termspb.Terms:
     """Ask for the city, to be decided within half an hour."""
-    return terms("profile.city", decide_within=timedelta(minutes=30))
+    return terms("profile.city", purposes=[purpose], decide_within=timedelta(minutes=30))
 
 
 async def sign_in_at(caller: Caller, now: datetime) -> None:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from enum import IntEnum
 
 from parley_consent.domain.meeting import Agreed, Apart, meet
+from parley_terms.purposes import PURPOSES
 from parley_terms.terms import Channel, Level, Terms
 
 _A_MOMENT = timedelta(seconds=1)
@@ -72,14 +73,25 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """A request, and who makes it. Terms that many customers stand by, one and the same object, meet it once."""
+    """
+    A request, and who makes it. Terms that many customers stand by, one and the same object, meet it once.
+
+    ``agreed``: to this very exchange, by accepting its offer or by a release that has settled.
+    """
 
     marketer: str
     level: Level
     terms: Terms
+    agreed: bool = False
     _met: dict[tuple[int, datetime], tuple[Terms, Agreed | Apart]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+
+    @property
+    def is_beyond_level(self) -> bool:
+        """The marketer isn't verified far enough, any more perhaps, to ask for one of the purposes."""
+        known = self.terms.purposes & PURPOSES.keys()
+        return any(self.level < PURPOSES[purpose].least_level for purpose in known)
 
     def meet(self, standing: Terms, now: datetime) -> Agreed | Apart:
         """As :func:`parley_consent.domain.meeting.meet`."""
@@ -110,23 +122,33 @@ def decide(standing: Standing, asking: Asking, now: datetime) -> Allowed | Other
     """
     What becomes of a request for one customer.
 
-    An objection stands above all. A governing refusal blocks even an active consent. A live consent that covers the request
-    goes before asking again; one that is paused answers for its customer: not now, but later perhaps.
+    An objection stands above all. A governing refusal blocks even an active consent: for now, where this very exchange was
+    agreed to, as what blocks it may be lifted. A live consent that covers the request goes before asking again; one that is
+    paused answers for its customer: not now, but later perhaps.
     """
-    rule = governing(standing.rules, asking, now)
-    if standing.objected or (rule and rule.effect is Effect.REFUSE):
+    if asking.is_beyond_level:
         return Otherwise.REFUSE
-    if covered := _under_consent(standing.consents, asking, now):
+    rule = governing(standing.rules, asking, now)
+    covered = _under_consent(standing.consents, asking, now)
+    if standing.objected or (rule and rule.effect is Effect.REFUSE):
+        return Otherwise.LATER if asking.agreed and covered else Otherwise.REFUSE
+    if covered:
         return covered
     if rule and rule.effect is Effect.ALLOW and isinstance(agreed := asking.meet(rule.terms, now), Agreed):
         return Allowed(agreed.terms, rule_id=rule.rule_id)
     return Otherwise.ASK if _may_be_asked(asking.terms, now) else Otherwise.REFUSE
 
 
-def sent_again(asking: Asking, now: datetime) -> Asking:
-    """The request, for a customer whose release in its exchange has settled before."""
-    # The deadline is for deciding, and that is done; whether it may be sent again is a matter of all the rest.
-    return replace(asking, terms=replace(asking.terms, decision_deadline=now + _A_MOMENT))
+def agreed_to(asking: Asking, now: datetime) -> Asking:
+    """The request, for a customer who has agreed to its very exchange."""
+    # The deadline is for deciding, and that is done; whether it may be sent (again) is a matter of all the rest.
+    return replace(asking, terms=replace(asking.terms, decision_deadline=now + _A_MOMENT), agreed=True)
+
+
+def next_change(rules: Iterable[Rule], now: datetime) -> datetime | None:
+    """When the first of these rules begins or ends: what was decided before may be otherwise from then on."""
+    edges = (edge for rule in rules for edge in (rule.terms.validity.start, rule.terms.validity.end))
+    return min((edge for edge in edges if edge is not None and edge > now), default=None)
 
 
 def _may_be_asked(request: Terms, now: datetime) -> bool:

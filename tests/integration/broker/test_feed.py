@@ -35,9 +35,10 @@ from tests.support.broker import (
 from tests.support.calls import request_id
 from tests.support.chaos import each, rows
 from tests.support.waiting import until
-from tests.support.world import Customer, Marketer, World, terms
+from tests.support.world import MARKETING, Customer, Marketer, World, terms, to_known
 
 ALLOW = 1
+CARE = "https://w3id.org/dpv#CustomerCare"
 
 
 async def reason(call: object) -> str:
@@ -144,13 +145,15 @@ async def test_quiet_feed_shows_signs_of_life(timed: Timed) -> None:
 
 
 async def test_heartbeat_tells_where_to_resume(timed: Timed) -> None:
-    marketer, deliveries = await sent(timed.world, 1)
+    marketer, (delivery,) = await sent(timed.world, 1)
     stream = marketer.stubs.broker.Deliveries(brokerpb.DeliveriesRequest(), metadata=marketer.tokens["broker"])
     async with asyncio.timeout(10):
         while (beat := (await stream.read()).deliveries[-1]).name:
-            assert deliveries[0].name == beat.name
+            assert delivery.name == beat.name
     stream.cancel()
-    assert deliveries[0].resume_token == beat.resume_token
+    another = (await marketer.ask(to_known(terms("profile.city"), delivery.release.pseudonym))).exchange.name
+    async with asyncio.timeout(10), marketer.feed(beat.resume_token) as feed:
+        assert another == (await anext(feed)).release.exchange, "behind the beat, not what came before it"
 
 
 async def test_pause_resumption_and_withdrawal_are_told_on_the_feed(world: World) -> None:
@@ -282,24 +285,30 @@ async def test_suspended_marketer_is_sent_nothing_more(world: World) -> None:
     assert [1, 0] == [await settlements(world, name) for name in held]
 
 
-async def test_level_lost_since_the_request_counts_at_the_decision(timed: Timed) -> None:
+@pytest.mark.parametrize(
+    ("purpose", "becomes"),
+    [(CARE, OFFERED), (MARKETING, TERMINATED)],
+    ids=["its rule doesn't apply", "nobody is asked"],
+)
+async def test_level_lost_since_the_request_counts_at_the_decision(timed: Timed, purpose: str, becomes: int) -> None:
     world, age = timed.world, an_age()
     customer = await an_asked(world, age)
-    allowed = terms("profile.city", "profile.age", valid_for=timedelta(days=365), decide_within=None)
+    everything = ("profile.city", "profile.age")
+    allowed = terms(*everything, purposes=[CARE, MARKETING], valid_for=timedelta(days=365), decide_within=None)
     await customer.rule(ALLOW, allowed, level=2)
     marketer = await world.marketer(level=2)
     async with AsyncExitStack() as later:
         async with holding("broker.after_introduce") as there:
-            name = await ask(marketer, age, within_half_an_hour())
+            name = await ask(marketer, age, within_half_an_hour(purpose))
             await there.wait()
             await set_marketer(world, marketer, verification_level=1)
             later.enter_context(timed.clock.ahead(timedelta(minutes=6)))  # when the card at hand is too old to rely on
-        await until(partial(_offered, world, name))
+        await until(partial(_is, world, name, becomes))
         assert 0 == await settlements(world, name)
 
 
-async def _offered(world: World, name: str) -> bool:
-    return [OFFERED] == await states(world, name)
+async def _is(world: World, name: str, state: int) -> bool:
+    return [state] == await states(world, name)
 
 
 async def test_first_release_is_sent_before_those_of_many_other_exchanges_are_ready(world: World) -> None:

@@ -102,6 +102,20 @@ async def test_every_notice_has_a_delay_of_its_own(world: World) -> None:
     assert timedelta() <= min(delays) < max(delays) <= HOUR
 
 
+async def test_marketer_is_told_of_all_its_consents_at_once_and_no_two_at_the_same_time(world: World) -> None:
+    ann, ours, theirs = Person(), Asker(), Asker()
+    for asker in (ours, theirs):
+        for hours in range(1, 6):  # each beyond the one before, so that it is asked for anew
+            asked = world.terms(end=world.clock.now() + hours * HOUR, deadline=world.clock.now() + HOUR)
+            await world.consented(asker, [ann], f"exchanges/{asker.name[-8:]}-{hours}", asked)
+
+    await world.as_customer(ann).call("ObjectToMarketing", consentpb.ObjectToMarketingRequest(request_id=request_id()))
+
+    due = {asker.name: {known.numbers["time"] for known in await _told(world, asker)} for asker in (ours, theirs)}
+    assert [1, 1] == [len(times) for times in due.values()], "the first and the last of many times tell when it was"
+    assert due[ours.name].isdisjoint(due[theirs.name])
+
+
 async def _told(world: World, marketer: Asker) -> list[Known]:
     """What one marketer is told: whom it is about, when it comes, and the place it has among the others."""
     query = "SELECT pseudonym, due_at FROM notices WHERE marketer = $1 ORDER BY due_at"

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -348,6 +348,62 @@ async def test_exchange_that_had_its_release_asks_for_no_second(world: World) ->
         await me.end_rule(rule.name)
 
     assert (REFUSED, 0) == (await world.outcome(marketer, ann, E1, once), len((await me.offers()).offers))
+
+
+@pytest.mark.parametrize("ahead", [timedelta(seconds=-2), timedelta(seconds=2)])
+async def test_consent_has_begun_whatever_the_clock_says_of_whoever_decides(world: World, ahead: timedelta) -> None:
+    ann, bob, marketer, asked = Person(), Person(), Asker(), world.terms()
+    await world.consented(marketer, [ann], E1, asked)
+    once, _ = await once_released(world, bob, other := Asker())
+
+    world.clock.move(ahead)
+
+    assert [ALLOWED] * 2 == [await world.outcome(marketer, ann, E1, asked), await world.outcome(other, bob, E1, once)]
+
+
+async def test_what_was_agreed_to_is_blocked_for_now_and_anything_else_refused(world: World) -> None:
+    ann, marketer = Person(), Asker()
+    await world.consented(marketer, [ann], E1)
+    rule = await world.as_customer(ann).rule("REFUSE", scope=consentpb.RuleScope(marketer=marketer.name))
+
+    blocked = [await world.outcome(marketer, ann, exchange) for exchange in (E1, E2)]
+    await world.as_customer(ann).end_rule(rule.name)
+
+    assert ([LATER, REFUSED], ALLOWED) == (blocked, await world.outcome(marketer, ann, E1))
+
+
+# --- Permits -------------------------------------------------------------------------------------------------------------
+
+
+async def test_permit_that_has_ended_settles_nothing(world: World) -> None:
+    entry = await under_consent(world, Person(), Asker())
+    ends = body_of(entry).expire_time.ToDatetime(UTC)
+    assert timedelta(seconds=30) == ends - world.clock.now()
+
+    world.clock.move(timedelta(seconds=30) - timedelta(microseconds=1))
+    assert SETTLED == (await world.settle(entry))[0].refusal
+    world.clock.move(timedelta(microseconds=1))
+    assert STALE == (await world.settle(entry))[0].refusal, "though it has settled before"
+
+
+async def test_permit_ends_where_a_rule_begins_or_ends_for_no_act_tells_of_it(world: World) -> None:
+    ann, marketer, now = Person(), Asker(), world.clock.now()
+    soon, later = now + timedelta(seconds=9), now + timedelta(seconds=12)
+    await world.as_customer(ann).rule("REFUSE", spanning(soon, later))
+    entry = await under_rule(world, ann, marketer)
+    assert soon == body_of(entry).expire_time.ToDatetime(UTC)
+
+    world.clock.move(soon - now)
+
+    assert (STALE, REFUSED) == ((await world.settle(entry))[0].refusal, await world.outcome(marketer, ann, E1))
+
+
+def spanning(start: datetime, end: datetime) -> termspb.Terms:
+    """A refuse rule's terms, of everything for a while."""
+    terms = termspb.Terms()
+    terms.timing.validity.start_time.FromDatetime(start)
+    terms.timing.validity.end_time.FromDatetime(end)
+    return terms
 
 
 # --- Settling ------------------------------------------------------------------------------------------------------------

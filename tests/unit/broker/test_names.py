@@ -23,6 +23,13 @@ def test_resume_token_brings_back_its_place(seq: int) -> None:
     assert seq == NAMES.read_place(MINE, NAMES.place(MINE, seq))
 
 
+def test_resume_tokens_tell_nobody_of_places_between_them() -> None:
+    tokens = [base64.urlsafe_b64decode(NAMES.place(MINE, seq)) for seq in (1, 1, 3, 2**40)]
+    assert len({token[5:] for token in tokens}) == 4
+    assert 1 == len({len(token) for token in tokens})
+    assert not any(seq.to_bytes(8, "big") in token for seq in (1, 3, 2**40) for token in tokens)
+
+
 def test_no_resume_token_is_the_start() -> None:
     assert 0 == NAMES.read_place(MINE, "")
 
@@ -35,11 +42,13 @@ def test_no_resume_token_is_the_start() -> None:
         NAMES.place(MINE, 7)[:-4],
         NAMES.place(MINE, 7) + "AAAA",
         base64.urlsafe_b64encode(bytes(24)).decode(),
+        base64.urlsafe_b64encode(bytes(53)).decode(),
         "x",
         "not a token",
         "ÿüé",
         "\x00" * 32,
     ],
+    ids=range(10),  # tokens are random
 )
 def test_any_other_text_is_no_resume_token(token: str) -> None:
     with pytest.raises(ResumeTokenInvalid):

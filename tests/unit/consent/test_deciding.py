@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -15,12 +16,14 @@ from parley_consent.domain.deciding import (
     Rule,
     Scope,
     Standing,
+    agreed_to,
     decide,
     governing,
-    sent_again,
+    next_change,
     touches,
 )
 from parley_consent.domain.meeting import Agreed, Apart, meet
+from parley_terms.purposes import DPV
 from parley_terms.terms import Channel, Field, Form, Level, Range, Terms, Use, Validity
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
@@ -145,15 +148,49 @@ def test_refusal_goes_before_a_pause(refusing: Standing) -> None:
     assert Otherwise.REFUSE is decide(replace(refusing, consents=(consent(paused=True),)), ASKING, NOW)
 
 
-def test_what_is_sent_again_is_held_to_everything_but_the_decision_deadline() -> None:
+def test_what_was_agreed_to_is_held_to_everything_but_the_decision_deadline() -> None:
     late = replace(ASKING, terms=replace(REQUEST, decision_deadline=NOW))
-    again, covered = sent_again(late, NOW), Standing(consents=(consent(),))
+    agreed, covered = agreed_to(late, NOW), Standing(consents=(consent(),))
 
     assert Otherwise.REFUSE is decide(covered, late, NOW)
-    assert "c" == getattr(decide(covered, again, NOW), "consent_id", "")
-    assert again == replace(late, terms=replace(late.terms, decision_deadline=again.terms.decision_deadline))
-    assert Otherwise.REFUSE is decide(replace(covered, objected=True), again, NOW)
-    assert Otherwise.REFUSE is decide(covered, sent_again(late, NOW + DAY), NOW + DAY)
+    assert "c" == getattr(decide(covered, agreed, NOW), "consent_id", "")
+    assert agreed == replace(
+        late, terms=replace(REQUEST, decision_deadline=agreed.terms.decision_deadline), agreed=True
+    )
+    assert Otherwise.REFUSE is decide(covered, agreed_to(late, NOW + DAY), NOW + DAY)
+
+
+@pytest.mark.parametrize("blocking", [{"objected": True}, {"rules": (rule(Effect.REFUSE),)}])
+def test_what_was_agreed_to_waits_for_what_blocks_it_to_be_lifted(blocking: dict[str, Any]) -> None:
+    agreed, covered = agreed_to(ASKING, NOW), Standing(consents=(consent(),))
+
+    assert Otherwise.LATER is decide(replace(covered, **blocking), agreed, NOW)
+    assert Otherwise.REFUSE is decide(replace(covered, **blocking), ASKING, NOW)
+    assert Otherwise.REFUSE is decide(Standing(**blocking), agreed, NOW), "what was agreed has ended"
+
+
+def test_marketer_that_lost_its_level_has_lost_what_it_was_for() -> None:
+    marketing = replace(REQUEST, purposes=frozenset({DPV + "Marketing"}))
+    standing = Standing(consents=(consent(terms=replace(AGREED, purposes=marketing.purposes)),))
+    verified = agreed_to(replace(ASKING, terms=marketing), NOW)
+
+    assert isinstance(decide(standing, verified, NOW), Allowed)
+    assert Otherwise.REFUSE is decide(standing, replace(verified, level=Level.UNVERIFIED), NOW)
+
+
+@pytest.mark.parametrize(
+    ("spans", "change"),
+    [
+        ((), None),
+        ((Validity(), Validity(NOW - DAY, NOW)), None),
+        ((Validity(NOW, NOW + DAY), Validity(NOW + INSTANT)), NOW + INSTANT),
+        ((Validity(NOW - DAY, NOW + INSTANT), Validity(NOW + DAY)), NOW + INSTANT),
+    ],
+)
+def test_next_change_is_where_a_rule_begins_or_ends(spans: tuple[Validity, ...], change: datetime | None) -> None:
+    rules = [rule(effect, replace(EVERYTHING, validity=span)) for effect in Effect for span in spans]
+
+    assert change == next_change(rules, NOW)
 
 
 def test_request_without_an_inbox_is_not_put_into_one() -> None:

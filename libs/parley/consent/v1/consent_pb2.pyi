@@ -118,7 +118,9 @@ class _DecisionOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decis
     DECISION_OUTCOME_REFUSED: _DecisionOutcome.ValueType  # 3
     """Nothing."""
     DECISION_OUTCOME_LATER: _DecisionOutcome.ValueType  # 4
-    """Not now: a consent that covers it is paused. Ask again later."""
+    """Not now: a consent that covers it is paused, or what was agreed to in this very exchange is blocked by a rule that refuses or by an
+    objection. Ask again later.
+    """
 
 class DecisionOutcome(_DecisionOutcome, metaclass=_DecisionOutcomeEnumTypeWrapper):
     """An outcome, for the broker alone: to the marketer all but the first are one and the same."""
@@ -132,7 +134,9 @@ DECISION_OUTCOME_ASKED: DecisionOutcome.ValueType  # 2
 DECISION_OUTCOME_REFUSED: DecisionOutcome.ValueType  # 3
 """Nothing."""
 DECISION_OUTCOME_LATER: DecisionOutcome.ValueType  # 4
-"""Not now: a consent that covers it is paused. Ask again later."""
+"""Not now: a consent that covers it is paused, or what was agreed to in this very exchange is blocked by a rule that refuses or by an
+objection. Ask again later.
+"""
 Global___DecisionOutcome: _TypeAlias = DecisionOutcome  # noqa: Y015
 
 class _SettleRefusal:
@@ -144,7 +148,7 @@ class _SettleRefusalEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SettleR
     SETTLE_REFUSAL_UNSPECIFIED: _SettleRefusal.ValueType  # 0
     """It is settled."""
     SETTLE_REFUSAL_STALE: _SettleRefusal.ValueType  # 1
-    """The customer has acted since: decide and release again."""
+    """The customer has acted since, or the permit has ended: decide and release again."""
     SETTLE_REFUSAL_NOT_CONSENTED: _SettleRefusal.ValueType  # 2
     """There is no live consent, and no standing rule, that it rests on."""
     SETTLE_REFUSAL_USED: _SettleRefusal.ValueType  # 3
@@ -166,7 +170,7 @@ class SettleRefusal(_SettleRefusal, metaclass=_SettleRefusalEnumTypeWrapper):
 SETTLE_REFUSAL_UNSPECIFIED: SettleRefusal.ValueType  # 0
 """It is settled."""
 SETTLE_REFUSAL_STALE: SettleRefusal.ValueType  # 1
-"""The customer has acted since: decide and release again."""
+"""The customer has acted since, or the permit has ended: decide and release again."""
 SETTLE_REFUSAL_NOT_CONSENTED: SettleRefusal.ValueType  # 2
 """There is no live consent, and no standing rule, that it rests on."""
 SETTLE_REFUSAL_USED: SettleRefusal.ValueType  # 3
