@@ -16,12 +16,13 @@ SELECT objected_at FROM customers WHERE customer = $1;
 UPDATE customers SET objected_at = NULL WHERE customer = $1 AND objected_at IS NOT NULL RETURNING true;
 
 -- name: consents_live
--- The customer's active and paused consents that haven't expired at a moment, oldest first, each with what settled under it.
+-- The customer's active and paused consents that haven't expired at a moment, oldest first, each with so many of the newest
+-- releases that settled under it.
 SELECT consent_id, state, marketer, marketer_name, marketer_entity, marketer_contact, marketer_level, pseudonym, exchange, terms,
     offer_text, rule_id, artefact, salt, detail, decision_deadline, valid_until, created_at, agreed_at, revoked_at, revoked_by,
     ARRAY(
         SELECT ROW(s.release_id, s.exchange, s.settled_at) FROM settlements AS s
-        WHERE s.customer = k.customer AND s.consent_id = k.consent_id ORDER BY s.settled_at, s.release_id
+        WHERE s.customer = k.customer AND s.consent_id = k.consent_id ORDER BY s.settled_at DESC, s.release_id DESC LIMIT $3
     ) AS settlements
 FROM consents AS k WHERE customer = $1 AND state IN (5, 6) AND valid_until > $2 ORDER BY created_at, consent_id;
 
@@ -100,14 +101,26 @@ WHERE customer = $1 AND ended_at IS NULL AND (created_at, rule_id) < ($2, $3)
 ORDER BY created_at DESC, rule_id DESC LIMIT $4;
 
 -- name: consent_find
--- One row of the customer's, offer or consent, with what settled under it, oldest first.
+-- One row of the customer's, offer or consent, with so many of the newest releases that settled under it.
 SELECT consent_id, state, marketer, marketer_name, marketer_entity, marketer_contact, marketer_level, pseudonym, exchange, terms,
     offer_text, rule_id, artefact, salt, detail, decision_deadline, valid_until, created_at, agreed_at, revoked_at, revoked_by,
     ARRAY(
         SELECT ROW(s.release_id, s.exchange, s.settled_at) FROM settlements AS s
-        WHERE s.customer = k.customer AND s.consent_id = k.consent_id ORDER BY s.settled_at, s.release_id
+        WHERE s.customer = k.customer AND s.consent_id = k.consent_id ORDER BY s.settled_at DESC, s.release_id DESC LIMIT $3
     ) AS settlements
 FROM consents AS k WHERE customer = $1 AND consent_id = $2;
+
+-- name: settlements_page
+-- A page of what settled under a consent of the customer's, newest first; no row where there is no such consent, one at least where
+-- there is.
+SELECT s.release_id, s.exchange, s.settled_at
+FROM consents AS k LEFT JOIN LATERAL (
+    SELECT release_id, exchange, settled_at FROM settlements
+    WHERE customer = k.customer AND consent_id = k.consent_id AND (settled_at, release_id) < ($3, $4)
+    ORDER BY settled_at DESC, release_id DESC LIMIT $5
+) AS s ON true
+WHERE k.customer = $1 AND k.consent_id = $2 AND k.agreed_at IS NOT NULL
+ORDER BY s.settled_at DESC, s.release_id DESC;
 
 -- name: consents_page
 -- A page of the customer's agreements ($5) or offers (not $5), newest first; of offers only the open ones where $6.

@@ -21,6 +21,7 @@ from parley_consent.wire import (
     opening_to,
     rule_to,
     scope_from,
+    settlement_to,
 )
 from parley_crypto.jws import StatementInvalid
 from parley_crypto.statements import verify_card
@@ -136,6 +137,18 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
             raise ConsentNotFound
         return consent_to(consent, self.acts.clock.now())
 
+    async def ListSettlements(
+        self, request: consentpb.ListSettlementsRequest, context: Any
+    ) -> consentpb.ListSettlementsResponse:
+        page = Page.asked(request.page_size, request.page_token)
+        found = await self.acts.store.settlements(_customer().customer, _id(request.parent), page)
+        if found is None:
+            raise ConsentNotFound
+        return consentpb.ListSettlementsResponse(
+            settlements=map(settlement_to, found),
+            next_page_token=page.next_token([(each.settled_at, each.release_id) for each in found]),
+        )
+
     async def WithdrawConsent(
         self, request: consentpb.WithdrawConsentRequest, context: Any
     ) -> consentpb.WithdrawConsentResponse:
@@ -180,7 +193,7 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
             nonlocal count
             ended = await self.acts.object(tx, who)
             count = len(ended)
-            return consentpb.ObjectToMarketingResponse(ended=map(ended_to, ended))
+            return consentpb.ObjectToMarketingResponse(ended=ended_to(ended))
 
         answer = await self._once(request, consentpb.ObjectToMarketingResponse, body)
         self.meter.withdrawn(count)

@@ -22,6 +22,9 @@ from parley_kit.pages import Page
 from parley_terms.terms import Level, Terms, Validity
 from parley_terms.wire import terms_from
 
+MOST_SETTLEMENTS, MOST_OF_MANY = 500, 10
+"""Releases that come with a consent, and with each of many: a marketer may make any number of them, and may stop no answer so."""
+
 _SQL = load("parley_consent")
 
 
@@ -265,9 +268,15 @@ class Store:
         return at
 
     async def consent(self, tx: Tx | Database, customer: str, consent_id: str) -> ConsentRecord | None:
-        """One offer or consent of the customer's, with the releases committed under it, oldest first."""
-        row = await tx.fetchrow(_SQL.consent_find, customer, consent_id)
-        return _with_settlements(row) if row else None
+        """One offer or consent of the customer's, with the newest releases committed under it."""
+        row = await tx.fetchrow(_SQL.consent_find, customer, consent_id, MOST_SETTLEMENTS + 1)
+        return _with_settlements(row, MOST_SETTLEMENTS) if row else None
+
+    async def settlements(self, customer: str, consent_id: str, page: Page) -> list[SettlementRecord] | None:
+        """A page of the releases under a consent of the customer's, newest first; None where there is no such consent."""
+        place = (page.before, page.before_id, page.size)
+        rows = await self.db.fetch(_SQL.settlements_page, customer, consent_id, *place)
+        return [SettlementRecord(**row) for row in rows if row["release_id"]] if rows else None
 
     async def consents(self, customer: str, page: Page) -> list[ConsentRecord]:
         """A page of what was agreed, newest first."""
@@ -321,8 +330,9 @@ class Store:
         return bool(await tx.fetchval(_SQL.customer_lift_objection, customer))
 
     async def live(self, tx: Tx, customer: str, now: datetime) -> list[ConsentRecord]:
-        """The customer's active and paused consents that haven't expired, oldest first, with the releases under each."""
-        return [_with_settlements(row) for row in await tx.fetch(_SQL.consents_live, customer, now)]
+        """The customer's active and paused consents that haven't expired, oldest first, with the newest releases under each."""
+        rows = await tx.fetch(_SQL.consents_live, customer, now, MOST_OF_MANY + 1)
+        return [_with_settlements(row, MOST_OF_MANY) for row in rows]
 
     async def settle(self, items: Sequence[SettleItem]) -> list[Settled]:
         """
@@ -439,11 +449,12 @@ def _begun(raw: bytes) -> Terms:
     return replace(terms, validity=Validity(end=terms.validity.end))
 
 
-def _with_settlements(row: Any) -> ConsentRecord:
-    return _consent(row, [SettlementRecord(*each) for each in row["settlements"]])
+def _with_settlements(row: Any, most: int) -> ConsentRecord:
+    settlements = [SettlementRecord(*each) for each in row["settlements"]]
+    return _consent(row, settlements[:most], more=len(settlements) > most)
 
 
-def _consent(row: Any, settlements: Sequence[SettlementRecord] = ()) -> ConsentRecord:
+def _consent(row: Any, settlements: Sequence[SettlementRecord] = (), *, more: bool = False) -> ConsentRecord:
     return ConsentRecord(
         consent_id=row["consent_id"],
         state=State(row["state"]),
@@ -469,4 +480,5 @@ def _consent(row: Any, settlements: Sequence[SettlementRecord] = ()) -> ConsentR
         revoked_at=row["revoked_at"],
         revoked_by=row["revoked_by"],
         settlements=tuple(settlements),
+        more=more,
     )

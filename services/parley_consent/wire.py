@@ -1,12 +1,13 @@
 """Consent's records between wire and value."""
 
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from parley.common.v1 import receipt_pb2 as receiptpb
 from parley.common.v1 import terms_pb2 as termspb
 from parley.consent.v1 import consent_pb2 as consentpb
 from parley_consent.domain.deciding import Effect, Scope
-from parley_consent.domain.records import ConsentRecord, RuleRecord
+from parley_consent.domain.records import ConsentRecord, RuleRecord, SettlementRecord
 from parley_consent.domain.states import at
 from parley_crypto.commitment import Opening
 from parley_kit.faults import InvalidRequest, NotSupportedYet, Violation
@@ -14,6 +15,8 @@ from parley_terms.faults import InvalidConsentPurpose, InvalidDateRange
 from parley_terms.purposes import PURPOSES
 from parley_terms.terms import Form, Level, Terms
 from parley_terms.wire import terms_from, timestamp
+
+_MOST_IN_ALL = 10_000
 
 
 def checked_terms(message: termspb.Terms, prefix: str) -> Terms:
@@ -98,34 +101,35 @@ def consent_to(record: ConsentRecord, now: datetime) -> consentpb.Consent:
         rule=f"rules/{record.rule_id}" if record.rule_id else "",
         create_time=timestamp(record.agreed_at or record.created_at),
         revoked_by=record.revoked_by,
-        settlements=_settlements(record),
+        settlements=map(settlement_to, record.settlements),
+        more_settlements=record.more,
     )
     if record.revoked_at:
         message.revoke_time.CopyFrom(timestamp(record.revoked_at))
     return message
 
 
-def ended_to(record: ConsentRecord) -> consentpb.Consent:
-    """Write of a consent that has just been revoked what is said where there may be thousands."""
-    assert record.revoked_at is not None
-    return consentpb.Consent(
-        name=f"consents/{record.consent_id}",
-        state=consentpb.ConsentState.ValueType(record.state),
-        revoke_time=timestamp(record.revoked_at),
-        revoked_by=record.revoked_by,
-        settlements=_settlements(record),
-    )
-
-
-def _settlements(record: ConsentRecord) -> list[consentpb.Settlement]:
-    return [
-        consentpb.Settlement(
-            release_id=settlement.release_id,
-            exchange=settlement.exchange,
-            settle_time=timestamp(settlement.settled_at),
+def ended_to(records: Iterable[ConsentRecord]) -> Iterator[consentpb.Consent]:
+    """Write of consents that have just been revoked what is said where there may be thousands."""
+    left = _MOST_IN_ALL
+    for record in records:
+        assert record.revoked_at is not None
+        shown = record.settlements[:left]
+        left -= len(shown)
+        yield consentpb.Consent(
+            name=f"consents/{record.consent_id}",
+            state=consentpb.ConsentState.ValueType(record.state),
+            revoke_time=timestamp(record.revoked_at),
+            revoked_by=record.revoked_by,
+            settlements=map(settlement_to, shown),
+            more_settlements=record.more or len(shown) < len(record.settlements),
         )
-        for settlement in record.settlements
-    ]
+
+
+def settlement_to(record: SettlementRecord) -> consentpb.Settlement:
+    """Write a release that was committed."""
+    settled = timestamp(record.settled_at)
+    return consentpb.Settlement(release_id=record.release_id, exchange=record.exchange, settle_time=settled)
 
 
 def opening_to(opening: Opening | None) -> receiptpb.Opening | None:

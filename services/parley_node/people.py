@@ -131,6 +131,15 @@ class Customer:
         request = consentpb.GetConsentRequest(name=name)
         return await self.connection.call(self._consent.GetConsent, request, service="consent")
 
+    async def settlements(self, consent: str) -> list[consentpb.Settlement]:
+        """All releases made under a consent, newest first."""
+        request = consentpb.ListSettlementsRequest(parent=consent)
+        return [
+            settlement
+            async for page in self._pages(self._consent.ListSettlements, request, "consent")
+            for settlement in page.settlements
+        ]
+
     async def withdraw(self, name: str) -> consentpb.WithdrawConsentResponse:
         """Withdraw a consent."""
         request = consentpb.WithdrawConsentRequest(name=name)

@@ -52,12 +52,14 @@ Make = Callable[[Stage], Pair]
 ASKED = request_id()
 
 
-def _named(request: Callable[..., Message], of: Callable[[Stage], tuple[Caller, str, str]], **more: Any) -> Make:
+def _named(
+    request: Callable[..., Message], of: Callable[[Stage], tuple[Caller, str, str]], part: str = "name", **more: Any
+) -> Make:
     """A request that names one thing: whose caller, what is another's, what is nowhere."""
 
     def make(stage: Stage) -> Pair:
         caller, theirs, absent = of(stage)
-        return Pair(caller, request(name=theirs, **more), request(name=absent, **more))
+        return Pair(caller, request(**{part: theirs}, **more), request(**{part: absent}, **more))
 
     return make
 
@@ -133,6 +135,7 @@ ENTRIES: Mapping[str, Make | str] = {
     "consent.DeferOffer": _named(consentpb.DeferOfferRequest, _offer, request_id=ASKED),
     "consent.ListConsents": OWN,
     "consent.GetConsent": _named(consentpb.GetConsentRequest, _consent),
+    "consent.ListSettlements": _named(consentpb.ListSettlementsRequest, _consent, "parent"),
     "consent.WithdrawConsent": _named(consentpb.WithdrawConsentRequest, _consent, request_id=ASKED),
     "consent.PauseConsent": _named(consentpb.PauseConsentRequest, _consent, request_id=ASKED),
     "consent.ResumeConsent": _named(consentpb.ResumeConsentRequest, _consent, request_id=ASKED),

@@ -43,7 +43,7 @@ class ConsentRecord:
     """
     An offer, and the consent that came of it or of a rule; ``state`` is the stored one.
 
-    ``settlements`` are there where a consent is read by itself, and left out of pages.
+    ``settlements``, the newest first and not all if there are ``more``, come where a consent is read by itself, not in pages.
     """
 
     consent_id: str
@@ -64,3 +64,4 @@ class ConsentRecord:
     revoked_at: datetime | None
     revoked_by: str
     settlements: tuple[SettlementRecord, ...]
+    more: bool = False

@@ -3,8 +3,11 @@
 import asyncio
 import base64
 import json
+from collections.abc import AsyncIterator, Iterable
 from datetime import timedelta
 from typing import Any
+
+import pytest
 
 from parley.common.v1 import terms_pb2 as termspb
 from parley.consent.v1 import consent_events_pb2 as eventspb
@@ -16,7 +19,7 @@ from parley_kit.ids import new_id
 from parley_terms.purposes import DPV
 from parley_terms.wire import timestamp
 from tests.support.calls import fault_of, request_id
-from tests.support.consent import DEADLINE, HOUR, Asker, Person, World, body_of, rule_terms
+from tests.support.consent import DEADLINE, HOUR, AsCustomer, Asker, Person, World, body_of, rule_terms
 
 E1, E2, E3 = "exchanges/first", "exchanges/second", "exchanges/third"
 ASKED, ALLOWED, REFUSED = (
@@ -188,7 +191,7 @@ async def test_consent_says_when_it_was_agreed_and_not_when_it_was_offered(world
     assert consent.create_time == listed.create_time
 
 
-async def test_withdrawal_ends_the_consent_and_names_every_settlement(world: World) -> None:
+async def test_withdrawal_ends_the_consent_and_names_its_settlements(world: World) -> None:
     ann, marketer, rival = Person(), Asker(), Asker()
     (consent,) = await world.consented(marketer, [ann], E1)
     await world.consented(rival, [ann], theirs := "exchanges/theirs")
@@ -207,8 +210,77 @@ async def test_withdrawal_ends_the_consent_and_names_every_settlement(world: Wor
     ended = answer.consent
     assert (consentpb.CONSENT_STATE_REVOKED, "customer") == (ended.state, ended.revoked_by)
     assert timestamp(world.clock.now()) == ended.revoke_time
-    assert [(E1, earlier), (E2, later)] == [(one.exchange, one.release_id) for one in ended.settlements]
+    assert [(E2, later), (E1, earlier)] == [(one.exchange, one.release_id) for one in ended.settlements]
+    assert not ended.more_settlements
     assert ended == await world.as_customer(ann).consent(consent.name)
+
+
+async def much_released(world: World, consent: consentpb.Consent, count: int) -> list[str]:
+    """Have had so many releases made under a consent; their names, newest first."""
+    query = """
+        INSERT INTO settlements (customer, release_id, consent_id, exchange, one_time, settled_at, salt, detail)
+        SELECT customer, left(consent_id, 16) || translate(lpad(nth::text, 16, '0'), '0189', 'abcd'), consent_id,
+            'exchanges/' || nth, false, created_at + nth / 2 * interval '1 s', '', ''
+        FROM consents, generate_series(1, $2) AS nth WHERE consent_id = $1
+        RETURNING release_id, settled_at
+    """
+    made = await world.db.fetch(query, consent.name.partition("/")[2], count)
+    return [
+        row["release_id"] for row in sorted(made, key=lambda row: (row["settled_at"], row["release_id"]), reverse=True)
+    ]
+
+
+async def test_any_number_of_releases_stops_no_answer_and_all_of_them_are_listed(world: World) -> None:
+    ann, bob, marketer = Person(), Person(), Asker()
+    (consent,) = await world.consented(marketer, [ann], E1)
+    made = await much_released(world, consent, 40_000)
+    customer = world.as_customer(ann)
+
+    answers = [
+        await customer.consent(consent.name),
+        await customer.pause(consent.name),
+        await customer.resume(consent.name),
+    ]
+    answers.append((await customer.withdraw(consent.name)).consent)
+
+    assert [(made[:500], True)] * 4 == [(names(one.settlements), one.more_settlements) for one in answers]
+    assert made == [name async for name in every_settlement(customer, consent.name)]
+    request = consentpb.ListSettlementsRequest(parent=consent.name)
+    assert ConsentNotFound is type(await fault_of(world.as_customer(bob).call("ListSettlements", request)))
+
+
+async def test_objection_names_the_newest_releases_of_each_consent(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parley_consent.wire._MOST_IN_ALL", 15)
+    ann = Person()
+    customer = world.as_customer(ann)
+    consents = [(await world.consented(Asker(), [ann], f"{E2}{number}"))[0] for number in range(3)]
+    made = {one.name: await much_released(world, one, count) for one, count in zip(consents, (0, 11, 10), strict=True)}
+
+    ended = (
+        await customer.call("ObjectToMarketing", consentpb.ObjectToMarketingRequest(request_id=request_id()))
+    ).ended
+
+    assert [0, 5, 10] == sorted(len(one.settlements) for one in ended)
+    for one in ended:
+        assert names(one.settlements) == made[one.name][: len(one.settlements)]
+        assert one.more_settlements is (len(one.settlements) < len(made[one.name]))
+
+
+def names(settlements: Iterable[consentpb.Settlement]) -> list[str]:
+    return [one.release_id for one in settlements]
+
+
+async def every_settlement(customer: AsCustomer, consent: str) -> AsyncIterator[str]:
+    request = consentpb.ListSettlementsRequest(parent=consent, page_size=1000)
+    while True:
+        page = await customer.call("ListSettlements", request)
+        for name in names(page.settlements):
+            yield name
+        if not page.next_page_token:
+            return
+        request.page_token = page.next_page_token
 
 
 async def test_withdrawal_leaves_a_refuse_rule_for_that_marketer_and_purpose(world: World) -> None:

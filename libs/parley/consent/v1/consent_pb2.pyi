@@ -362,6 +362,7 @@ class Consent(_message.Message):
     REVOKE_TIME_FIELD_NUMBER: _builtins.int
     REVOKED_BY_FIELD_NUMBER: _builtins.int
     SETTLEMENTS_FIELD_NUMBER: _builtins.int
+    MORE_SETTLEMENTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`consents/{consent}`."""
     state: Global___ConsentState.ValueType
@@ -378,6 +379,8 @@ class Consent(_message.Message):
     """The rule it was born from; empty where the customer accepted an offer."""
     revoked_by: _builtins.str
     """By whom: `customer`, or what else ended it."""
+    more_settlements: _builtins.bool
+    """There are more than these: `ListSettlements` lists all."""
     @_builtins.property
     def terms(self) -> _terms_pb2.Terms:
         """What was agreed."""
@@ -392,7 +395,7 @@ class Consent(_message.Message):
 
     @_builtins.property
     def settlements(self) -> _containers.RepeatedCompositeFieldContainer[Global___Settlement]:
-        """Releases made under it."""
+        """Releases made under it, newest first: 500 at most; of the consents that an objection ends 10 each, and 10,000 in all."""
 
     def __init__(
         self,
@@ -409,10 +412,11 @@ class Consent(_message.Message):
         revoke_time: _timestamp_pb2.Timestamp | None = ...,
         revoked_by: _builtins.str = ...,
         settlements: _abc.Iterable[Global___Settlement] | None = ...,
+        more_settlements: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "revoke_time", b"revoke_time", "terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artefact", b"artefact", "create_time", b"create_time", "marketer", b"marketer", "marketer_display_name", b"marketer_display_name", "name", b"name", "pseudonym", b"pseudonym", "revoke_time", b"revoke_time", "revoked_by", b"revoked_by", "rule", b"rule", "settlements", b"settlements", "state", b"state", "terms", b"terms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artefact", b"artefact", "create_time", b"create_time", "marketer", b"marketer", "marketer_display_name", b"marketer_display_name", "more_settlements", b"more_settlements", "name", b"name", "pseudonym", b"pseudonym", "revoke_time", b"revoke_time", "revoked_by", b"revoked_by", "rule", b"rule", "settlements", b"settlements", "state", b"state", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -449,6 +453,64 @@ class Settlement(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Settlement: _TypeAlias = Settlement  # noqa: Y015
+
+@_typing.final
+class ListSettlementsRequest(_message.Message):
+    """Asks for the releases made under a consent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """`consents/{consent}`."""
+    page_size: _builtins.int
+    """At most so many; 0 means 100, and 1,000 is the most."""
+    page_token: _builtins.str
+    """Where the last page ended."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSettlementsRequest: _TypeAlias = ListSettlementsRequest  # noqa: Y015
+
+@_typing.final
+class ListSettlementsResponse(_message.Message):
+    """Releases."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SETTLEMENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end."""
+    @_builtins.property
+    def settlements(self) -> _containers.RepeatedCompositeFieldContainer[Global___Settlement]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        settlements: _abc.Iterable[Global___Settlement] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "settlements", b"settlements"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSettlementsResponse: _TypeAlias = ListSettlementsResponse  # noqa: Y015
 
 @_typing.final
 class CreateRuleRequest(_message.Message):

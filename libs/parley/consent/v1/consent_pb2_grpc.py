@@ -92,6 +92,11 @@ class ConsentServiceStub:
                 request_serializer=parley_dot_consent_dot_v1_dot_consent__pb2.WithdrawConsentRequest.SerializeToString,
                 response_deserializer=parley_dot_consent_dot_v1_dot_consent__pb2.WithdrawConsentResponse.FromString,
                 _registered_method=True)
+        self.ListSettlements = channel.unary_unary(
+                '/parley.consent.v1.ConsentService/ListSettlements',
+                request_serializer=parley_dot_consent_dot_v1_dot_consent__pb2.ListSettlementsRequest.SerializeToString,
+                response_deserializer=parley_dot_consent_dot_v1_dot_consent__pb2.ListSettlementsResponse.FromString,
+                _registered_method=True)
         self.PauseConsent = channel.unary_unary(
                 '/parley.consent.v1.ConsentService/PauseConsent',
                 request_serializer=parley_dot_consent_dot_v1_dot_consent__pb2.PauseConsentRequest.SerializeToString,
@@ -219,10 +224,19 @@ class ConsentServiceServicer:
 
     def WithdrawConsent(self, request, context):
         """Withdraws a consent. No release under it commits after this answers; a refuse rule for that marketer and purpose is
-        left behind. The answer names the settlements already made.
+        left behind. The answer names the newest settlements already made.
 
         Idempotent: withdrawing twice keeps the first time. Callers: the customer. Reasons: `CONSENT_NOT_FOUND` (also for
         somebody else's), `INVALID_CONSENT_STATUS`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSettlements(self, request, context):
+        """Lists the releases made under a consent, newest first.
+
+        A read. Callers: the customer. Reasons: `CONSENT_NOT_FOUND` (also for somebody else's), `INVALID_REQUEST` (the page token).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -248,7 +262,7 @@ class ConsentServiceServicer:
 
     def ObjectToMarketing(self, request, context):
         """Objects to all marketing: ends every consent, and stands above all rules until it is lifted. The answer names what was
-        ended, with every settlement made before. No release commits after this answers.
+        ended, with the newest settlements made before. No release commits after this answers.
 
         Idempotent: objecting twice keeps the first time. Callers: the customer.
         """
@@ -353,6 +367,11 @@ def add_ConsentServiceServicer_to_server(servicer, server):
                     servicer.WithdrawConsent,
                     request_deserializer=parley_dot_consent_dot_v1_dot_consent__pb2.WithdrawConsentRequest.FromString,
                     response_serializer=parley_dot_consent_dot_v1_dot_consent__pb2.WithdrawConsentResponse.SerializeToString,
+            ),
+            'ListSettlements': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSettlements,
+                    request_deserializer=parley_dot_consent_dot_v1_dot_consent__pb2.ListSettlementsRequest.FromString,
+                    response_serializer=parley_dot_consent_dot_v1_dot_consent__pb2.ListSettlementsResponse.SerializeToString,
             ),
             'PauseConsent': grpc.unary_unary_rpc_method_handler(
                     servicer.PauseConsent,
@@ -690,6 +709,33 @@ class ConsentService:
             '/parley.consent.v1.ConsentService/WithdrawConsent',
             parley_dot_consent_dot_v1_dot_consent__pb2.WithdrawConsentRequest.SerializeToString,
             parley_dot_consent_dot_v1_dot_consent__pb2.WithdrawConsentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSettlements(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.consent.v1.ConsentService/ListSettlements',
+            parley_dot_consent_dot_v1_dot_consent__pb2.ListSettlementsRequest.SerializeToString,
+            parley_dot_consent_dot_v1_dot_consent__pb2.ListSettlementsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -58,10 +58,15 @@ class ConsentServiceStub:
     """One consent. A read. Callers: the customer. Reasons: `CONSENT_NOT_FOUND`."""
     WithdrawConsent: _aio.UnaryUnaryMultiCallable[_consent_pb2.WithdrawConsentRequest, _consent_pb2.WithdrawConsentResponse]
     """Withdraws a consent. No release under it commits after this answers; a refuse rule for that marketer and purpose is
-    left behind. The answer names the settlements already made.
+    left behind. The answer names the newest settlements already made.
 
     Idempotent: withdrawing twice keeps the first time. Callers: the customer. Reasons: `CONSENT_NOT_FOUND` (also for
     somebody else's), `INVALID_CONSENT_STATUS`.
+    """
+    ListSettlements: _aio.UnaryUnaryMultiCallable[_consent_pb2.ListSettlementsRequest, _consent_pb2.ListSettlementsResponse]
+    """Lists the releases made under a consent, newest first.
+
+    A read. Callers: the customer. Reasons: `CONSENT_NOT_FOUND` (also for somebody else's), `INVALID_REQUEST` (the page token).
     """
     PauseConsent: _aio.UnaryUnaryMultiCallable[_consent_pb2.PauseConsentRequest, _consent_pb2.PauseConsentResponse]
     """Suspends a consent: nothing is released under it until it is resumed.
@@ -75,7 +80,7 @@ class ConsentServiceStub:
     """
     ObjectToMarketing: _aio.UnaryUnaryMultiCallable[_consent_pb2.ObjectToMarketingRequest, _consent_pb2.ObjectToMarketingResponse]
     """Objects to all marketing: ends every consent, and stands above all rules until it is lifted. The answer names what was
-    ended, with every settlement made before. No release commits after this answers.
+    ended, with the newest settlements made before. No release commits after this answers.
 
     Idempotent: objecting twice keeps the first time. Callers: the customer.
     """
@@ -214,10 +219,21 @@ class ConsentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_consent_pb2.WithdrawConsentRequest, _abc.Awaitable[_consent_pb2.WithdrawConsentResponse]],
     ) -> _abc.Awaitable[_consent_pb2.WithdrawConsentResponse]:
         """Withdraws a consent. No release under it commits after this answers; a refuse rule for that marketer and purpose is
-        left behind. The answer names the settlements already made.
+        left behind. The answer names the newest settlements already made.
 
         Idempotent: withdrawing twice keeps the first time. Callers: the customer. Reasons: `CONSENT_NOT_FOUND` (also for
         somebody else's), `INVALID_CONSENT_STATUS`.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSettlements(
+        self,
+        request: _consent_pb2.ListSettlementsRequest,
+        context: _aio.ServicerContext[_consent_pb2.ListSettlementsRequest, _abc.Awaitable[_consent_pb2.ListSettlementsResponse]],
+    ) -> _abc.Awaitable[_consent_pb2.ListSettlementsResponse]:
+        """Lists the releases made under a consent, newest first.
+
+        A read. Callers: the customer. Reasons: `CONSENT_NOT_FOUND` (also for somebody else's), `INVALID_REQUEST` (the page token).
         """
 
     @_abc_1.abstractmethod
@@ -249,7 +265,7 @@ class ConsentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_consent_pb2.ObjectToMarketingRequest, _abc.Awaitable[_consent_pb2.ObjectToMarketingResponse]],
     ) -> _abc.Awaitable[_consent_pb2.ObjectToMarketingResponse]:
         """Objects to all marketing: ends every consent, and stands above all rules until it is lifted. The answer names what was
-        ended, with every settlement made before. No release commits after this answers.
+        ended, with the newest settlements made before. No release commits after this answers.
 
         Idempotent: objecting twice keeps the first time. Callers: the customer.
         """

@@ -29,10 +29,11 @@ def consent(
 ) -> None:
     """Show a consent with the releases that were made under it."""
 
-    async def work(customer: people.Customer) -> consentpb.Consent:
-        return await customer.consent(await _find_consent(customer, name))
+    async def work(customer: people.Customer) -> tuple[consentpb.Consent, Sequence[consentpb.Settlement]]:
+        found = await customer.consent(await _find_consent(customer, name))
+        return found, await customer.settlements(found.name) if found.more_settlements else found.settlements
 
-    _show_consent(act(home, me, work), as_json=as_json)
+    _show_consent(*act(home, me, work), as_json=as_json)
 
 
 @app.command()
@@ -44,7 +45,7 @@ def withdraw(name: ConsentName, me: CustomerOption = "me", home: HomeOption = No
 
     ended = act(home, me, work)
     show.say(
-        f"{ended.name} is withdrawn; releases made before: {len(ended.settlements)}, and no more will be.",
+        f"{ended.name} is withdrawn; releases made before: {_count(ended)}, and no more will be.",
         f"A rule refuses {ended.marketer_display_name} from now on; `parley customer rules` lists it.",
     )
 
@@ -98,7 +99,11 @@ async def _find_consent(customer: people.Customer, given: str) -> str:
     return find(given, names, what="consent", listing="parley customer consents")
 
 
-def _show_consent(found: consentpb.Consent, *, as_json: bool) -> None:
+def _count(ended: consentpb.Consent) -> str:
+    return f"{'more than ' if ended.more_settlements else ''}{len(ended.settlements)}"
+
+
+def _show_consent(found: consentpb.Consent, settlements: Sequence[consentpb.Settlement], *, as_json: bool) -> None:
     more = {
         "pseudonym": found.pseudonym,
         "rule": found.rule,
@@ -107,7 +112,7 @@ def _show_consent(found: consentpb.Consent, *, as_json: bool) -> None:
     }
     releases = [
         {"release": each.release_id, "exchange": each.exchange, "time": show.moment(each.settle_time)}
-        for each in found.settlements
+        for each in settlements
     ]
     if as_json:
         show.print_json({**consent_row(found), **more, "releases": releases})
