@@ -13,7 +13,9 @@ from parley_broker.domain.requests import Objection, Wrong, objections, with_que
 from parley_broker.faults import DeliveryNotFound, ExchangeNotFound, VerificationRequired
 from parley_broker.names import Names
 from parley_broker.store import LEASE, Acknowledged, ExchangeRecord, Key, NewExchange, Store
+from parley_broker.wire import exchange_to
 from parley_bus.envelopes import Notary
+from parley_db.database import Tx
 from parley_db.mutations import Mutations
 from parley_kit.clock import Clock
 from parley_kit.faults import Fault, InvalidRequest, NotSupportedYet, Violation
@@ -98,12 +100,20 @@ class Exchanges:
             raise ExchangeNotFound
         return exchange
 
-    async def cancel(self, marketer: str, exchange_id: str) -> ExchangeRecord:
+    async def cancel(
+        self, marketer: str, exchange_id: str, request: brokerpb.CancelExchangeRequest
+    ) -> brokerpb.Exchange:
         """End an exchange. Raises ExchangeNotFound."""
-        await self.find(marketer, exchange_id)
-        now = self.clock.now()
-        await self.store.db.run("broker.CancelExchange", lambda tx: self.store.cancel(tx, marketer, exchange_id, now))
-        return await self.find(marketer, exchange_id)
+
+        async def body(tx: Tx) -> brokerpb.Exchange:
+            now = self.clock.now()
+            await self.store.cancel(tx, marketer, exchange_id, now)
+            exchange = await self.store.exchange(tx, marketer, exchange_id)
+            if exchange is None:
+                raise ExchangeNotFound
+            return exchange_to(exchange, now)
+
+        return await self.mutations.once(marketer, request, brokerpb.Exchange, body)
 
     async def acknowledge(self, marketer: str, names: Sequence[str]) -> list[Key]:
         """Take deliveries off the feed, all or none; answers which were releases. Raises DeliveryNotFound."""

@@ -95,9 +95,7 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
         )
 
     async def CancelExchange(self, request: brokerpb.CancelExchangeRequest, context: Any) -> brokerpb.Exchange:
-        marketer, exchange_id = _own(request.name)
-        exchange = await self.exchanges.cancel(marketer, exchange_id)
-        return exchange_to(exchange, self.exchanges.clock.now())
+        return await self.exchanges.cancel(*_own(request.name), request)
 
     async def Deliveries(
         self, request: brokerpb.DeliveriesRequest, context: Any

@@ -46,7 +46,6 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
         store, safe = Store(db), Safe(KeyRing.load(config.master_key))
         finder = Finder(store, safe, catalogue, log)
         servicer = VaultServicer(
-            db=db,
             mutations=Mutations(db, read_key(config.request_key)),
             catalogue=catalogue,
             acts=Acts(store, safe, Notary(trust.sealing["audit"], clock), clock),

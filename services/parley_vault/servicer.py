@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from parley.common.v1 import terms_pb2 as termspb
@@ -10,7 +9,7 @@ from parley.vault.v1 import vault_pb2 as vaultpb
 from parley.vault.v1 import vault_pb2_grpc as vaultgrpc
 from parley_crypto.keyring import KeyRing
 from parley_crypto.subject_ref import RefInvalid, open_ref
-from parley_db.database import Database, Tx
+from parley_db.database import Tx
 from parley_db.mutations import Mutations
 from parley_kit import pages
 from parley_kit.faultpoints import reach
@@ -37,7 +36,6 @@ _CANDIDATES = 1_000
 class VaultServicer(vaultgrpc.VaultServiceServicer):
     """Serves ``parley.vault.v1.VaultService``."""
 
-    db: Database
     mutations: Mutations
     catalogue: Catalogue
     acts: Acts
@@ -81,28 +79,38 @@ class VaultServicer(vaultgrpc.VaultServiceServicer):
     async def DeleteItem(self, request: vaultpb.DeleteItemRequest, _context: Any) -> Any:
         """Delete an item with its history."""
         who, attribute = _customer(), _attribute(request.name)
+
+        async def body(tx: Tx) -> vaultpb.DeleteItemResponse:
+            await self.acts.delete(tx, who, attribute)
+            return vaultpb.DeleteItemResponse()
+
         async with self.finder.changing([who.subject]):
-            await self.db.run("vault.DeleteItem", partial(self.acts.delete, who=who, attribute=attribute))
-        return vaultpb.DeleteItemResponse()
+            return await self.mutations.once(who.subject, request, vaultpb.DeleteItemResponse, body)
 
     async def SetDiscoverable(self, request: vaultpb.SetDiscoverableRequest, _context: Any) -> Any:
         """Set an item's switch."""
         who, attribute = _customer(), _attribute(request.name)
         level = Level(request.discoverable_to) if request.discoverable_to else None
-        act = partial(self.acts.set_discoverable, who=who, attribute=attribute, level=level)
+
+        async def body(tx: Tx) -> vaultpb.Item:
+            await self.acts.set_discoverable(tx, who, attribute, level)
+            return vaultpb.Item()  # the answer is kept for a repeat, and holds no value
+
         async with self.finder.changing([who.subject]):
-            return _item_to(await self.db.run("vault.SetDiscoverable", act))
+            await self.mutations.once(who.subject, request, vaultpb.Item, body)
+        return _item_to(await self.acts.get(who, attribute))
 
     async def ImportItems(self, request: vaultpb.ImportItemsRequest, _context: Any) -> Any:
         """Import items."""
         count = sum(len(entry.items) for entry in request.entries)
         subjects = [self._subject(entry.vault_ref, index) for index, entry in enumerate(request.entries)]
         values = await work(count, lambda: canonical(self.catalogue, _all_imported(subjects, request)))
-        put = partial(self.imports.put, subjects=subjects, values=values)
-        new_versions = await self.db.run(
-            "vault.ImportItems", put
-        )  # the index holds owners' items only: it stays as it is
-        return vaultpb.ImportItemsResponse(new_versions=new_versions)
+
+        async def body(tx: Tx) -> vaultpb.ImportItemsResponse:
+            return vaultpb.ImportItemsResponse(new_versions=await self.imports.put(tx, subjects, values))
+
+        # The index holds owners' items only: it stays as it is.
+        return await self.mutations.once(caller().id, request, vaultpb.ImportItemsResponse, body)
 
     async def Match(self, request: vaultpb.MatchRequest, _context: Any) -> Any:
         """Answer a page of candidates."""

@@ -101,7 +101,9 @@ async def test_release_that_is_sent_later_holds_nothing_changed_or_deleted_since
     await customer.accept(await customer.offer())
     (first,) = await marketer.collect(1)
     await customer.put(profile_city=NEW_CITY)
-    await customer.call("vault", "DeleteItem", vaultpb.DeleteItemRequest(name="items/interest.hiking"))
+    await customer.call(
+        "vault", "DeleteItem", vaultpb.DeleteItemRequest(name="items/interest.hiking", request_id=request_id())
+    )
     (second,) = await marketer.collect(1)
     assert first.name == second.name
     assert {"profile.city": NEW_CITY} == {

@@ -401,7 +401,7 @@ async def test_what_is_another_marketers_is_not_there(world: World, deal: Deal) 
         for name in (exchange, absent, f"{other.name}/exchanges/{exchange[-26:]}"):
             for method, request in (
                 ("GetExchange", brokerpb.GetExchangeRequest(name=name)),
-                ("CancelExchange", brokerpb.CancelExchangeRequest(name=name)),
+                ("CancelExchange", brokerpb.CancelExchangeRequest(name=name, request_id=request_id())),
             ):
                 assert "EXCHANGE_NOT_FOUND" == await refusal(other.call("broker", method, request))
         acknowledge = brokerpb.AcknowledgeDeliveriesRequest(names=[deal.delivery.name])
@@ -599,12 +599,20 @@ async def _items(world: World) -> AsyncIterator[Act]:
     customer = await world.customer()
     items = [vaultpb.ItemValue(attribute="profile.city", value="Porto")]
     yield Act(customer, "vault", "PutItems", vaultpb.PutItemsRequest(items=items, request_id=request_id()))
+    await customer.put(profile_age="33", contact_email="ann@example.org")
+    show = vaultpb.SetDiscoverableRequest(name="items/profile.age", discoverable_to=1, request_id=request_id())  # type: ignore[arg-type] # an enum's number
+    yield Act(customer, "vault", "SetDiscoverable", show)
+    delete = vaultpb.DeleteItemRequest(name="items/contact.email", request_id=request_id())
+    yield Act(customer, "vault", "DeleteItem", delete)
 
 
 async def _exchanges(world: World) -> AsyncIterator[Act]:
     marketer = await world.marketer()
     nobody = by_criteria(terms("profile.city"), between("profile.age", "3", "3"))
     yield Act(marketer, "broker", "CreateExchange", nobody)
+    made = await marketer.ask(by_criteria(terms("profile.city"), between("profile.age", "3", "3")))
+    cancel = brokerpb.CancelExchangeRequest(name=made.exchange.name, request_id=request_id())
+    yield Act(marketer, "broker", "CancelExchange", cancel)
 
 
 async def _accounts(world: World) -> AsyncIterator[Act]:
@@ -616,7 +624,11 @@ async def _accounts(world: World) -> AsyncIterator[Act]:
     yield Act(importer, "identity", "RegisterCustomer", registered)
     name = {"import": f"repeats-{secrets.token_hex(4)}"}
     opened = identitypb.OpenImportedAccountsRequest(row_keys=["1"], **name)
-    await importer.call("identity", "OpenImportedAccounts", opened)
+    (account,) = (await importer.call("identity", "OpenImportedAccounts", opened)).accounts
+    items = [vaultpb.ImportedItem(attribute="profile.city", value="Faro", provenance=vaultpb.PROVENANCE_IMPORTED)]
+    entries = [vaultpb.ImportEntry(vault_ref=account.vault_ref, items=items)]
+    put = vaultpb.ImportItemsRequest(entries=entries, request_id=request_id())
+    yield Act(importer, "vault", "ImportItems", put)
     complete = identitypb.CompleteImportedAccountsRequest(row_keys=["1"], **name)
     (code,) = (await importer.call("identity", "CompleteImportedAccounts", complete)).claim_codes
     claim = identitypb.ClaimAccountRequest(claim_code=code, public_key=key(), request_id=request_id())

@@ -105,7 +105,9 @@ async def test_whole_story_leaves_no_value_in_clear(world: World) -> None:
     await _mistakes(accepting, canaries.word())
     await accepting.withdraw(consent.name)
     await accepting.put(profile_city=canaries.word())
-    await accepting.call("vault", "DeleteItem", vaultpb.DeleteItemRequest(name="items/contact.email"))
+    await accepting.call(
+        "vault", "DeleteItem", vaultpb.DeleteItemRequest(name="items/contact.email", request_id=request_id())
+    )
 
     assert [] == canaries.hits(await canaries.everything(world), canaries.planted())  # with events under way
     await quiet(world)

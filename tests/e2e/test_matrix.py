@@ -80,6 +80,11 @@ def _item(stage: Stage) -> tuple[Caller, str, str]:
     return stage.customer, "items/profile.city", "items/profile.country"
 
 
+def _deleted(stage: Stage) -> Pair:
+    caller, theirs, absent = _item(stage)
+    return Pair(caller, *(vaultpb.DeleteItemRequest(name=name, request_id=request_id()) for name in (theirs, absent)))
+
+
 def _exchange(stage: Stage) -> tuple[Caller, str, str]:
     exchange = stage.deal.delivery.release.exchange
     return stage.marketer, exchange, f"{stage.deal.marketer.name}/exchanges/{new_id()}"
@@ -122,7 +127,7 @@ ENTRIES: Mapping[str, Make | str] = {
     "broker.CreateExchange": _asked,
     "broker.GetExchange": _named(brokerpb.GetExchangeRequest, _exchange),
     "broker.ListExchanges": OWN,
-    "broker.CancelExchange": _named(brokerpb.CancelExchangeRequest, _exchange),
+    "broker.CancelExchange": _named(brokerpb.CancelExchangeRequest, _exchange, request_id=ASKED),
     "broker.Deliveries": _resumed,
     "broker.AcknowledgeDeliveries": _acknowledged,
     "consent.CreateRule": OWN,
@@ -161,8 +166,8 @@ ENTRIES: Mapping[str, Make | str] = {
     "vault.GetItem": _named(vaultpb.GetItemRequest, _item),
     "vault.ListItems": OWN,
     "vault.ListItemVersions": _named(vaultpb.ListItemVersionsRequest, _item),
-    "vault.DeleteItem": _named(vaultpb.DeleteItemRequest, _item),
-    "vault.SetDiscoverable": _named(vaultpb.SetDiscoverableRequest, _item, discoverable_to=1),
+    "vault.DeleteItem": _deleted,
+    "vault.SetDiscoverable": _named(vaultpb.SetDiscoverableRequest, _item, discoverable_to=1, request_id=ASKED),
     "vault.ImportItems": STAFF,
     "vault.Match": STAFF,
     "vault.Release": STAFF,
@@ -191,8 +196,8 @@ def test_every_rpc_has_an_entry_and_every_entry_an_rpc() -> None:
     assert sorted(map(str, RPCS)) == sorted(ENTRIES)
 
 
-MAKES_ITS_OWN = {"broker.CreateExchange"}
-"""RPCs that make a thing of the caller's own out of either request: nobody of another's is in it."""
+MAKES_ITS_OWN = {"broker.CreateExchange", "vault.DeleteItem"}
+"""RPCs that make a thing of the caller's own out of either request, if it is only a request id: nobody of another's is in it."""
 
 
 async def test_what_is_another_s_reads_like_what_is_not_there_and_nothing_changes(world: World, stage: Stage) -> None:

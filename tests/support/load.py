@@ -26,6 +26,7 @@ from parley_crypto.subject_ref import SubjectRef, seal_ref
 from parley_kit.ids import new_id
 from parley_node.provision import key_file
 from parley_node.services import SERVICES
+from tests.support.calls import request_id
 from tests.support.chaos import ALLOW, rows
 from tests.support.checker import Violation, check
 from tests.support.dumps import database_url
@@ -69,7 +70,9 @@ async def populate(world: World, people: int) -> None:
     )
     for start in range(0, people, 500):
         entries = [_entry(account.vault_ref) for account in opened.accounts[start : start + 500]]
-        await importer.call("vault", "ImportItems", vaultpb.ImportItemsRequest(entries=entries))
+        await importer.call(
+            "vault", "ImportItems", vaultpb.ImportItemsRequest(entries=entries, request_id=request_id())
+        )
     complete = identitypb.CompleteImportedAccountsRequest(row_keys=keys, **{"import": "everybody"})
     await importer.call("identity", "CompleteImportedAccounts", complete)
     await rows(world, "vault", "INSERT INTO discoverable SELECT subject, 'profile.age', 1 FROM subjects")

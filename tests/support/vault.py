@@ -110,10 +110,12 @@ class Person:
         for attribute in attributes:
             name = f"items/{attribute}"
             at = termspb.VerificationLevel.ValueType(level or 0)
-            await self.SetDiscoverable(vaultpb.SetDiscoverableRequest(name=name, discoverable_to=at))
+            await self.SetDiscoverable(
+                vaultpb.SetDiscoverableRequest(name=name, discoverable_to=at, request_id=request_id())
+            )
 
     async def delete(self, attribute: str) -> None:
-        await self.DeleteItem(vaultpb.DeleteItemRequest(name=f"items/{attribute}"))
+        await self.DeleteItem(vaultpb.DeleteItemRequest(name=f"items/{attribute}", request_id=request_id()))
 
     async def get(self, attribute: str) -> vaultpb.Item:
         item: vaultpb.Item = await self.GetItem(vaultpb.GetItemRequest(name=f"items/{attribute}"))

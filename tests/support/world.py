@@ -101,7 +101,9 @@ class Customer(Caller):
         """Let marketers of a level and above match on items."""
         for name in names:
             request = vaultpb.SetDiscoverableRequest(
-                name=f"items/{_dotted(name)}", discoverable_to=termspb.VerificationLevel.ValueType(to)
+                name=f"items/{_dotted(name)}",
+                discoverable_to=termspb.VerificationLevel.ValueType(to),
+                request_id=request_id(),
             )
             await self.call("vault", "SetDiscoverable", request)
 

@@ -85,7 +85,7 @@ async def test_acceptance_revives_nothing_that_its_marketer_cancelled(world: Wor
     customer, marketer = await an_asked(world, age), await world.marketer()
     name = await ask(marketer, age)
     offer = await customer.offer()
-    await marketer.call("broker", "CancelExchange", brokerpb.CancelExchangeRequest(name=name))
+    await marketer.call("broker", "CancelExchange", brokerpb.CancelExchangeRequest(name=name, request_id=request_id()))
     await customer.accept(offer)
     assert ([], [TERMINATED]) == (await releases(marketer, 1), await states(world, name))
 

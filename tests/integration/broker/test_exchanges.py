@@ -54,7 +54,7 @@ async def get(marketer: Marketer, name: str) -> brokerpb.Exchange:
 
 
 async def cancel(marketer: Marketer, name: str) -> brokerpb.Exchange:
-    request = brokerpb.CancelExchangeRequest(name=name)
+    request = brokerpb.CancelExchangeRequest(name=name, request_id=request_id())
     ended: brokerpb.Exchange = await marketer.call("broker", "CancelExchange", request)
     return ended
 

@@ -29,6 +29,7 @@ from tests.support.broker import (
     states,
     work,
 )
+from tests.support.calls import request_id
 from tests.support.chaos import each, rows
 from tests.support.waiting import until
 from tests.support.world import Customer, Marketer, World
@@ -218,7 +219,9 @@ async def test_release_that_settled_is_finished_though_its_exchange_was_cancelle
     async with holding("broker.before_finish") as there:
         name = await ask(marketer, age)
         await there.wait()
-        await marketer.call("broker", "CancelExchange", brokerpb.CancelExchangeRequest(name=name))
+        await marketer.call(
+            "broker", "CancelExchange", brokerpb.CancelExchangeRequest(name=name, request_id=request_id())
+        )
         assert [TERMINATED] == await states(world, name)
     assert 1 == len(await marketer.collect(1))
     assert (1, [FINALIZED]) == (await settlements(world, name), await states(world, name))

@@ -23,6 +23,7 @@ from parley_node.importing import run
 from parley_node.importing.mapping import Cell, Row
 from parley_node.importing.run import import_customers
 from parley_node.provision import key_file
+from tests.support.calls import request_id
 from tests.support.dumps import database_url
 from tests.support.waiting import until
 from tests.support.world import Customer, World, between, by_criteria, terms
@@ -251,7 +252,7 @@ async def _show(world: World, subject: str, attribute: str) -> None:
     signer = Signer.load(key_file(world.home, "identity", "signing"))
     token = issue_token(signer, Token("customer", subject), "vault", datetime.now(UTC))
     request = vaultpb.SetDiscoverableRequest(
-        name=f"items/{attribute}", discoverable_to=termspb.VERIFICATION_LEVEL_UNVERIFIED
+        name=f"items/{attribute}", discoverable_to=termspb.VERIFICATION_LEVEL_UNVERIFIED, request_id=request_id()
     )
     await world.stubs.vault.SetDiscoverable(request, metadata=(("authorization", f"Bearer {token}"),))
 

@@ -10,7 +10,7 @@ from parley.vault.v1 import vault_pb2 as vaultpb
 from parley_kit.faults import CallerNotAllowed, InvalidRequest, Violation
 from parley_terms.faults import AttributeUnknown, InvalidValue
 from parley_vault.faults import ItemNotFound
-from tests.support.calls import fault_of
+from tests.support.calls import fault_of, request_id
 from tests.support.vault import Person, World, asks, one_of
 
 IMPORTED, OBSERVED = vaultpb.PROVENANCE_IMPORTED, vaultpb.PROVENANCE_OBSERVED
@@ -23,7 +23,7 @@ def entry(person: Person, rows: Rows, provenance: vaultpb.Provenance.ValueType =
 
 
 async def importing(world: World, *entries: vaultpb.ImportEntry) -> int:
-    answer = await world.importer(vaultpb.ImportItemsRequest(entries=entries))
+    answer = await world.importer(vaultpb.ImportItemsRequest(entries=entries, request_id=request_id()))
     return int(answer.new_versions)
 
 
@@ -153,7 +153,7 @@ async def test_wrong_import_is_named_and_nothing_of_the_call_is_put(world: World
 
 async def test_only_importers_import(world: World) -> None:
     ada = world.person()
-    request = vaultpb.ImportItemsRequest(entries=[entry(ada, [("profile.age", "42")])])
+    request = vaultpb.ImportItemsRequest(entries=[entry(ada, [("profile.age", "42")])], request_id=request_id())
 
     assert CallerNotAllowed is type(await fault_of(ada.ImportItems(request)))
     assert CallerNotAllowed is type(await fault_of(world.broker.ImportItems(request)))

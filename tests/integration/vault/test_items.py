@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+from copy import copy
+from typing import Any
 
 import pytest
 
@@ -106,6 +108,26 @@ async def test_items_come_in_pages_by_attribute(world: World) -> None:
         assert (InvalidRequest, "page_token") == (type(fault), fault.violations[0].field), token
 
 
+async def test_repeat_of_a_deletion_leaves_what_was_put_since(world: World) -> None:
+    ada = world.person()
+    await ada.put(profile__city="Lisbon")
+    delete = vaultpb.DeleteItemRequest(name="items/profile.city", request_id=request_id())
+    first = await ada.DeleteItem(delete)
+    await ada.put(profile__city="Porto")
+    assert (first, "Porto") == (await ada.DeleteItem(delete), (await ada.get("profile.city")).value)
+
+
+async def test_repeat_of_a_switch_switches_nothing_back_and_keeps_no_value_for_it(world: World) -> None:
+    ada = world.person()
+    await ada.put(profile__city="Lisbon")
+    show = vaultpb.SetDiscoverableRequest(name="items/profile.city", discoverable_to=1, request_id=request_id())  # type: ignore[arg-type] # an enum's number
+    assert 1 == (await ada.SetDiscoverable(show)).discoverable_to
+    await ada.show("profile.city", level=None)
+    assert 0 == (await ada.SetDiscoverable(show)).discoverable_to == (await ada.get("profile.city")).discoverable_to
+    kept = await world.db.fetch("SELECT response FROM requests WHERE request_id = $1", show.request_id)
+    assert [b""] == [row["response"] for row in kept]
+
+
 async def test_others_items_are_as_if_they_were_not_there(world: World) -> None:
     ada, bob = world.person(), world.person()
     await ada.put(profile__age="42")
@@ -113,12 +135,14 @@ async def test_others_items_are_as_if_they_were_not_there(world: World) -> None:
         "GetItem": vaultpb.GetItemRequest(name="items/profile.age"),
         "ListItemVersions": vaultpb.ListItemVersionsRequest(name="items/profile.age"),
         "SetDiscoverable": vaultpb.SetDiscoverableRequest(
-            name="items/profile.age", discoverable_to=termspb.VERIFICATION_LEVEL_VERIFIED
+            name="items/profile.age", discoverable_to=termspb.VERIFICATION_LEVEL_VERIFIED, request_id=request_id()
         ),
     }
     for rpc, request in asked.items():
         theirs = await fault_of(getattr(bob, rpc)(request))
-        nobodys = await fault_of(getattr(bob, rpc)(type(request)(name="items/profile.city")))
+        absent: Any = copy(request)
+        absent.name = "items/profile.city"
+        nobodys = await fault_of(getattr(bob, rpc)(absent))
         assert (ItemNotFound, theirs.message) == (type(theirs), nobodys.message)
     await bob.delete("profile.age")
     assert "42" == (await ada.get("profile.age")).value

@@ -28,7 +28,7 @@ from parley.common.v1 import receipt_pb2 as parley_dot_common_dot_v1_dot_receipt
 from parley.common.v1 import terms_pb2 as parley_dot_common_dot_v1_dot_terms__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dparley/broker/v1/broker.proto\x12\x10parley.broker.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eparley/common/v1/options.proto\x1a\x1eparley/common/v1/receipt.proto\x1a\x1cparley/common/v1/terms.proto\"\xe3\x01\n\x08\x45xchange\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.parley.broker.v1.ExchangeState\x12&\n\x05terms\x18\x03 \x01(\x0b\x32\x17.parley.common.v1.Terms\x12,\n\x08\x61udience\x18\x04 \x01(\x0b\x32\x1a.parley.broker.v1.Audience\x12\x12\n\noffer_text\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x83\x01\n\x08\x41udience\x12\x37\n\x08\x63riteria\x18\x01 \x01(\x0b\x32\x1a.parley.common.v1.CriteriaB\x07\xa2\xbb\x18\x03\x10\x80@H\x00\x12\x32\n\npseudonyms\x18\x02 \x01(\x0b\x32\x1c.parley.broker.v1.PseudonymsH\x00\x42\n\n\x08\x61udience\"=\n\nPseudonyms\x12/\n\npseudonyms\x18\x01 \x03(\tB\x1b\xa2\xbb\x18\x17\x08\x01\x10 \x1a\x0c[a-z2-7]{32} \xe8\x07(\x01\"\xe3\x01\n\x15\x43reateExchangeRequest\x12\x31\n\x05terms\x18\x01 \x01(\x0b\x32\x17.parley.common.v1.TermsB\t\xa2\xbb\x18\x05\x08\x01\x10\x80 \x12\x34\n\x08\x61udience\x18\x02 \x01(\x0b\x32\x1a.parley.broker.v1.AudienceB\x06\xa2\xbb\x18\x02\x08\x01\x12\x1b\n\noffer_text\x18\x03 \x01(\tB\x07\xa2\xbb\x18\x03\x10\xd0\x0f\x12\x19\n\x11release_in_answer\x18\x04 \x01(\x08\x12)\n\nrequest_id\x18\x05 \x01(\tB\x15\xa2\xbb\x18\x11\x08\x01\x1a\r[0-9a-f-]{36}\"t\n\x16\x43reateExchangeResponse\x12,\n\x08\x65xchange\x18\x01 \x01(\x0b\x32\x1a.parley.broker.v1.Exchange\x12,\n\x08\x64\x65livery\x18\x02 \x01(\x0b\x32\x1a.parley.broker.v1.Delivery\"Y\n\x12GetExchangeRequest\x12\x43\n\x04name\x18\x01 \x01(\tB5\xa2\xbb\x18\x31\x08\x01\x1a-marketers/[a-z2-7]{26}/exchanges/[a-z2-7]{26}\"=\n\x14ListExchangesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x15ListExchangesResponse\x12-\n\texchanges\x18\x01 \x03(\x0b\x32\x1a.parley.broker.v1.Exchange\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\\\n\x15\x43\x61ncelExchangeRequest\x12\x43\n\x04name\x18\x01 \x01(\tB5\xa2\xbb\x18\x31\x08\x01\x1a-marketers/[a-z2-7]{26}/exchanges/[a-z2-7]{26}\"2\n\x11\x44\x65liveriesRequest\x12\x1d\n\x0cresume_token\x18\x01 \x01(\tB\x07\xa2\xbb\x18\x03\x10\x80\x01\"D\n\x12\x44\x65liveriesResponse\x12.\n\ndeliveries\x18\x01 \x03(\x0b\x32\x1a.parley.broker.v1.Delivery\"\xd4\x01\n\x08\x44\x65livery\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12\x34\n\x07release\x18\x03 \x01(\x0b\x32!.parley.broker.v1.ReleaseDeliveryH\x00\x12\x31\n\x06notice\x18\x04 \x01(\x0b\x32\x1f.parley.broker.v1.ConsentNoticeH\x00\x12\x30\n\theartbeat\x18\x05 \x01(\x0b\x32\x1b.parley.broker.v1.HeartbeatH\x00\x42\t\n\x07payload\"\x0b\n\tHeartbeat\"\xdc\x01\n\x0fReleaseDelivery\x12\x10\n\x08\x65xchange\x18\x01 \x01(\t\x12\x12\n\nrelease_id\x18\x02 \x01(\t\x12\x11\n\tpseudonym\x18\x03 \x01(\t\x12\x16\n\x0esealed_release\x18\x04 \x01(\x0c\x12\x18\n\x10\x63onsent_artefact\x18\x05 \x01(\t\x12*\n\x07opening\x18\x06 \x01(\x0b\x32\x19.parley.common.v1.Opening\x12\x32\n\x0f\x63onsent_opening\x18\x07 \x01(\x0b\x32\x19.parley.common.v1.Opening\"\xb7\x01\n\rConsentNotice\x12\x0f\n\x07\x63onsent\x18\x01 \x01(\t\x12\x11\n\tpseudonym\x18\x02 \x01(\t\x12\x0e\n\x06notice\x18\x03 \x01(\t\x12\x15\n\rsigned_notice\x18\x04 \x01(\t\x12/\n\x0bnotice_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07opening\x18\x06 \x01(\x0b\x32\x19.parley.common.v1.Opening\"b\n\x1c\x41\x63knowledgeDeliveriesRequest\x12\x42\n\x05names\x18\x01 \x03(\tB3\xa2\xbb\x18/\x08\x01\x1a&deliveries/[a-z2-7]{26}([a-z2-7]{58})? \xe8\x07(\x01\"\x1f\n\x1d\x41\x63knowledgeDeliveriesResponse*\x8a\x01\n\rExchangeState\x12\x1e\n\x1a\x45XCHANGE_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45XCHANGE_STATE_REQUESTED\x10\x01\x12\x1c\n\x18\x45XCHANGE_STATE_FINALIZED\x10\x02\x12\x1d\n\x19\x45XCHANGE_STATE_TERMINATED\x10\x03\x32\xd3\x04\n\rBrokerService\x12\x63\n\x0e\x43reateExchange\x12\'.parley.broker.v1.CreateExchangeRequest\x1a(.parley.broker.v1.CreateExchangeResponse\x12O\n\x0bGetExchange\x12$.parley.broker.v1.GetExchangeRequest\x1a\x1a.parley.broker.v1.Exchange\x12`\n\rListExchanges\x12&.parley.broker.v1.ListExchangesRequest\x1a\'.parley.broker.v1.ListExchangesResponse\x12U\n\x0e\x43\x61ncelExchange\x12\'.parley.broker.v1.CancelExchangeRequest\x1a\x1a.parley.broker.v1.Exchange\x12Y\n\nDeliveries\x12#.parley.broker.v1.DeliveriesRequest\x1a$.parley.broker.v1.DeliveriesResponse0\x01\x12x\n\x15\x41\x63knowledgeDeliveries\x12..parley.broker.v1.AcknowledgeDeliveriesRequest\x1a/.parley.broker.v1.AcknowledgeDeliveriesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dparley/broker/v1/broker.proto\x12\x10parley.broker.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eparley/common/v1/options.proto\x1a\x1eparley/common/v1/receipt.proto\x1a\x1cparley/common/v1/terms.proto\"\xe3\x01\n\x08\x45xchange\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.parley.broker.v1.ExchangeState\x12&\n\x05terms\x18\x03 \x01(\x0b\x32\x17.parley.common.v1.Terms\x12,\n\x08\x61udience\x18\x04 \x01(\x0b\x32\x1a.parley.broker.v1.Audience\x12\x12\n\noffer_text\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x83\x01\n\x08\x41udience\x12\x37\n\x08\x63riteria\x18\x01 \x01(\x0b\x32\x1a.parley.common.v1.CriteriaB\x07\xa2\xbb\x18\x03\x10\x80@H\x00\x12\x32\n\npseudonyms\x18\x02 \x01(\x0b\x32\x1c.parley.broker.v1.PseudonymsH\x00\x42\n\n\x08\x61udience\"=\n\nPseudonyms\x12/\n\npseudonyms\x18\x01 \x03(\tB\x1b\xa2\xbb\x18\x17\x08\x01\x10 \x1a\x0c[a-z2-7]{32} \xe8\x07(\x01\"\xe3\x01\n\x15\x43reateExchangeRequest\x12\x31\n\x05terms\x18\x01 \x01(\x0b\x32\x17.parley.common.v1.TermsB\t\xa2\xbb\x18\x05\x08\x01\x10\x80 \x12\x34\n\x08\x61udience\x18\x02 \x01(\x0b\x32\x1a.parley.broker.v1.AudienceB\x06\xa2\xbb\x18\x02\x08\x01\x12\x1b\n\noffer_text\x18\x03 \x01(\tB\x07\xa2\xbb\x18\x03\x10\xd0\x0f\x12\x19\n\x11release_in_answer\x18\x04 \x01(\x08\x12)\n\nrequest_id\x18\x05 \x01(\tB\x15\xa2\xbb\x18\x11\x08\x01\x1a\r[0-9a-f-]{36}\"t\n\x16\x43reateExchangeResponse\x12,\n\x08\x65xchange\x18\x01 \x01(\x0b\x32\x1a.parley.broker.v1.Exchange\x12,\n\x08\x64\x65livery\x18\x02 \x01(\x0b\x32\x1a.parley.broker.v1.Delivery\"Y\n\x12GetExchangeRequest\x12\x43\n\x04name\x18\x01 \x01(\tB5\xa2\xbb\x18\x31\x08\x01\x1a-marketers/[a-z2-7]{26}/exchanges/[a-z2-7]{26}\"=\n\x14ListExchangesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x15ListExchangesResponse\x12-\n\texchanges\x18\x01 \x03(\x0b\x32\x1a.parley.broker.v1.Exchange\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x87\x01\n\x15\x43\x61ncelExchangeRequest\x12\x43\n\x04name\x18\x01 \x01(\tB5\xa2\xbb\x18\x31\x08\x01\x1a-marketers/[a-z2-7]{26}/exchanges/[a-z2-7]{26}\x12)\n\nrequest_id\x18\x02 \x01(\tB\x15\xa2\xbb\x18\x11\x08\x01\x1a\r[0-9a-f-]{36}\"2\n\x11\x44\x65liveriesRequest\x12\x1d\n\x0cresume_token\x18\x01 \x01(\tB\x07\xa2\xbb\x18\x03\x10\x80\x01\"D\n\x12\x44\x65liveriesResponse\x12.\n\ndeliveries\x18\x01 \x03(\x0b\x32\x1a.parley.broker.v1.Delivery\"\xd4\x01\n\x08\x44\x65livery\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12\x34\n\x07release\x18\x03 \x01(\x0b\x32!.parley.broker.v1.ReleaseDeliveryH\x00\x12\x31\n\x06notice\x18\x04 \x01(\x0b\x32\x1f.parley.broker.v1.ConsentNoticeH\x00\x12\x30\n\theartbeat\x18\x05 \x01(\x0b\x32\x1b.parley.broker.v1.HeartbeatH\x00\x42\t\n\x07payload\"\x0b\n\tHeartbeat\"\xdc\x01\n\x0fReleaseDelivery\x12\x10\n\x08\x65xchange\x18\x01 \x01(\t\x12\x12\n\nrelease_id\x18\x02 \x01(\t\x12\x11\n\tpseudonym\x18\x03 \x01(\t\x12\x16\n\x0esealed_release\x18\x04 \x01(\x0c\x12\x18\n\x10\x63onsent_artefact\x18\x05 \x01(\t\x12*\n\x07opening\x18\x06 \x01(\x0b\x32\x19.parley.common.v1.Opening\x12\x32\n\x0f\x63onsent_opening\x18\x07 \x01(\x0b\x32\x19.parley.common.v1.Opening\"\xb7\x01\n\rConsentNotice\x12\x0f\n\x07\x63onsent\x18\x01 \x01(\t\x12\x11\n\tpseudonym\x18\x02 \x01(\t\x12\x0e\n\x06notice\x18\x03 \x01(\t\x12\x15\n\rsigned_notice\x18\x04 \x01(\t\x12/\n\x0bnotice_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07opening\x18\x06 \x01(\x0b\x32\x19.parley.common.v1.Opening\"b\n\x1c\x41\x63knowledgeDeliveriesRequest\x12\x42\n\x05names\x18\x01 \x03(\tB3\xa2\xbb\x18/\x08\x01\x1a&deliveries/[a-z2-7]{26}([a-z2-7]{58})? \xe8\x07(\x01\"\x1f\n\x1d\x41\x63knowledgeDeliveriesResponse*\x8a\x01\n\rExchangeState\x12\x1e\n\x1a\x45XCHANGE_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45XCHANGE_STATE_REQUESTED\x10\x01\x12\x1c\n\x18\x45XCHANGE_STATE_FINALIZED\x10\x02\x12\x1d\n\x19\x45XCHANGE_STATE_TERMINATED\x10\x03\x32\xd3\x04\n\rBrokerService\x12\x63\n\x0e\x43reateExchange\x12\'.parley.broker.v1.CreateExchangeRequest\x1a(.parley.broker.v1.CreateExchangeResponse\x12O\n\x0bGetExchange\x12$.parley.broker.v1.GetExchangeRequest\x1a\x1a.parley.broker.v1.Exchange\x12`\n\rListExchanges\x12&.parley.broker.v1.ListExchangesRequest\x1a\'.parley.broker.v1.ListExchangesResponse\x12U\n\x0e\x43\x61ncelExchange\x12\'.parley.broker.v1.CancelExchangeRequest\x1a\x1a.parley.broker.v1.Exchange\x12Y\n\nDeliveries\x12#.parley.broker.v1.DeliveriesRequest\x1a$.parley.broker.v1.DeliveriesResponse0\x01\x12x\n\x15\x41\x63knowledgeDeliveries\x12..parley.broker.v1.AcknowledgeDeliveriesRequest\x1a/.parley.broker.v1.AcknowledgeDeliveriesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,12 +51,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETEXCHANGEREQUEST'].fields_by_name['name']._serialized_options = b'\242\273\0301\010\001\032-marketers/[a-z2-7]{26}/exchanges/[a-z2-7]{26}'
   _globals['_CANCELEXCHANGEREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_CANCELEXCHANGEREQUEST'].fields_by_name['name']._serialized_options = b'\242\273\0301\010\001\032-marketers/[a-z2-7]{26}/exchanges/[a-z2-7]{26}'
+  _globals['_CANCELEXCHANGEREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_CANCELEXCHANGEREQUEST'].fields_by_name['request_id']._serialized_options = b'\242\273\030\021\010\001\032\r[0-9a-f-]{36}'
   _globals['_DELIVERIESREQUEST'].fields_by_name['resume_token']._loaded_options = None
   _globals['_DELIVERIESREQUEST'].fields_by_name['resume_token']._serialized_options = b'\242\273\030\003\020\200\001'
   _globals['_ACKNOWLEDGEDELIVERIESREQUEST'].fields_by_name['names']._loaded_options = None
   _globals['_ACKNOWLEDGEDELIVERIESREQUEST'].fields_by_name['names']._serialized_options = b'\242\273\030/\010\001\032&deliveries/[a-z2-7]{26}([a-z2-7]{58})? \350\007(\001'
-  _globals['_EXCHANGESTATE']._serialized_start=2191
-  _globals['_EXCHANGESTATE']._serialized_end=2329
+  _globals['_EXCHANGESTATE']._serialized_start=2235
+  _globals['_EXCHANGESTATE']._serialized_end=2373
   _globals['_EXCHANGE']._serialized_start=179
   _globals['_EXCHANGE']._serialized_end=406
   _globals['_AUDIENCE']._serialized_start=409
@@ -73,24 +75,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTEXCHANGESREQUEST']._serialized_end=1105
   _globals['_LISTEXCHANGESRESPONSE']._serialized_start=1107
   _globals['_LISTEXCHANGESRESPONSE']._serialized_end=1202
-  _globals['_CANCELEXCHANGEREQUEST']._serialized_start=1204
-  _globals['_CANCELEXCHANGEREQUEST']._serialized_end=1296
-  _globals['_DELIVERIESREQUEST']._serialized_start=1298
-  _globals['_DELIVERIESREQUEST']._serialized_end=1348
-  _globals['_DELIVERIESRESPONSE']._serialized_start=1350
-  _globals['_DELIVERIESRESPONSE']._serialized_end=1418
-  _globals['_DELIVERY']._serialized_start=1421
-  _globals['_DELIVERY']._serialized_end=1633
-  _globals['_HEARTBEAT']._serialized_start=1635
-  _globals['_HEARTBEAT']._serialized_end=1646
-  _globals['_RELEASEDELIVERY']._serialized_start=1649
-  _globals['_RELEASEDELIVERY']._serialized_end=1869
-  _globals['_CONSENTNOTICE']._serialized_start=1872
-  _globals['_CONSENTNOTICE']._serialized_end=2055
-  _globals['_ACKNOWLEDGEDELIVERIESREQUEST']._serialized_start=2057
-  _globals['_ACKNOWLEDGEDELIVERIESREQUEST']._serialized_end=2155
-  _globals['_ACKNOWLEDGEDELIVERIESRESPONSE']._serialized_start=2157
-  _globals['_ACKNOWLEDGEDELIVERIESRESPONSE']._serialized_end=2188
-  _globals['_BROKERSERVICE']._serialized_start=2332
-  _globals['_BROKERSERVICE']._serialized_end=2927
+  _globals['_CANCELEXCHANGEREQUEST']._serialized_start=1205
+  _globals['_CANCELEXCHANGEREQUEST']._serialized_end=1340
+  _globals['_DELIVERIESREQUEST']._serialized_start=1342
+  _globals['_DELIVERIESREQUEST']._serialized_end=1392
+  _globals['_DELIVERIESRESPONSE']._serialized_start=1394
+  _globals['_DELIVERIESRESPONSE']._serialized_end=1462
+  _globals['_DELIVERY']._serialized_start=1465
+  _globals['_DELIVERY']._serialized_end=1677
+  _globals['_HEARTBEAT']._serialized_start=1679
+  _globals['_HEARTBEAT']._serialized_end=1690
+  _globals['_RELEASEDELIVERY']._serialized_start=1693
+  _globals['_RELEASEDELIVERY']._serialized_end=1913
+  _globals['_CONSENTNOTICE']._serialized_start=1916
+  _globals['_CONSENTNOTICE']._serialized_end=2099
+  _globals['_ACKNOWLEDGEDELIVERIESREQUEST']._serialized_start=2101
+  _globals['_ACKNOWLEDGEDELIVERIESREQUEST']._serialized_end=2199
+  _globals['_ACKNOWLEDGEDELIVERIESRESPONSE']._serialized_start=2201
+  _globals['_ACKNOWLEDGEDELIVERIESRESPONSE']._serialized_end=2232
+  _globals['_BROKERSERVICE']._serialized_start=2376
+  _globals['_BROKERSERVICE']._serialized_end=2971
 # @@protoc_insertion_point(module_scope)

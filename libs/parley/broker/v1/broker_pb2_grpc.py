@@ -103,7 +103,8 @@ class BrokerServiceServicer:
     def CancelExchange(self, request, context):
         """Ends an exchange: what isn't released yet never will be.
 
-        Idempotent. Callers: the marketer. Reasons: `EXCHANGE_NOT_FOUND`.
+        Idempotent by `request_id`, and a second time keeps the first. Callers: the marketer. Reasons: `EXCHANGE_NOT_FOUND`,
+        `REQUEST_ID_REUSED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,7 +34,8 @@ class BrokerServiceStub:
     CancelExchange: _aio.UnaryUnaryMultiCallable[_broker_pb2.CancelExchangeRequest, _broker_pb2.Exchange]
     """Ends an exchange: what isn't released yet never will be.
 
-    Idempotent. Callers: the marketer. Reasons: `EXCHANGE_NOT_FOUND`.
+    Idempotent by `request_id`, and a second time keeps the first. Callers: the marketer. Reasons: `EXCHANGE_NOT_FOUND`,
+    `REQUEST_ID_REUSED`.
     """
     Deliveries: _aio.UnaryStreamMultiCallable[_broker_pb2.DeliveriesRequest, _broker_pb2.DeliveriesResponse]
     """The marketer's one feed: releases and notices, oldest first, from behind the resume token on, then as they come, as many in
@@ -92,7 +93,8 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_broker_pb2.Exchange]:
         """Ends an exchange: what isn't released yet never will be.
 
-        Idempotent. Callers: the marketer. Reasons: `EXCHANGE_NOT_FOUND`.
+        Idempotent by `request_id`, and a second time keeps the first. Callers: the marketer. Reasons: `EXCHANGE_NOT_FOUND`,
+        `REQUEST_ID_REUSED`.
         """
 
     @_abc_1.abstractmethod

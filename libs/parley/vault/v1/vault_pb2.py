@@ -28,7 +28,7 @@ from parley.common.v1 import permit_pb2 as parley_dot_common_dot_v1_dot_permit__
 from parley.common.v1 import terms_pb2 as parley_dot_common_dot_v1_dot_terms__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bparley/vault/v1/vault.proto\x12\x0fparley.vault.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eparley/common/v1/options.proto\x1a\x1dparley/common/v1/permit.proto\x1a\x1cparley/common/v1/terms.proto\"\xee\x01\n\tAttribute\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12(\n\x04type\x18\x03 \x01(\x0e\x32\x1a.parley.vault.v1.ValueType\x12\x0c\n\x04unit\x18\x04 \x01(\t\x12\x0f\n\x07\x63hoices\x18\x05 \x03(\t\x12\x0f\n\x07pattern\x18\x06 \x01(\t\x12\x0b\n\x03min\x18\x07 \x01(\t\x12\x0b\n\x03max\x18\x08 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\t \x01(\t\x12\x38\n\x0bleast_level\x18\n \x01(\x0e\x32#.parley.common.v1.VerificationLevel\"\xef\x01\n\x04Item\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tattribute\x18\x02 \x01(\t\x12\x15\n\x05value\x18\x03 \x01(\tB\x06\xa2\xbb\x18\x02\x30\x01\x12\x0f\n\x07version\x18\x04 \x01(\r\x12/\n\nprovenance\x18\x05 \x01(\x0e\x32\x1b.parley.vault.v1.Provenance\x12<\n\x0f\x64iscoverable_to\x18\x06 \x01(\x0e\x32#.parley.common.v1.VerificationLevel\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x17\n\x15ListAttributesRequest\"H\n\x16ListAttributesResponse\x12.\n\nattributes\x18\x01 \x03(\x0b\x32\x1a.parley.vault.v1.Attribute\"q\n\x0fPutItemsRequest\x12\x33\n\x05items\x18\x01 \x03(\x0b\x32\x1a.parley.vault.v1.ItemValueB\x08\xa2\xbb\x18\x04\x08\x01 d\x12)\n\nrequest_id\x18\x02 \x01(\tB\x15\xa2\xbb\x18\x11\x08\x01\x1a\r[0-9a-f-]{36}\"D\n\tItemValue\x12\x1b\n\tattribute\x18\x01 \x01(\tB\x08\xa2\xbb\x18\x04\x08\x01\x10@\x12\x1a\n\x05value\x18\x02 \x01(\tB\x0b\xa2\xbb\x18\x07\x08\x01\x10\x80\x08\x30\x01\"B\n\x10PutItemsResponse\x12.\n\x08versions\x18\x01 \x03(\x0b\x32\x1c.parley.vault.v1.ItemVersion\",\n\x0bItemVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\";\n\x0eGetItemRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xa2\xbb\x18\x17\x08\x01\x10P\x1a\x11items/[a-z0-9_.]+\"9\n\x10ListItemsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x11ListItemsResponse\x12$\n\x05items\x18\x01 \x03(\x0b\x32\x15.parley.vault.v1.Item\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"D\n\x17ListItemVersionsRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xa2\xbb\x18\x17\x08\x01\x10P\x1a\x11items/[a-z0-9_.]+\"@\n\x18ListItemVersionsResponse\x12$\n\x05items\x18\x01 \x03(\x0b\x32\x15.parley.vault.v1.Item\">\n\x11\x44\x65leteItemRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xa2\xbb\x18\x17\x08\x01\x10P\x1a\x11items/[a-z0-9_.]+\"\x14\n\x12\x44\x65leteItemResponse\"\x81\x01\n\x16SetDiscoverableRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xa2\xbb\x18\x17\x08\x01\x10P\x1a\x11items/[a-z0-9_.]+\x12<\n\x0f\x64iscoverable_to\x18\x02 \x01(\x0e\x32#.parley.common.v1.VerificationLevel\"N\n\x12ImportItemsRequest\x12\x38\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1c.parley.vault.v1.ImportEntryB\t\xa2\xbb\x18\x05\x08\x01 \xf4\x03\"b\n\x0bImportEntry\x12\x1c\n\tvault_ref\x18\x01 \x01(\x0c\x42\t\xa2\xbb\x18\x05\x08\x01\x10\x80\x04\x12\x35\n\x05items\x18\x02 \x03(\x0b\x32\x1d.parley.vault.v1.ImportedItemB\x07\xa2\xbb\x18\x03 \xc8\x01\"\x80\x01\n\x0cImportedItem\x12\x1b\n\tattribute\x18\x01 \x01(\tB\x08\xa2\xbb\x18\x04\x08\x01\x10@\x12\x1a\n\x05value\x18\x02 \x01(\tB\x0b\xa2\xbb\x18\x07\x08\x01\x10\x80\x08\x30\x01\x12\x37\n\nprovenance\x18\x03 \x01(\x0e\x32\x1b.parley.vault.v1.ProvenanceB\x06\xa2\xbb\x18\x02\x08\x01\"+\n\x13ImportItemsResponse\x12\x14\n\x0cnew_versions\x18\x01 \x01(\r\"\xb6\x01\n\x0cMatchRequest\x12 \n\rmarketer_card\x18\x01 \x01(\tB\t\xa2\xbb\x18\x05\x08\x01\x10\x80 \x12\x1b\n\x08\x65xchange\x18\x02 \x01(\tB\t\xa2\xbb\x18\x05\x08\x01\x10\x80\x01\x12\x37\n\x08\x63riteria\x18\x03 \x01(\x0b\x32\x1a.parley.common.v1.CriteriaB\t\xa2\xbb\x18\x05\x08\x01\x10\x80@\x12\x11\n\tpage_size\x18\x04 \x01(\r\x12\x1b\n\npage_token\x18\x05 \x01(\tB\x07\xa2\xbb\x18\x03\x10\x80\x01\"@\n\rMatchResponse\x12\x16\n\x0e\x63\x61ndidate_refs\x18\x01 \x03(\x0c\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x81\x01\n\x0eReleaseRequest\x12\x34\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x1d.parley.common.v1.PermitBatchB\x06\xa2\xbb\x18\x02\x08\x01\x12\x39\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x1d.parley.vault.v1.ReleaseEntryB\t\xa2\xbb\x18\x05\x08\x01 \xf4\x03\"^\n\x0cReleaseEntry\x12\x1c\n\tvault_ref\x18\x01 \x01(\x0c\x42\t\xa2\xbb\x18\x05\x08\x01\x10\x80\x04\x12\x30\n\x06permit\x18\x02 \x01(\x0b\x32\x18.parley.common.v1.PermitB\x06\xa2\xbb\x18\x02\x08\x01\"D\n\x0fReleaseResponse\x12\x31\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1f.parley.vault.v1.ReleaseOutcome\"9\n\x0eReleaseOutcome\x12\x16\n\x0esealed_release\x18\x01 \x01(\x0c\x12\x0f\n\x07refusal\x18\x02 \x01(\t*\x98\x01\n\tValueType\x12\x1a\n\x16VALUE_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0fVALUE_TYPE_TEXT\x10\x01\x12\x16\n\x12VALUE_TYPE_INTEGER\x10\x02\x12\x16\n\x12VALUE_TYPE_BOOLEAN\x10\x03\x12\x13\n\x0fVALUE_TYPE_DATE\x10\x04\x12\x15\n\x11VALUE_TYPE_CHOICE\x10\x05*\xa4\x01\n\nProvenance\x12\x1a\n\x16PROVENANCE_UNSPECIFIED\x10\x00\x12\x16\n\x12PROVENANCE_ENTERED\x10\x01\x12\x17\n\x13PROVENANCE_IMPORTED\x10\x02\x12\x17\n\x13PROVENANCE_OBSERVED\x10\x03\x12\x17\n\x13PROVENANCE_INFERRED\x10\x04\x12\x17\n\x13PROVENANCE_VERIFIED\x10\x05\x32\xdc\x06\n\x0cVaultService\x12\x61\n\x0eListAttributes\x12&.parley.vault.v1.ListAttributesRequest\x1a\'.parley.vault.v1.ListAttributesResponse\x12O\n\x08PutItems\x12 .parley.vault.v1.PutItemsRequest\x1a!.parley.vault.v1.PutItemsResponse\x12\x41\n\x07GetItem\x12\x1f.parley.vault.v1.GetItemRequest\x1a\x15.parley.vault.v1.Item\x12R\n\tListItems\x12!.parley.vault.v1.ListItemsRequest\x1a\".parley.vault.v1.ListItemsResponse\x12g\n\x10ListItemVersions\x12(.parley.vault.v1.ListItemVersionsRequest\x1a).parley.vault.v1.ListItemVersionsResponse\x12U\n\nDeleteItem\x12\".parley.vault.v1.DeleteItemRequest\x1a#.parley.vault.v1.DeleteItemResponse\x12Q\n\x0fSetDiscoverable\x12\'.parley.vault.v1.SetDiscoverableRequest\x1a\x15.parley.vault.v1.Item\x12X\n\x0bImportItems\x12#.parley.vault.v1.ImportItemsRequest\x1a$.parley.vault.v1.ImportItemsResponse\x12\x46\n\x05Match\x12\x1d.parley.vault.v1.MatchRequest\x1a\x1e.parley.vault.v1.MatchResponse\x12L\n\x07Release\x12\x1f.parley.vault.v1.ReleaseRequest\x1a .parley.vault.v1.ReleaseResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bparley/vault/v1/vault.proto\x12\x0fparley.vault.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eparley/common/v1/options.proto\x1a\x1dparley/common/v1/permit.proto\x1a\x1cparley/common/v1/terms.proto\"\xee\x01\n\tAttribute\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12(\n\x04type\x18\x03 \x01(\x0e\x32\x1a.parley.vault.v1.ValueType\x12\x0c\n\x04unit\x18\x04 \x01(\t\x12\x0f\n\x07\x63hoices\x18\x05 \x03(\t\x12\x0f\n\x07pattern\x18\x06 \x01(\t\x12\x0b\n\x03min\x18\x07 \x01(\t\x12\x0b\n\x03max\x18\x08 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\t \x01(\t\x12\x38\n\x0bleast_level\x18\n \x01(\x0e\x32#.parley.common.v1.VerificationLevel\"\xef\x01\n\x04Item\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tattribute\x18\x02 \x01(\t\x12\x15\n\x05value\x18\x03 \x01(\tB\x06\xa2\xbb\x18\x02\x30\x01\x12\x0f\n\x07version\x18\x04 \x01(\r\x12/\n\nprovenance\x18\x05 \x01(\x0e\x32\x1b.parley.vault.v1.Provenance\x12<\n\x0f\x64iscoverable_to\x18\x06 \x01(\x0e\x32#.parley.common.v1.VerificationLevel\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x17\n\x15ListAttributesRequest\"H\n\x16ListAttributesResponse\x12.\n\nattributes\x18\x01 \x03(\x0b\x32\x1a.parley.vault.v1.Attribute\"q\n\x0fPutItemsRequest\x12\x33\n\x05items\x18\x01 \x03(\x0b\x32\x1a.parley.vault.v1.ItemValueB\x08\xa2\xbb\x18\x04\x08\x01 d\x12)\n\nrequest_id\x18\x02 \x01(\tB\x15\xa2\xbb\x18\x11\x08\x01\x1a\r[0-9a-f-]{36}\"D\n\tItemValue\x12\x1b\n\tattribute\x18\x01 \x01(\tB\x08\xa2\xbb\x18\x04\x08\x01\x10@\x12\x1a\n\x05value\x18\x02 \x01(\tB\x0b\xa2\xbb\x18\x07\x08\x01\x10\x80\x08\x30\x01\"B\n\x10PutItemsResponse\x12.\n\x08versions\x18\x01 \x03(\x0b\x32\x1c.parley.vault.v1.ItemVersion\",\n\x0bItemVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\";\n\x0eGetItemRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xa2\xbb\x18\x17\x08\x01\x10P\x1a\x11items/[a-z0-9_.]+\"9\n\x10ListItemsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x11ListItemsResponse\x12$\n\x05items\x18\x01 \x03(\x0b\x32\x15.parley.vault.v1.Item\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"D\n\x17ListItemVersionsRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xa2\xbb\x18\x17\x08\x01\x10P\x1a\x11items/[a-z0-9_.]+\"@\n\x18ListItemVersionsResponse\x12$\n\x05items\x18\x01 \x03(\x0b\x32\x15.parley.vault.v1.Item\"i\n\x11\x44\x65leteItemRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xa2\xbb\x18\x17\x08\x01\x10P\x1a\x11items/[a-z0-9_.]+\x12)\n\nrequest_id\x18\x02 \x01(\tB\x15\xa2\xbb\x18\x11\x08\x01\x1a\r[0-9a-f-]{36}\"\x14\n\x12\x44\x65leteItemResponse\"\xac\x01\n\x16SetDiscoverableRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xa2\xbb\x18\x17\x08\x01\x10P\x1a\x11items/[a-z0-9_.]+\x12<\n\x0f\x64iscoverable_to\x18\x02 \x01(\x0e\x32#.parley.common.v1.VerificationLevel\x12)\n\nrequest_id\x18\x03 \x01(\tB\x15\xa2\xbb\x18\x11\x08\x01\x1a\r[0-9a-f-]{36}\"y\n\x12ImportItemsRequest\x12\x38\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1c.parley.vault.v1.ImportEntryB\t\xa2\xbb\x18\x05\x08\x01 \xf4\x03\x12)\n\nrequest_id\x18\x02 \x01(\tB\x15\xa2\xbb\x18\x11\x08\x01\x1a\r[0-9a-f-]{36}\"b\n\x0bImportEntry\x12\x1c\n\tvault_ref\x18\x01 \x01(\x0c\x42\t\xa2\xbb\x18\x05\x08\x01\x10\x80\x04\x12\x35\n\x05items\x18\x02 \x03(\x0b\x32\x1d.parley.vault.v1.ImportedItemB\x07\xa2\xbb\x18\x03 \xc8\x01\"\x80\x01\n\x0cImportedItem\x12\x1b\n\tattribute\x18\x01 \x01(\tB\x08\xa2\xbb\x18\x04\x08\x01\x10@\x12\x1a\n\x05value\x18\x02 \x01(\tB\x0b\xa2\xbb\x18\x07\x08\x01\x10\x80\x08\x30\x01\x12\x37\n\nprovenance\x18\x03 \x01(\x0e\x32\x1b.parley.vault.v1.ProvenanceB\x06\xa2\xbb\x18\x02\x08\x01\"+\n\x13ImportItemsResponse\x12\x14\n\x0cnew_versions\x18\x01 \x01(\r\"\xb6\x01\n\x0cMatchRequest\x12 \n\rmarketer_card\x18\x01 \x01(\tB\t\xa2\xbb\x18\x05\x08\x01\x10\x80 \x12\x1b\n\x08\x65xchange\x18\x02 \x01(\tB\t\xa2\xbb\x18\x05\x08\x01\x10\x80\x01\x12\x37\n\x08\x63riteria\x18\x03 \x01(\x0b\x32\x1a.parley.common.v1.CriteriaB\t\xa2\xbb\x18\x05\x08\x01\x10\x80@\x12\x11\n\tpage_size\x18\x04 \x01(\r\x12\x1b\n\npage_token\x18\x05 \x01(\tB\x07\xa2\xbb\x18\x03\x10\x80\x01\"@\n\rMatchResponse\x12\x16\n\x0e\x63\x61ndidate_refs\x18\x01 \x03(\x0c\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x81\x01\n\x0eReleaseRequest\x12\x34\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x1d.parley.common.v1.PermitBatchB\x06\xa2\xbb\x18\x02\x08\x01\x12\x39\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x1d.parley.vault.v1.ReleaseEntryB\t\xa2\xbb\x18\x05\x08\x01 \xf4\x03\"^\n\x0cReleaseEntry\x12\x1c\n\tvault_ref\x18\x01 \x01(\x0c\x42\t\xa2\xbb\x18\x05\x08\x01\x10\x80\x04\x12\x30\n\x06permit\x18\x02 \x01(\x0b\x32\x18.parley.common.v1.PermitB\x06\xa2\xbb\x18\x02\x08\x01\"D\n\x0fReleaseResponse\x12\x31\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1f.parley.vault.v1.ReleaseOutcome\"9\n\x0eReleaseOutcome\x12\x16\n\x0esealed_release\x18\x01 \x01(\x0c\x12\x0f\n\x07refusal\x18\x02 \x01(\t*\x98\x01\n\tValueType\x12\x1a\n\x16VALUE_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0fVALUE_TYPE_TEXT\x10\x01\x12\x16\n\x12VALUE_TYPE_INTEGER\x10\x02\x12\x16\n\x12VALUE_TYPE_BOOLEAN\x10\x03\x12\x13\n\x0fVALUE_TYPE_DATE\x10\x04\x12\x15\n\x11VALUE_TYPE_CHOICE\x10\x05*\xa4\x01\n\nProvenance\x12\x1a\n\x16PROVENANCE_UNSPECIFIED\x10\x00\x12\x16\n\x12PROVENANCE_ENTERED\x10\x01\x12\x17\n\x13PROVENANCE_IMPORTED\x10\x02\x12\x17\n\x13PROVENANCE_OBSERVED\x10\x03\x12\x17\n\x13PROVENANCE_INFERRED\x10\x04\x12\x17\n\x13PROVENANCE_VERIFIED\x10\x05\x32\xdc\x06\n\x0cVaultService\x12\x61\n\x0eListAttributes\x12&.parley.vault.v1.ListAttributesRequest\x1a\'.parley.vault.v1.ListAttributesResponse\x12O\n\x08PutItems\x12 .parley.vault.v1.PutItemsRequest\x1a!.parley.vault.v1.PutItemsResponse\x12\x41\n\x07GetItem\x12\x1f.parley.vault.v1.GetItemRequest\x1a\x15.parley.vault.v1.Item\x12R\n\tListItems\x12!.parley.vault.v1.ListItemsRequest\x1a\".parley.vault.v1.ListItemsResponse\x12g\n\x10ListItemVersions\x12(.parley.vault.v1.ListItemVersionsRequest\x1a).parley.vault.v1.ListItemVersionsResponse\x12U\n\nDeleteItem\x12\".parley.vault.v1.DeleteItemRequest\x1a#.parley.vault.v1.DeleteItemResponse\x12Q\n\x0fSetDiscoverable\x12\'.parley.vault.v1.SetDiscoverableRequest\x1a\x15.parley.vault.v1.Item\x12X\n\x0bImportItems\x12#.parley.vault.v1.ImportItemsRequest\x1a$.parley.vault.v1.ImportItemsResponse\x12\x46\n\x05Match\x12\x1d.parley.vault.v1.MatchRequest\x1a\x1e.parley.vault.v1.MatchResponse\x12L\n\x07Release\x12\x1f.parley.vault.v1.ReleaseRequest\x1a .parley.vault.v1.ReleaseResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,10 +51,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTITEMVERSIONSREQUEST'].fields_by_name['name']._serialized_options = b'\242\273\030\027\010\001\020P\032\021items/[a-z0-9_.]+'
   _globals['_DELETEITEMREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_DELETEITEMREQUEST'].fields_by_name['name']._serialized_options = b'\242\273\030\027\010\001\020P\032\021items/[a-z0-9_.]+'
+  _globals['_DELETEITEMREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_DELETEITEMREQUEST'].fields_by_name['request_id']._serialized_options = b'\242\273\030\021\010\001\032\r[0-9a-f-]{36}'
   _globals['_SETDISCOVERABLEREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_SETDISCOVERABLEREQUEST'].fields_by_name['name']._serialized_options = b'\242\273\030\027\010\001\020P\032\021items/[a-z0-9_.]+'
+  _globals['_SETDISCOVERABLEREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_SETDISCOVERABLEREQUEST'].fields_by_name['request_id']._serialized_options = b'\242\273\030\021\010\001\032\r[0-9a-f-]{36}'
   _globals['_IMPORTITEMSREQUEST'].fields_by_name['entries']._loaded_options = None
   _globals['_IMPORTITEMSREQUEST'].fields_by_name['entries']._serialized_options = b'\242\273\030\005\010\001 \364\003'
+  _globals['_IMPORTITEMSREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_IMPORTITEMSREQUEST'].fields_by_name['request_id']._serialized_options = b'\242\273\030\021\010\001\032\r[0-9a-f-]{36}'
   _globals['_IMPORTENTRY'].fields_by_name['vault_ref']._loaded_options = None
   _globals['_IMPORTENTRY'].fields_by_name['vault_ref']._serialized_options = b'\242\273\030\005\010\001\020\200\004'
   _globals['_IMPORTENTRY'].fields_by_name['items']._loaded_options = None
@@ -81,10 +87,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RELEASEENTRY'].fields_by_name['vault_ref']._serialized_options = b'\242\273\030\005\010\001\020\200\004'
   _globals['_RELEASEENTRY'].fields_by_name['permit']._loaded_options = None
   _globals['_RELEASEENTRY'].fields_by_name['permit']._serialized_options = b'\242\273\030\002\010\001'
-  _globals['_VALUETYPE']._serialized_start=2578
-  _globals['_VALUETYPE']._serialized_end=2730
-  _globals['_PROVENANCE']._serialized_start=2733
-  _globals['_PROVENANCE']._serialized_end=2897
+  _globals['_VALUETYPE']._serialized_start=2707
+  _globals['_VALUETYPE']._serialized_end=2859
+  _globals['_PROVENANCE']._serialized_start=2862
+  _globals['_PROVENANCE']._serialized_end=3026
   _globals['_ATTRIBUTE']._serialized_start=175
   _globals['_ATTRIBUTE']._serialized_end=413
   _globals['_ITEM']._serialized_start=416
@@ -112,31 +118,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTITEMVERSIONSRESPONSE']._serialized_start=1329
   _globals['_LISTITEMVERSIONSRESPONSE']._serialized_end=1393
   _globals['_DELETEITEMREQUEST']._serialized_start=1395
-  _globals['_DELETEITEMREQUEST']._serialized_end=1457
-  _globals['_DELETEITEMRESPONSE']._serialized_start=1459
-  _globals['_DELETEITEMRESPONSE']._serialized_end=1479
-  _globals['_SETDISCOVERABLEREQUEST']._serialized_start=1482
-  _globals['_SETDISCOVERABLEREQUEST']._serialized_end=1611
-  _globals['_IMPORTITEMSREQUEST']._serialized_start=1613
-  _globals['_IMPORTITEMSREQUEST']._serialized_end=1691
-  _globals['_IMPORTENTRY']._serialized_start=1693
-  _globals['_IMPORTENTRY']._serialized_end=1791
-  _globals['_IMPORTEDITEM']._serialized_start=1794
-  _globals['_IMPORTEDITEM']._serialized_end=1922
-  _globals['_IMPORTITEMSRESPONSE']._serialized_start=1924
-  _globals['_IMPORTITEMSRESPONSE']._serialized_end=1967
-  _globals['_MATCHREQUEST']._serialized_start=1970
-  _globals['_MATCHREQUEST']._serialized_end=2152
-  _globals['_MATCHRESPONSE']._serialized_start=2154
-  _globals['_MATCHRESPONSE']._serialized_end=2218
-  _globals['_RELEASEREQUEST']._serialized_start=2221
-  _globals['_RELEASEREQUEST']._serialized_end=2350
-  _globals['_RELEASEENTRY']._serialized_start=2352
-  _globals['_RELEASEENTRY']._serialized_end=2446
-  _globals['_RELEASERESPONSE']._serialized_start=2448
-  _globals['_RELEASERESPONSE']._serialized_end=2516
-  _globals['_RELEASEOUTCOME']._serialized_start=2518
-  _globals['_RELEASEOUTCOME']._serialized_end=2575
-  _globals['_VAULTSERVICE']._serialized_start=2900
-  _globals['_VAULTSERVICE']._serialized_end=3760
+  _globals['_DELETEITEMREQUEST']._serialized_end=1500
+  _globals['_DELETEITEMRESPONSE']._serialized_start=1502
+  _globals['_DELETEITEMRESPONSE']._serialized_end=1522
+  _globals['_SETDISCOVERABLEREQUEST']._serialized_start=1525
+  _globals['_SETDISCOVERABLEREQUEST']._serialized_end=1697
+  _globals['_IMPORTITEMSREQUEST']._serialized_start=1699
+  _globals['_IMPORTITEMSREQUEST']._serialized_end=1820
+  _globals['_IMPORTENTRY']._serialized_start=1822
+  _globals['_IMPORTENTRY']._serialized_end=1920
+  _globals['_IMPORTEDITEM']._serialized_start=1923
+  _globals['_IMPORTEDITEM']._serialized_end=2051
+  _globals['_IMPORTITEMSRESPONSE']._serialized_start=2053
+  _globals['_IMPORTITEMSRESPONSE']._serialized_end=2096
+  _globals['_MATCHREQUEST']._serialized_start=2099
+  _globals['_MATCHREQUEST']._serialized_end=2281
+  _globals['_MATCHRESPONSE']._serialized_start=2283
+  _globals['_MATCHRESPONSE']._serialized_end=2347
+  _globals['_RELEASEREQUEST']._serialized_start=2350
+  _globals['_RELEASEREQUEST']._serialized_end=2479
+  _globals['_RELEASEENTRY']._serialized_start=2481
+  _globals['_RELEASEENTRY']._serialized_end=2575
+  _globals['_RELEASERESPONSE']._serialized_start=2577
+  _globals['_RELEASERESPONSE']._serialized_end=2645
+  _globals['_RELEASEOUTCOME']._serialized_start=2647
+  _globals['_RELEASEOUTCOME']._serialized_end=2704
+  _globals['_VAULTSERVICE']._serialized_start=3029
+  _globals['_VAULTSERVICE']._serialized_end=3889
 # @@protoc_insertion_point(module_scope)

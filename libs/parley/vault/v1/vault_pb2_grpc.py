@@ -131,7 +131,8 @@ class VaultServiceServicer:
     def DeleteItem(self, request, context):
         """Deletes an item with its history: it can't be matched on, released or read again.
 
-        Idempotent: an item that isn't there stays so. Callers: the customer.
+        Idempotent by `request_id`: a repeat doesn't touch what was put since. An item that isn't there stays so. Callers: the customer.
+        Reasons: `REQUEST_ID_REUSED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,7 +141,8 @@ class VaultServiceServicer:
     def SetDiscoverable(self, request, context):
         """Switches whether an item may be matched on, and from which verification level of marketers up.
 
-        Idempotent. Callers: the customer. Reasons: `ITEM_NOT_FOUND`.
+        Idempotent by `request_id`: a repeat switches nothing, and answers with the item as it is by then. Callers: the customer. Reasons:
+        `ITEM_NOT_FOUND`, `REQUEST_ID_REUSED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,7 +151,7 @@ class VaultServiceServicer:
     def ImportItems(self, request, context):
         """Puts the items of imported customers; none is discoverable.
 
-        Idempotent by subject and attribute: the same value again changes nothing. Callers: importer.
+        Idempotent by `request_id`; and by subject and attribute: the same value again changes nothing. Callers: importer.
         Reasons: `ATTRIBUTE_UNKNOWN`, `VALUE_INVALID`, `INVALID_REQUEST` (a bank that its owner keeps by now), with the entry in
         `BadRequest`; then nothing of the call is put.
         """

@@ -32,17 +32,19 @@ class VaultServiceStub:
     DeleteItem: _aio.UnaryUnaryMultiCallable[_vault_pb2.DeleteItemRequest, _vault_pb2.DeleteItemResponse]
     """Deletes an item with its history: it can't be matched on, released or read again.
 
-    Idempotent: an item that isn't there stays so. Callers: the customer.
+    Idempotent by `request_id`: a repeat doesn't touch what was put since. An item that isn't there stays so. Callers: the customer.
+    Reasons: `REQUEST_ID_REUSED`.
     """
     SetDiscoverable: _aio.UnaryUnaryMultiCallable[_vault_pb2.SetDiscoverableRequest, _vault_pb2.Item]
     """Switches whether an item may be matched on, and from which verification level of marketers up.
 
-    Idempotent. Callers: the customer. Reasons: `ITEM_NOT_FOUND`.
+    Idempotent by `request_id`: a repeat switches nothing, and answers with the item as it is by then. Callers: the customer. Reasons:
+    `ITEM_NOT_FOUND`, `REQUEST_ID_REUSED`.
     """
     ImportItems: _aio.UnaryUnaryMultiCallable[_vault_pb2.ImportItemsRequest, _vault_pb2.ImportItemsResponse]
     """Puts the items of imported customers; none is discoverable.
 
-    Idempotent by subject and attribute: the same value again changes nothing. Callers: importer.
+    Idempotent by `request_id`; and by subject and attribute: the same value again changes nothing. Callers: importer.
     Reasons: `ATTRIBUTE_UNKNOWN`, `VALUE_INVALID`, `INVALID_REQUEST` (a bank that its owner keeps by now), with the entry in
     `BadRequest`; then nothing of the call is put.
     """
@@ -112,7 +114,8 @@ class VaultServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_vault_pb2.DeleteItemResponse]:
         """Deletes an item with its history: it can't be matched on, released or read again.
 
-        Idempotent: an item that isn't there stays so. Callers: the customer.
+        Idempotent by `request_id`: a repeat doesn't touch what was put since. An item that isn't there stays so. Callers: the customer.
+        Reasons: `REQUEST_ID_REUSED`.
         """
 
     @_abc_1.abstractmethod
@@ -123,7 +126,8 @@ class VaultServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_vault_pb2.Item]:
         """Switches whether an item may be matched on, and from which verification level of marketers up.
 
-        Idempotent. Callers: the customer. Reasons: `ITEM_NOT_FOUND`.
+        Idempotent by `request_id`: a repeat switches nothing, and answers with the item as it is by then. Callers: the customer. Reasons:
+        `ITEM_NOT_FOUND`, `REQUEST_ID_REUSED`.
         """
 
     @_abc_1.abstractmethod
@@ -134,7 +138,7 @@ class VaultServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_vault_pb2.ImportItemsResponse]:
         """Puts the items of imported customers; none is discoverable.
 
-        Idempotent by subject and attribute: the same value again changes nothing. Callers: importer.
+        Idempotent by `request_id`; and by subject and attribute: the same value again changes nothing. Callers: importer.
         Reasons: `ATTRIBUTE_UNKNOWN`, `VALUE_INVALID`, `INVALID_REQUEST` (a bank that its owner keeps by now), with the entry in
         `BadRequest`; then nothing of the call is put.
         """
