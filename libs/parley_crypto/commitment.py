@@ -10,9 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nacl.bindings import sodium_pad, sodium_unpad
-from nacl.exceptions import CryptoError
-
+from parley_crypto.aead import pad, unpad
 from parley_crypto.jws import canonical
 from parley_crypto.pae import pae, unpae
 from parley_crypto.signing import Sealer, SealInvalid, seal
@@ -46,15 +44,17 @@ def seal_opening(audit_key: bytes, opening: Opening, audit_ref: bytes = b"") -> 
     The reference goes inside: in clear it would stand, byte for byte, on every event of one token, and whoever reads the
     stream could join a customer's pseudonyms by it. Lengths show only in steps of 512 bytes.
     """
-    return seal(audit_key, sodium_pad(pae(opening.salt, opening.detail, audit_ref), _BUCKET))
+    return seal(audit_key, pad(pae(opening.salt, opening.detail, audit_ref), _BUCKET))
 
 
 def unseal_opening(sealer: Sealer, sealed: bytes) -> tuple[Opening, bytes]:
     """Open it again as audit: the opening, and the reference. Raises SealInvalid, ValueError."""
+    plain = sealer.open(sealed)
     try:
-        salt, detail, audit_ref = unpae(sodium_unpad(sealer.open(sealed), _BUCKET))
-    except CryptoError as error:
+        padded = unpad(plain, _BUCKET)
+    except ValueError as error:
         raise SealInvalid("not padded as an opening is") from error
+    salt, detail, audit_ref = unpae(padded)
     if len(salt) != _SALT:
         raise ValueError("a salt is 32 bytes")  # were it of any length, one commitment would open to many details
     return Opening(salt, detail), audit_ref

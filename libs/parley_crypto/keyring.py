@@ -18,14 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nacl.bindings import (
-    crypto_aead_xchacha20poly1305_ietf_decrypt,
-    crypto_aead_xchacha20poly1305_ietf_encrypt,
-    sodium_pad,
-    sodium_unpad,
-)
-from nacl.exceptions import CryptoError
-
+from parley_crypto.aead import decrypt, encrypt, pad, unpad
 from parley_crypto.keyfiles import read_keys
 from parley_crypto.pae import pae
 
@@ -57,7 +50,7 @@ class KeyRing:
         header = _FORMAT + self.primary.to_bytes(4, "big")
         aad = pae(header, *place)
         key = self.keys[self.primary]
-        return header + nonce + crypto_aead_xchacha20poly1305_ietf_encrypt(secret, aad, nonce, key)
+        return header + nonce + encrypt(secret, aad, nonce, key)
 
     def unwrap(self, wrapped: bytes, *place: bytes | str) -> bytes:
         """Decrypt what :meth:`wrap` made for the same place. Raises CiphertextInvalid."""
@@ -72,8 +65,7 @@ def encrypt_value(dek: bytes, dek_id: int, value: bytes, *place: bytes | str) ->
     nonce = secrets.token_bytes(24)
     key, commitment = _derive(dek, nonce)
     header = _FORMAT + dek_id.to_bytes(4, "big")
-    padded = sodium_pad(value, _BUCKET)
-    sealed = crypto_aead_xchacha20poly1305_ietf_encrypt(padded, pae(header, *place), nonce, key)
+    sealed = encrypt(pad(value, _BUCKET), pae(header, *place), nonce, key)
     return header + nonce + commitment + sealed
 
 
@@ -83,7 +75,7 @@ def decrypt_value(dek: bytes, ciphertext: bytes, *place: bytes | str) -> bytes:
     key, commitment = _derive(dek, nonce)
     if ciphertext[:1] != _FORMAT or not hmac.compare_digest(commitment, ciphertext[29:61]):
         raise CiphertextInvalid("unknown format or key")
-    return sodium_unpad(_decrypt(ciphertext[61:], pae(ciphertext[:5], *place), nonce, key), _BUCKET)
+    return unpad(_decrypt(ciphertext[61:], pae(ciphertext[:5], *place), nonce, key), _BUCKET)
 
 
 def _derive(dek: bytes, nonce: bytes) -> tuple[bytes, bytes]:
@@ -93,6 +85,6 @@ def _derive(dek: bytes, nonce: bytes) -> tuple[bytes, bytes]:
 
 def _decrypt(sealed: bytes, aad: bytes, nonce: bytes, key: bytes) -> bytes:
     try:
-        return crypto_aead_xchacha20poly1305_ietf_decrypt(sealed, aad, nonce, key)
-    except (CryptoError, ValueError) as error:
+        return decrypt(sealed, aad, nonce, key)
+    except ValueError as error:
         raise CiphertextInvalid("changed, or moved from its place") from error

@@ -6,7 +6,6 @@ import pytest
 from nacl.bindings import (
     crypto_aead_xchacha20poly1305_ietf_decrypt,
     crypto_aead_xchacha20poly1305_ietf_encrypt,
-    sodium_pad,
 )
 
 from parley_crypto.keyring import CiphertextInvalid, KeyRing, decrypt_value, encrypt_value
@@ -197,7 +196,3 @@ def test_ring_is_loaded_with_its_last_key_as_the_primary(tmp_path: Path) -> None
     ring = KeyRing.load(path)
 
     assert (RING.keys, RING.primary) == (ring.keys, ring.primary)
-
-
-def test_padding_is_libsodiums() -> None:
-    assert b"42\x80".ljust(32, b"\0") == sodium_pad(b"42", 32)
