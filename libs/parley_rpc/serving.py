@@ -6,6 +6,7 @@ certificates; a token there says nothing. All it is told comes from the environm
 """
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -251,12 +252,17 @@ async def running(services: Mapping[str, Service], *more: Task) -> AsyncIterator
                 for task, body in service.tasks.items():
                     group.create_task(_forever(body), name=f"{name}.{task}")
 
+    # What is here by now stays as long as the services: modules, descriptors, vault's index. To look for garbage in all of it
+    # would stop everybody for a tenth of a second every few thousand customers.
+    gc.collect()
+    gc.freeze()
     tasks = asyncio.create_task(together(), name="services")
     try:
         yield tasks
     finally:
         tasks.cancel()
         await asyncio.gather(tasks, return_exceptions=True)
+        gc.unfreeze()
 
 
 async def _forever(body: Task) -> None:
