@@ -24,8 +24,18 @@ SELECT pg_snapshot_xmin(pg_current_snapshot())::text;
 SELECT pg_snapshot_xmin(now)::text AS next, s.subject, s.changed::text AS changed FROM pg_current_snapshot() AS now
 LEFT JOIN subjects AS s ON s.changed >= $1::text::xid8 AND s.changed < pg_snapshot_xmax(now);
 
--- Statements about items answer these columns in this order: subject, attribute, dek, version, ciphertext, provenance, created_at,
--- level.
+-- name: items_sealed
+-- What opens the newest version of each item that is there, of pairs (subject, attribute): their places, from 1. A release, which
+-- comes for thousands, needs to know no more of them.
+SELECT w.nth, (SELECT dek FROM subjects AS s WHERE s.subject = w.subject) AS dek, i.version, i.ciphertext
+FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w (subject, attribute, nth)
+JOIN LATERAL (
+    SELECT version, ciphertext FROM items
+    WHERE items.subject = w.subject AND items.attribute = w.attribute ORDER BY version DESC LIMIT 1
+) AS i ON true;
+
+-- The other statements about items answer these columns in this order: subject, attribute, dek, version, ciphertext, provenance,
+-- created_at, level.
 
 -- name: items_latest
 -- The newest version of each item that is there, of pairs (subject, attribute).

@@ -22,7 +22,7 @@ from parley_terms.terms import Field
 from parley_terms.values import Catalogue
 from parley_terms.wire import field_from
 from parley_vault.domain.releasing import Permit, Refusal, refusal, release
-from parley_vault.safe import Kept, Safe
+from parley_vault.safe import Safe, Sealed
 from parley_vault.store import Pair, Store
 
 READER = "vault"
@@ -67,9 +67,10 @@ class Releases:
     async def release(self, batch: permitpb.PermitBatch, asked: Sequence[Asked]) -> list[bytes | Refusal]:
         """What came of each, in order: a sealed release or why there is none. All items are read in one statement."""
         openings = await each(partial(self._opening, batch), asked)
-        pairs = {pair for opening in openings if isinstance(opening, Opening) for pair in opening.pairs()}
-        kept = await self.store.latest(sorted(pairs)) if pairs else {}
-        return await each(partial(self._outcome, kept), openings)
+        named = (pair for opening in openings if isinstance(opening, Opening) for pair in opening.pairs())
+        pairs = list(dict.fromkeys(named))
+        sealed = await self.store.sealed(pairs) if pairs else {}
+        return await each(partial(self._outcome, sealed), openings)
 
     def _opening(self, batch: permitpb.PermitBatch, asked: Asked) -> Opening | Refusal:
         try:
@@ -86,11 +87,11 @@ class Releases:
         _check_key(body.sealing_key)
         return _permit_from(body)
 
-    def _outcome(self, kept: Mapping[Pair, Kept], opening: Opening | Refusal) -> bytes | Refusal:
+    def _outcome(self, sealed: Mapping[Pair, Sealed], opening: Opening | Refusal) -> bytes | Refusal:
         if isinstance(opening, Refusal):
             return opening
         try:
-            values = {pair[1]: self.safe.text(kept[pair]) for pair in set(opening.pairs()) if pair in kept}
+            values = {pair[1]: self.safe.text(sealed[pair]) for pair in set(opening.pairs()) if pair in sealed}
         except CiphertextInvalid as error:
             self.log.warning("item_refused", error_type=type(error).__name__)
             return Refusal.DEFECT

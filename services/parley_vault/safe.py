@@ -24,12 +24,18 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """One version of an item as it is kept, with its subject's wrapped data key. A ``level`` of 0: nobody may match on it."""
+class Sealed:
+    """One version of an item, and its subject's wrapped data key: what opening it takes."""
 
     place: Place
     dek: bytes = field(repr=False)
     ciphertext: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept(Sealed):
+    """All that is kept of it. A ``level`` of 0: nobody may match on it."""
+
     provenance: int
     created_at: datetime
     level: int
@@ -53,10 +59,10 @@ class Safe:
         """Encrypt a value for its place, under the wrapped data key of its subject. Raises CiphertextInvalid."""
         return encrypt_value(self._dek(place.subject, dek), _DEK_ID, text.encode(), *_address(place))
 
-    def text(self, kept: Kept) -> str:
+    def text(self, sealed: Sealed) -> str:
         """Decrypt a value. Raises CiphertextInvalid where it, or its data key, was changed or moved."""
-        dek = self._dek(kept.place.subject, kept.dek)
-        return decrypt_value(dek, kept.ciphertext, *_address(kept.place)).decode()
+        dek = self._dek(sealed.place.subject, sealed.dek)
+        return decrypt_value(dek, sealed.ciphertext, *_address(sealed.place)).decode()
 
     def item(self, kept: Kept) -> Item:
         """Decrypt an item. Raises CiphertextInvalid."""

@@ -8,7 +8,7 @@ from typing import Any
 from parley_db.database import Database, Tx
 from parley_db.queries import load
 from parley_terms.terms import Level
-from parley_vault.safe import Kept, Place
+from parley_vault.safe import Kept, Place, Sealed
 
 _SQL = load("parley_vault")
 
@@ -56,6 +56,15 @@ class Store:
         subjects, attributes = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         rows = await (tx or self.db).fetch(_SQL.items_latest, subjects, attributes)
         return {(one.place.subject, one.place.attribute): one for one in map(_kept, rows)}
+
+    async def sealed(self, pairs: Sequence[Pair]) -> dict[Pair, Sealed]:
+        """What opens the newest version of each item that is there, in one statement."""
+        subjects, attributes = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        rows = await self.db.fetch(_SQL.items_sealed, subjects, attributes)
+        return {
+            (pair := pairs[nth - 1]): Sealed(Place(pair[0], pair[1], version), dek, ciphertext)
+            for nth, dek, version, ciphertext in rows
+        }
 
     async def page(self, subject: str, after: str, size: int) -> list[Kept]:
         """Up to so many items behind an attribute, by attribute."""
