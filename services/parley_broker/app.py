@@ -47,13 +47,14 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
         work = Work(store, Matching(store, peers, bell, platform.log, telemetry.tracer), releasing, bell, platform)
         notary = Notary(trust.sealing["audit"], clock)
         exchanges = Exchanges(store, peers, Mutations(db, request_key), names, notary, clock)
+        hearing = Hearing(store, clock, bell)
         consumer = Consumer(
             db,
             platform.bus,
             stream_of="consent",
             group="broker",
-            handler=Hearing(store, clock).consent,
-            on_applied=lambda _seq: bell.ring(),
+            handler=hearing.consent,
+            on_applied=hearing.applied,
             log=platform.log,
             telemetry=telemetry,
         )

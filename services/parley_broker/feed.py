@@ -52,6 +52,7 @@ class Feed:
         reading = _Reading(marketer, seq)
         quiet_since = self.clock.monotonic()
         while True:
+            rung = self.bell.listen()
             page = await self.store.behind(marketer, reading.seq, sorted(reading.sent), _PAGE)
             reading.turn(page)
             sent = False
@@ -61,7 +62,7 @@ class Feed:
             if sent:
                 self.bell.ring()  # there may be room for more to be settled
             else:
-                await self.bell.wait(_LOOK_EVERY_S)
+                await self.bell.wait(_LOOK_EVERY_S, rung)
             if self.clock.monotonic() - quiet_since >= self.heartbeat.total_seconds():
                 token = self.names.place(marketer, reading.seq)
                 beat = brokerpb.Delivery(resume_token=token, heartbeat=brokerpb.Heartbeat())

@@ -28,7 +28,8 @@ from parley_kit.faults import Code, Fault
 from parley_kit.telemetry import SILENT, Tracer
 from parley_rpc.platform import Platform
 
-_IDLE_S = 0.1
+_IDLE_S = 0.5
+"""Seconds after which work is looked for that nobody rings for: what another process, or one that crashed, has left."""
 _LAPSE_EVERY_S = 1.0
 _PERMIT_INVALID = "PERMIT_INVALID"
 _LATER = timedelta(seconds=30)
@@ -43,7 +44,7 @@ _FOR_GOOD = frozenset({Code.INVALID_ARGUMENT, Code.FAILED_PRECONDITION, Code.NOT
 
 @dataclass
 class Bell:
-    """Wakes whoever waits for work or deliveries; waiting is bounded, so a missed ring only delays."""
+    """Wakes whoever waits for work or deliveries. Who listens before looking for them misses no ring."""
 
     _event: asyncio.Event
 
@@ -52,12 +53,15 @@ class Bell:
         self._event.set()
         self._event = asyncio.Event()
 
-    async def wait(self, seconds: float) -> None:
-        """Wait for a ring, so long at the most."""
-        try:
-            await asyncio.wait_for(self._event.wait(), seconds)
-        except TimeoutError:
-            return
+    def listen(self) -> asyncio.Event:
+        """What the next ring sets."""
+        return self._event
+
+    async def wait(self, seconds: float, rung: asyncio.Event | None = None) -> None:
+        """Wait for a ring, so long at the most: the next one, or the first since ``rung`` was listened to."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await (rung or self._event).wait()
 
 
 @dataclass
@@ -150,11 +154,13 @@ class Releasing:
         What fails must not slow the others down: it comes again with its lease. Raises a defect, after all others had their turn.
         """
         leased = await self.take()
+        if not leased:
+            return False
         async with self._in_hand(leased):
             defects = await self._carry_each(leased)
         if defects:
             raise defects[0]
-        return bool(leased)
+        return True
 
     async def _carry_each(self, leased: Sequence[ParticipantRecord]) -> Sequence[Exception]:
         """Carry one exchange after the other; answers the defects among what failed."""
@@ -185,7 +191,7 @@ class Releasing:
             keeping.result()  # a defect is the turn's: nobody else would hear of it
 
     async def _keep(self, leased: Sequence[ParticipantRecord]) -> None:
-        while leased:
+        while True:
             await asyncio.sleep(LEASE.total_seconds() / 2)
             with suppress(Fault):  # then it lapses, as after a crash
                 await self.store.keep(leased)
@@ -351,8 +357,9 @@ class Work:
         state = State(self.platform.log, "work", method=turn.__qualname__)
         while True:
             try:
+                rung = self.bell.listen()
                 if not await turn():
-                    await self.bell.wait(_IDLE_S)
+                    await self.bell.wait(_IDLE_S, rung)
                 state.good("flowing")
             except Exception as error:  # noqa: BLE001 - a defect in one exchange must not stop the others
                 await asyncio.sleep(state.bad("failing", error))
