@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from parley_crypto.signing import SignatureInvalid, Signer, verify
 from parley_crypto.tlog.errors import ProofInvalid
-from parley_crypto.tlog.merkle import inclusion_proofs, leaf_hash, root, verify_inclusion
+from parley_crypto.tlog.merkle import leaf_hash, root_and_proofs, verify_inclusion
 
 _CONTEXT = b"parley/permits/v1\n"
 
@@ -30,9 +30,9 @@ class Batch:
 
 def sign_batch(signer: Signer, statements: Sequence[bytes]) -> tuple[Batch, list[list[bytes]]]:
     """Sign at least one statement; returns the batch, and each statement's inclusion proof, leaf to root."""
-    leaves = [leaf_hash(statement) for statement in statements]
-    top, size = root(leaves), len(leaves)
-    return Batch(top, size, signer.sign(_message(top, size))), inclusion_proofs(leaves)
+    top, proofs = root_and_proofs([leaf_hash(statement) for statement in statements])
+    size = len(proofs)
+    return Batch(top, size, signer.sign(_message(top, size))), proofs
 
 
 def verify_in_batch(public_key: bytes, batch: Batch, statement: bytes, index: int, proof: Sequence[bytes]) -> None:

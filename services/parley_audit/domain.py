@@ -85,8 +85,7 @@ def leaves_of(noted: Iterable[Noted]) -> list[Leaf]:
 
 
 def _leaf(batch: Sequence[Noted]) -> Leaf:
-    entry = receipt.make_entry([each.commitment for each in batch])
-    ways = receipt.make_openings([(each.opening.salt, each.opening.detail) for each in batch])
+    entry, ways = receipt.make_leaf([(each.opening.salt, each.opening.detail) for each in batch])
     return Leaf(entry, tuple(map(Member, batch, ways)))
 
 

@@ -39,8 +39,13 @@ def inclusion_proof(leaf_hashes: Sequence[bytes], index: int) -> list[bytes]:
 
 def inclusion_proofs(leaf_hashes: Sequence[bytes]) -> list[list[bytes]]:
     """Prove every leaf at once: n log n work, where one by one is n squared."""
+    return root_and_proofs(leaf_hashes)[1]
+
+
+def root_and_proofs(leaf_hashes: Sequence[bytes]) -> tuple[bytes, list[list[bytes]]]:
+    """Compute the root and prove every leaf: the tree is built once for both."""
     levels = _levels(leaf_hashes) if leaf_hashes else []
-    return [
+    proofs = [
         [
             level[index >> height ^ 1]
             for height, level in enumerate(levels)
@@ -48,6 +53,7 @@ def inclusion_proofs(leaf_hashes: Sequence[bytes]) -> list[list[bytes]]:
         ]
         for index in range(len(leaf_hashes))
     ]
+    return levels[-1][0] if levels else EMPTY_ROOT, proofs
 
 
 def consistency_proof(leaf_hashes: Sequence[bytes], first: int) -> list[bytes]:

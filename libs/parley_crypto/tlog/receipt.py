@@ -109,10 +109,17 @@ def make_entry(commitments: Sequence[bytes]) -> bytes:
 
 def make_openings(salted: Sequence[tuple[bytes, bytes]]) -> list[Opening]:
     """Make the openings of one batch from its (salt, detail) pairs, in the order of the entry's commitments."""
-    leaves = [merkle.leaf_hash(commit(salt, detail)) for salt, detail in salted]
-    return [
-        Opening(salt, detail, index, _smallest_size(index, len(leaves)), tuple(proof))
-        for index, ((salt, detail), proof) in enumerate(zip(salted, merkle.inclusion_proofs(leaves), strict=True))
+    return make_leaf(salted)[1]
+
+
+def make_leaf(salted: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, list[Opening]]:
+    """Make the entry of one batch, as :func:`make_entry`, and its openings: of one tree. Raises ValueError for an empty batch."""
+    if not salted:
+        raise ValueError("an entry has one commitment or more")
+    top, proofs = merkle.root_and_proofs([merkle.leaf_hash(commit(salt, detail)) for salt, detail in salted])
+    return _ENTRY_PREFIX + top, [
+        Opening(salt, detail, index, _smallest_size(index, len(proofs)), tuple(proof))
+        for index, ((salt, detail), proof) in enumerate(zip(salted, proofs, strict=True))
     ]
 
 

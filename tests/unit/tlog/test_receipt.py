@@ -40,6 +40,7 @@ def test_an_entry_is_a_version_and_the_root_over_the_batchs_commitments() -> Non
 def test_each_party_of_a_batch_opens_its_own(count: int) -> None:
     salted = salted_batch(count)
     entry = receipt.make_entry([receipt.commit(*each) for each in salted])
+    assert (entry, receipt.make_openings(salted)) == receipt.make_leaf(salted)
     for n, opening in enumerate(receipt.make_openings(salted)):
         read = receipt.parse_opening(opening.to_bytes())
         assert (opening, n, salted[n]) == (read, read.index, (read.salt, read.detail))
@@ -155,6 +156,8 @@ def test_openings_and_entries_that_nobody_could_verify_are_not_made() -> None:
     for bad in ([], [bytes(31)]):
         with pytest.raises(ValueError, match="32 bytes"):
             receipt.make_entry(bad)
+    with pytest.raises(ValueError, match="one commitment"):
+        receipt.make_leaf([])
     with pytest.raises(ValueError, match="32 bytes"):
         receipt.commit(bytes(31), b"{}")
     with pytest.raises(ValueError, match="canonical form"):
