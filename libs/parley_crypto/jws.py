@@ -7,10 +7,11 @@ else, padding, or bits to spare make it another's. Times are checked against the
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from json.encoder import encode_basestring
 from typing import Any
 
 import rfc8785
@@ -44,17 +45,22 @@ def spelt(value: Any) -> Spelt:
 
 def canonical(value: Any) -> bytes:
     """Canonical JSON (RFC 8785). Raises ValueError for what has none."""
-    if isinstance(value, dict) and any(type(each) is Spelt for each in value.values()):
+    if isinstance(value, dict) and Spelt in map(type, value.values()):
         return _joined(value).encode()
     return _spelling(value).encode()
 
 
 def _joined(members: Mapping[Any, Any]) -> str:
     """An object some of whose members are spelt already. Names in ASCII, which are sorted as the RFC sorts them."""
-    if not all(isinstance(name, str) and name.isascii() for name in members):
+    if not _are_ascii(members):
         raise ValueError("a member's name is not ASCII")
-    of = {name: each.json if type(each) is Spelt else _spelling(each) for name, each in members.items()}
-    return "{" + ",".join([f"{_encoder.encode(name)}:{of[name]}" for name in sorted(of)]) + "}"
+    return "{" + ",".join([f"{encode_basestring(name)}:{_member(members[name])}" for name in sorted(members)]) + "}"
+
+
+def _member(value: Any) -> str:
+    if type(value) is str:  # as most are; the encoder would call this, too
+        return encode_basestring(value)
+    return value.json if type(value) is Spelt else _spelling(value)
 
 
 def _spelling(value: Any) -> str:
@@ -68,13 +74,20 @@ def _is_plain(value: Any) -> bool:
     It does for ASCII names, which it sorts alike, arrays, text, integers below 2^53, booleans and null: all that Parley signs.
     """
     if isinstance(value, dict):
-        if not all(isinstance(name, str) and name.isascii() for name in value):
+        if not _are_ascii(value):
             return False
         value = value.values()
     elif not isinstance(value, list):
         return isinstance(value, str) or value is None or (isinstance(value, int) and -_WHOLE < value < _WHOLE)
-    # Most is text: a call for each would take longer than all the rest.
-    return all(type(each) is str or _is_plain(each) for each in value)
+    # Most is text: a call for each, be it of a generator, would take longer than all the rest.
+    return all(map(_is_plain, [each for each in value if type(each) is not str]))
+
+
+def _are_ascii(names: Iterable[Any]) -> bool:
+    try:
+        return "".join(names).isascii()
+    except TypeError:  # a name that isn't text
+        return False
 
 
 def sign_statement(kind: str, claims: Mapping[str, Any], signer: Signer) -> str:

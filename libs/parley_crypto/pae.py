@@ -7,8 +7,11 @@ The count and then every piece's length are 64-bit little-endian, as in PASETO (
 
 def pae(*pieces: bytes | str) -> bytes:
     """Encode the pieces; text counts as its UTF-8 bytes."""
-    raw = [piece.encode() if isinstance(piece, str) else piece for piece in pieces]
-    return len(raw).to_bytes(8, "little") + b"".join([len(piece).to_bytes(8, "little") + piece for piece in raw])
+    encoded = len(pieces).to_bytes(8, "little")
+    for piece in pieces:
+        raw = piece.encode() if isinstance(piece, str) else piece
+        encoded += len(raw).to_bytes(8, "little") + raw
+    return encoded
 
 
 def unpae(encoded: bytes) -> list[bytes]:

@@ -159,8 +159,9 @@ def verify(public_key: bytes, message: bytes, signature: bytes) -> None:
         raise SignatureInvalid("not this key's signature over these bytes") from error
 
 
+@lru_cache(1024)
 def key_id(public_key: bytes) -> str:
-    """Name a public key: 16 characters from its SHA-256."""
+    """Name a public key: 16 characters from its SHA-256. One marketer's stands in all that is permitted to it."""
     return base64.b32encode(hashlib.sha256(public_key).digest()[:10]).decode().lower()
 
 

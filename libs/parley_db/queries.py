@@ -14,13 +14,10 @@ class Queries:
 
     def __init__(self, source: str, statements: Mapping[str, LiteralString]) -> None:
         self._source = source
-        self._statements = dict(statements)
+        vars(self).update(statements)  # found as any attribute is: one is asked for with every statement
 
     def __getattr__(self, name: str) -> LiteralString:
-        try:
-            return self._statements[name]
-        except KeyError:
-            raise AttributeError(f"{self._source} has no query named {name!r}") from None
+        raise AttributeError(f"{self._source} has no query named {name!r}")
 
 
 def load(package: str, filename: str = "queries.sql") -> Queries:

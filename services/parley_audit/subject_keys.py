@@ -44,22 +44,22 @@ class SubjectKeys:
 
     async def ensure(self, tx: Tx, subjects: Iterable[str]) -> dict[str, SubjectKey]:
         """The subjects' keys, made where there are none. Only under the log's lock."""
-        wanted = sorted(set(subjects))
-        found = await self.store.keys(tx, wanted)
-        missing = [subject for subject in wanted if subject not in found]
-        made = dict(zip(missing, await each(self._make, missing), strict=True))
+        wanted = set(subjects)
+        found = await self.store.keys(tx, sorted(wanted))
+        made = await each(self._make, sorted(wanted - found.keys()))
         if made:
-            await self.store.add_keys(tx, made)
-        kept = found | made
-        return dict(zip(kept, await each(lambda one: self._unwrap(*one), kept.items()), strict=True))
+            await self.store.add_keys(tx, {key.subject: wrapped for key, wrapped in made})
+        kept = await each(lambda one: self._unwrap(*one), found.items())
+        return {key.subject: key for key in (*kept, *(key for key, _ in made))}
 
     async def find(self, db: Database, subject: str) -> SubjectKey | None:
         """A subject's key; None if there was never one, or it is erased."""
         found = await self.store.keys(db, [subject])
         return self._unwrap(subject, found[subject]) if found else None
 
-    def _make(self, subject: str) -> WrappedKey:
-        return WrappedKey(secrets.randbits(32), self.ring.wrap(secrets.token_bytes(32), _PLACE, subject))
+    def _make(self, subject: str) -> tuple[SubjectKey, WrappedKey]:
+        key = SubjectKey(subject, secrets.randbits(32), secrets.token_bytes(32))
+        return key, WrappedKey(key.key_id, self.ring.wrap(key.dek, _PLACE, subject))
 
     def _unwrap(self, subject: str, kept: WrappedKey) -> SubjectKey:
         return SubjectKey(subject, kept.key_id, self.ring.unwrap(kept.wrapped, _PLACE, subject))
