@@ -168,7 +168,7 @@ def build_server(
             name: _serving(handler, chain.bind(service, f"/{service}/{name}", handler), declare)
             for name, handler in handlers.items()
         }
-        inner.add_registered_method_handlers(service, guarded)
+        # Not as "registered" methods, too: with each call gRPC would wait anew for a task of every method that is served.
         inner.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, guarded)])
     # Reflection is the one service outside the chain: it takes a stream of requests and answers what is public anyway.
     reflection.enable_server_reflection([*services, reflection.SERVICE_NAME], inner)
