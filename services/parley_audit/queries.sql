@@ -11,9 +11,23 @@ SELECT size, frontier FROM log_head WHERE origin = $1;
 -- Keep other writers out until the transaction ends, and read where the log ends.
 SELECT size, frontier FROM log_head WHERE origin = $1 FOR UPDATE;
 
--- name: head_move
--- Move the log's end from one size to another; answers nothing if it was elsewhere.
-UPDATE log_head SET size = $3, frontier = $4 WHERE origin = $1 AND size = $2 RETURNING true;
+-- name: log_append
+-- Append entries and tell where their commitments are, if the log ends where its writer takes it to; answers nothing, and appends
+-- nothing, if it ends elsewhere. Tiles are new, or wider than before. One statement: until the transaction ends, others wait.
+WITH moved AS (
+    UPDATE log_head SET size = $3, frontier = $4 WHERE origin = $1 AND size = $2 RETURNING size
+), entered AS (
+    INSERT INTO log_entries (log_index, entry)
+    SELECT $2::bigint + e.place - 1, e.entry FROM moved, unnest($5::bytea[]) WITH ORDINALITY AS e (entry, place)
+), put AS (
+    INSERT INTO log_tiles (level, tile_index, hashes)
+    SELECT t.* FROM moved, unnest($6::smallint[], $7::bigint[], $8::bytea[]) AS t
+    ON CONFLICT (level, tile_index) DO UPDATE SET hashes = excluded.hashes
+), placed AS (
+    INSERT INTO log_commitments (commitment, log_index, inner_index, inner_size, path)
+    SELECT c.* FROM moved, unnest($9::bytea[], $10::bigint[], $11::integer[], $12::integer[], $13::bytea[]) AS c
+)
+SELECT true FROM moved;
 
 -- name: checkpoint_find
 -- Read the newest signed checkpoint.
@@ -27,11 +41,6 @@ SELECT size, note FROM log_checkpoint WHERE origin = $1 FOR UPDATE;
 -- Serve a checkpoint from now on.
 UPDATE log_checkpoint SET size = $2, note = $3 WHERE origin = $1 AND size <= $2;
 
--- name: entries_insert
--- Append entries from an index on.
-INSERT INTO log_entries (log_index, entry)
-SELECT $1::bigint + place - 1, entry FROM unnest($2::bytea[]) WITH ORDINALITY AS e (entry, place);
-
 -- name: entries_between
 -- Read the entries of a bundle, in order.
 SELECT entry FROM log_entries WHERE log_index >= $1 AND log_index < $2 ORDER BY log_index;
@@ -40,16 +49,6 @@ SELECT entry FROM log_entries WHERE log_index >= $1 AND log_index < $2 ORDER BY 
 -- Read tiles, each as wide as it is.
 SELECT level, tile_index, hashes FROM log_tiles
 WHERE (level, tile_index) IN (SELECT * FROM unnest($1::smallint[], $2::bigint[]));
-
--- name: tiles_put
--- Store tiles that are new, or wider than before.
-INSERT INTO log_tiles (level, tile_index, hashes) SELECT * FROM unnest($1::smallint[], $2::bigint[], $3::bytea[])
-ON CONFLICT (level, tile_index) DO UPDATE SET hashes = excluded.hashes;
-
--- name: commitments_insert
--- Note where commitments are.
-INSERT INTO log_commitments (commitment, log_index, inner_index, inner_size, path)
-SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::integer[], $4::integer[], $5::bytea[]);
 
 -- name: commitments_known
 -- Tell which of some commitments are in the log already.

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from parley_audit.domain import Leaf, Page, Progress
 from parley_audit.faults import HeadMoved, LogForeign
-from parley_audit.growth import EMPTY, Growth, Head, Tiles
+from parley_audit.growth import EMPTY, Growth, Head
 from parley_crypto.tlog.merkle import HASH_SIZE
 from parley_crypto.tlog.tiles import Tile
 from parley_db.database import Database, Tx
@@ -88,31 +88,25 @@ class Store:
 
         Raises HeadMoved where it ends elsewhere by now: then nothing may be kept of the transaction.
         """
-        moved = await tx.fetchval(_SQL.head_move, self._origin, head.size, growth.head.size, growth.head.frontier)
-        if not moved:
-            raise HeadMoved
-        await tx.execute(_SQL.entries_insert, head.size, [leaf.entry for leaf in leaves])
-        await self._put_tiles(tx, growth.tiles)
-        await self._place(tx, head.size, leaves)
-
-    async def _put_tiles(self, tx: Tx, tiles: Tiles) -> None:
-        await tx.execute(
-            _SQL.tiles_put,
-            [tile.level for tile in tiles],
-            [tile.index for tile in tiles],
-            list(tiles.values()),
-        )
-
-    async def _place(self, tx: Tx, first: int, leaves: Sequence[Leaf]) -> None:
-        placed = [(at, member) for at, leaf in enumerate(leaves, first) for member in leaf.members]
-        await tx.execute(
-            _SQL.commitments_insert,
+        placed = [(at, member) for at, leaf in enumerate(leaves, head.size) for member in leaf.members]
+        moved = await tx.fetchval(
+            _SQL.log_append,
+            self._origin,
+            head.size,
+            growth.head.size,
+            growth.head.frontier,
+            [leaf.entry for leaf in leaves],
+            [tile.level for tile in growth.tiles],
+            [tile.index for tile in growth.tiles],
+            list(growth.tiles.values()),
             [member.noted.commitment for _, member in placed],
             [at for at, _ in placed],
             [member.way.index for _, member in placed],
             [member.way.size for _, member in placed],
             [b"".join(member.way.proof) for _, member in placed],
         )
+        if not moved:
+            raise HeadMoved
 
     async def tiles(self, tx: Tx | Database, wanted: Sequence[Tile]) -> dict[Tile, bytes]:
         """Tiles by full name, each as wide as it is; those that are not there are left out."""
