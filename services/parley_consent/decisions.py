@@ -197,6 +197,8 @@ class Decisions:
         change = next_change(verdict.stood.standing.rules, now)
         if change and change < now + PERMIT_LIFE:  # no act tells of it: the revision stays
             permit.expire_time.CopyFrom(timestamp(change))
+        if verdict.stood.released_at and common.terms.content.use == termspb.USE_ONE_TIME:
+            permit.unchanged_since.CopyFrom(timestamp(verdict.stood.released_at))
         return permit
 
     def _release_id(self, exchange: str, pseudonym: str) -> str:
@@ -233,7 +235,7 @@ def _marketer(card: Card) -> MarketerRecord:
 
 
 def _is_new_offer(verdict: Verdict) -> bool:
-    return verdict.found is Otherwise.ASK and verdict.stood.offer is None and not verdict.stood.released
+    return verdict.found is Otherwise.ASK and verdict.stood.offer is None and verdict.stood.released_at is None
 
 
 def _outcome(verdict: Verdict | None) -> consentpb.DecisionOutcome.ValueType:
@@ -243,6 +245,6 @@ def _outcome(verdict: Verdict | None) -> consentpb.DecisionOutcome.ValueType:
         return consentpb.DECISION_OUTCOME_LATER
     # An exchange that has had its release asks for no second one.
     stood = verdict.stood
-    open_to_it = not stood.released and (stood.offer is None or stood.offer in OPEN)
+    open_to_it = stood.released_at is None and (stood.offer is None or stood.offer in OPEN)
     asked = verdict.found is Otherwise.ASK and open_to_it
     return consentpb.DECISION_OUTCOME_ASKED if asked else consentpb.DECISION_OUTCOME_REFUSED

@@ -39,7 +39,7 @@ ON CONFLICT (customer) DO NOTHING;
 -- that it was made under is the only one, for it is sent again under no other; else the newest comes first. EXISTS wouldn't do: it
 -- may be answered from a hash of the whole table.
 SELECT coalesce(c.revision, 0) AS revision, c.objected_at IS NOT NULL AS objected,
-    had.consent_id IS NOT NULL AS released,
+    had.settled_at AS released_at,
     (SELECT o.state FROM consents AS o WHERE o.customer = a.customer AND o.exchange = a.exchange AND o.rule_id = '') AS offer,
     ARRAY(
         SELECT ROW(r.rule_id, r.effect, r.scope_marketer, r.scope_level, r.terms) FROM rules AS r
@@ -60,7 +60,7 @@ SELECT coalesce(c.revision, 0) AS revision, c.objected_at IS NOT NULL AS objecte
 FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS a (customer, marketer, exchange, place)
 LEFT JOIN customers AS c ON c.customer = a.customer
 LEFT JOIN LATERAL (
-    SELECT consent_id FROM settlements WHERE customer = a.customer AND exchange = a.exchange
+    SELECT consent_id, settled_at FROM settlements WHERE customer = a.customer AND exchange = a.exchange
     ORDER BY settled_at DESC LIMIT 1) AS had ON true
 ORDER BY a.place;
 

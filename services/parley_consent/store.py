@@ -33,18 +33,18 @@ class Stood:
     """
     Where one customer stands with one marketer in one exchange, and the revision that was read before.
 
-    ``released``: a release of theirs has settled in this very exchange.
+    ``released_at``: when a release of theirs settled in this very exchange, if one has.
     """
 
     revision: int
     standing: Standing
     offer: State | None
-    released: bool
+    released_at: datetime | None
 
     @property
     def agreed(self) -> bool:
         """They have agreed to this very exchange, and nothing has ended that."""
-        return self.released or self.offer in LIVE
+        return self.released_at is not None or self.offer in LIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,7 +419,7 @@ def _columns(of: SettleBatch | SettleItem | Notice) -> tuple[Any, ...]:
 
 def _stood(row: Any) -> Stood:
     standing = Standing(row["objected"], tuple(map(_rule, row["rules"])), tuple(map(_live, row["consents"])))
-    return Stood(row["revision"], standing, State(row["offer"]) if row["offer"] else None, row["released"])
+    return Stood(row["revision"], standing, State(row["offer"]) if row["offer"] else None, row["released_at"])
 
 
 def _rule(row: Any) -> Rule:

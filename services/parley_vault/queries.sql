@@ -25,14 +25,14 @@ SELECT pg_snapshot_xmin(now)::text AS next, s.subject, s.changed::text AS change
 LEFT JOIN subjects AS s ON s.changed >= $1::text::xid8 AND s.changed < pg_snapshot_xmax(now);
 
 -- name: items_sealed
--- What opens the newest version of each item that is there, of pairs (subject, attribute): their places, from 1. A release, which
--- comes for thousands, needs to know no more of them.
+-- What opens the newest version of each item that is there, and was then, of those asked for (subject, attribute, moment or null): their
+-- places, from 1. A release, which comes for thousands, needs to know no more of them.
 SELECT w.nth, (SELECT dek FROM subjects AS s WHERE s.subject = w.subject) AS dek, i.version, i.ciphertext
-FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w (subject, attribute, nth)
+FROM unnest($1::text[], $2::text[], $3::timestamptz[]) WITH ORDINALITY AS w (subject, attribute, unchanged_since, nth)
 JOIN LATERAL (
-    SELECT version, ciphertext FROM items
+    SELECT version, ciphertext, created_at FROM items
     WHERE items.subject = w.subject AND items.attribute = w.attribute ORDER BY version DESC LIMIT 1
-) AS i ON true;
+) AS i ON w.unchanged_since IS NULL OR i.created_at <= w.unchanged_since;
 
 -- The other statements about items answer these columns in this order: subject, attribute, dek, version, ciphertext, provenance,
 -- created_at, level.

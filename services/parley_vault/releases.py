@@ -23,7 +23,7 @@ from parley_terms.values import Catalogue
 from parley_terms.wire import field_from
 from parley_vault.domain.releasing import Permit, Refusal, refusal, release
 from parley_vault.safe import Safe, Sealed
-from parley_vault.store import Pair, Store
+from parley_vault.store import Store, Wanted
 
 READER = "vault"
 """Whose refs these are."""
@@ -44,10 +44,10 @@ class Opening:
     subject: str
     permit: Permit
 
-    def pairs(self) -> Iterator[Pair]:
+    def wanted(self) -> Iterator[Wanted]:
         """The items that it names."""
         for one in self.permit.fields:
-            yield self.subject, one.attribute
+            yield self.subject, one.attribute, self.permit.unchanged_since
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ class Releases:
     async def release(self, batch: permitpb.PermitBatch, asked: Sequence[Asked]) -> list[bytes | Refusal]:
         """What came of each, in order: a sealed release or why there is none. All items are read in one statement."""
         openings = await each(partial(self._opening, batch), asked)
-        named = (pair for opening in openings if isinstance(opening, Opening) for pair in opening.pairs())
-        pairs = list(dict.fromkeys(named))
-        sealed = await self.store.sealed(pairs) if pairs else {}
+        named = (one for opening in openings if isinstance(opening, Opening) for one in opening.wanted())
+        wanted = list(dict.fromkeys(named))
+        sealed = await self.store.sealed(wanted) if wanted else {}
         return await each(partial(self._outcome, sealed), openings)
 
     def _opening(self, batch: permitpb.PermitBatch, asked: Asked) -> Opening | Refusal:
@@ -87,11 +87,11 @@ class Releases:
         _check_key(body.sealing_key)
         return _permit_from(body)
 
-    def _outcome(self, sealed: Mapping[Pair, Sealed], opening: Opening | Refusal) -> bytes | Refusal:
+    def _outcome(self, sealed: Mapping[Wanted, Sealed], opening: Opening | Refusal) -> bytes | Refusal:
         if isinstance(opening, Refusal):
             return opening
         try:
-            values = {pair[1]: self.safe.text(sealed[pair]) for pair in set(opening.pairs()) if pair in sealed}
+            values = {one[1]: self.safe.text(sealed[one]) for one in set(opening.wanted()) if one in sealed}
         except CiphertextInvalid as error:
             self.log.warning("item_refused", error_type=type(error).__name__)
             return Refusal.DEFECT
@@ -112,11 +112,13 @@ def _permit_from(body: permitpb.PermitBody) -> Permit:
         exchange=body.exchange,
         consent=body.consent,
         marketer=body.marketer,
+        level=body.marketer_level,
         pseudonym=body.pseudonym,
         sealing_key=body.sealing_key,
         fields=_fields(tuple(one.SerializeToString(deterministic=True) for one in body.fields)),
         vault_host=body.vault_host,
         expires_at=body.expire_time.ToDatetime(tzinfo=UTC),
+        unchanged_since=body.unchanged_since.ToDatetime(tzinfo=UTC) if body.HasField("unchanged_since") else None,
         until=validity.end_time.ToDatetime(tzinfo=UTC) if validity.HasField("end_time") else None,
     )
 

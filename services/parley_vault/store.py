@@ -15,6 +15,9 @@ _SQL = load("parley_vault")
 Pair = tuple[str, str]
 """A subject and an attribute."""
 
+Wanted = tuple[str, str, datetime | None]
+"""A subject and an attribute, of which only what was put until a moment is wanted, if there is one."""
+
 Change = tuple[str, str]
 """A subject, and the transaction that may have changed what is discoverable of them."""
 
@@ -57,12 +60,12 @@ class Store:
         rows = await (tx or self.db).fetch(_SQL.items_latest, subjects, attributes)
         return {(one.place.subject, one.place.attribute): one for one in map(_kept, rows)}
 
-    async def sealed(self, pairs: Sequence[Pair]) -> dict[Pair, Sealed]:
-        """What opens the newest version of each item that is there, in one statement."""
-        subjects, attributes = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        rows = await self.db.fetch(_SQL.items_sealed, subjects, attributes)
+    async def sealed(self, wanted: Sequence[Wanted]) -> dict[Wanted, Sealed]:
+        """What opens the newest version of each item that is there, and was then, in one statement."""
+        columns = ([one[part] for one in wanted] for part in range(3))
+        rows = await self.db.fetch(_SQL.items_sealed, *columns)
         return {
-            (pair := pairs[nth - 1]): Sealed(Place(pair[0], pair[1], version), dek, ciphertext)
+            (one := wanted[nth - 1]): Sealed(Place(one[0], one[1], version), dek, ciphertext)
             for nth, dek, version, ciphertext in rows
         }
 

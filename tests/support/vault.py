@@ -192,6 +192,7 @@ class World:
             vault_host="local",
             issue_time=timestamp(self.clock.now()),
             expire_time=timestamp(self.clock.now() + timedelta(seconds=30)),
+            marketer_level=termspb.VERIFICATION_LEVEL_ACCREDITED,
         )
         body.MergeFrom(permitpb.PermitBody(**changes))
         return body

@@ -23,17 +23,23 @@ class Refusal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """What consent permits, as far as vault needs to know. ``until`` is the end of what was agreed, if it has one."""
+    """
+    What consent permits, as far as vault needs to know.
+
+    ``until`` is the end of what was agreed, if it has one. What was put after ``unchanged_since`` isn't given, if it says so.
+    """
 
     release_id: str
     exchange: str
     consent: str
     marketer: str
+    level: int
     pseudonym: str
     sealing_key: bytes
     fields: tuple[Field, ...]
     vault_host: str
     expires_at: datetime
+    unchanged_since: datetime | None
     until: datetime | None
 
 
@@ -54,7 +60,8 @@ def release(permit: Permit, values: Mapping[str, str], catalogue: Catalogue) -> 
     """
     What a release says: the fields that the permit names and nothing else, of the values that are there.
 
-    A question that doesn't fit its attribute has no answer, so it is left out like an item that isn't there.
+    A question that doesn't fit its attribute has no answer, so it is left out like an item that isn't there. So is an attribute
+    for which the marketer isn't verified far enough, any more perhaps.
     """
     said = {
         "release": permit.release_id,
@@ -62,9 +69,19 @@ def release(permit: Permit, values: Mapping[str, str], catalogue: Catalogue) -> 
         "marketer": permit.marketer,
         "pseudonym": permit.pseudonym,
         "consent": permit.consent,
-        "fields": [claims for field in permit.fields for claims in _given(field, values, catalogue)],
+        "fields": [
+            claims
+            for field in permit.fields
+            if _is_within(permit.level, field, catalogue)
+            for claims in _given(field, values, catalogue)
+        ],
     }
     return said | ({"expires": iso(permit.until)} if permit.until else {})
+
+
+def _is_within(level: int, field: Field, catalogue: Catalogue) -> bool:
+    attribute = catalogue.get(field.attribute)
+    return attribute is None or level >= attribute.least_level
 
 
 def _given(field: Field, values: Mapping[str, str], catalogue: Catalogue) -> Iterator[dict[str, Any]]:

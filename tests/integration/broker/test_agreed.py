@@ -180,6 +180,23 @@ def counted(*points: str) -> Iterator[Counter[str]]:
         yield seen
 
 
+@pytest.mark.parametrize(
+    ("use", "again"), [(termspb.USE_ONE_TIME, []), (termspb.USE_STANDING, ["Porto"])], ids=["once", "standing"]
+)
+async def test_release_for_one_time_is_no_subscription(world: World, use: int, again: list[str]) -> None:
+    age = an_age()
+    customer, marketer = await an_asked(world, age), await world.marketer()
+    await ask(marketer, age, terms("profile.city", use=use))
+    await customer.accept(await customer.offer())
+    assert ["Lisbon"] == [city for one in await marketer.collect(1) for city in exact_values(world, marketer, one)]
+    await customer.put(profile_city="Porto")
+    assert again == [city for one in await marketer.collect(1) for city in exact_values(world, marketer, one)]
+
+
+def exact_values(world: World, marketer: Marketer, delivery: brokerpb.Delivery) -> list[str]:
+    return [one["value"] for one in world.opened(marketer, delivery)["fields"] if one["form"] == "exact"]
+
+
 # --- In the answer -------------------------------------------------------------------------------------------------------
 
 

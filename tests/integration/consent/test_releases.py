@@ -309,6 +309,22 @@ async def test_release_for_one_time_is_sent_again_after_an_act_and_after_the_dea
 
 
 @ONCE_RELEASED
+async def test_release_for_one_time_is_sent_again_as_it_was_for_it_is_no_subscription(
+    world: World, prepare: Any
+) -> None:
+    ann, bob, marketer = Person(), Person(), Asker()
+    once, first = await prepare(world, ann, marketer)
+    await world.settle(await under_consent(world, bob, other := Asker()))
+    settled = await world.db.fetchval("SELECT settled_at FROM settlements WHERE customer = $1", ann.customer)
+
+    (again,) = await world.permits(marketer, [ann], E1, once)
+    (more,) = await world.permits(other, [bob], E2)
+
+    assert [False, False] == [body_of(entry).HasField("unchanged_since") for entry in (first, more)]
+    assert settled == body_of(again).unchanged_since.ToDatetime(UTC)
+
+
+@ONCE_RELEASED
 async def test_release_for_one_time_gives_another_exchange_nothing(world: World, prepare: Any) -> None:
     ann, marketer = Person(), Asker()
     once, _ = await prepare(world, ann, marketer)

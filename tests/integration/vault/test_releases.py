@@ -78,6 +78,29 @@ async def test_newest_version_is_released_and_a_deleted_item_is_absent(world: Wo
     assert [{"attribute": "profile.age", "form": "exact", "value": "43"}] == read["fields"]
 
 
+async def test_what_was_put_since_a_permit_s_moment_is_absent_and_so_is_what_it_was_before(world: World) -> None:
+    ada, then = await ada_of(world), world.clock.now()
+    world.clock.move(timedelta(seconds=1))
+    await ada.put(profile__age="43")
+    fields = [AGE, exact("profile.city")]
+    again, anew = world.permit(ada, fields, unchanged_since=timestamp(then)), world.permit(ada, fields)
+
+    reads = await world.release((ada.ref(), again), (ada.ref(), anew))
+
+    assert [["Canaryville"], ["43", "Canaryville"]] == [[field["value"] for field in read["fields"]] for read in reads]
+
+
+@pytest.mark.parametrize(("level", "given"), [(1, 1), (2, 2)])
+async def test_marketer_that_lost_its_level_is_not_given_what_takes_it(world: World, level: Any, given: int) -> None:
+    ada = await ada_of(world)
+    permit = world.permit(ada, [AGE, exact("finance.income")])
+    permit.marketer_level = level
+
+    [read] = await world.release((ada.ref(), permit))
+
+    assert ["profile.age", "finance.income"][:given] == [field["attribute"] for field in read["fields"]]
+
+
 async def test_batch_of_many_is_answered_in_order(world: World) -> None:
     people = [world.person() for _ in range(30)]
     for age, person in enumerate(people):

@@ -15,11 +15,13 @@ PERMIT = Permit(
     exchange="x",
     consent="consents/c",
     marketer="marketers/m",
+    level=2,
     pseudonym="pseudonym",
     sealing_key=b"",
     fields=(Field("profile.age", Form.EXACT),),
     vault_host="local",
     expires_at=NOW + timedelta(seconds=30),
+    unchanged_since=None,
     until=None,
 )
 

@@ -111,6 +111,7 @@ class PermitBody(_message.Message):
     MARKETER_CONTACT_FIELD_NUMBER: _builtins.int
     MARKETER_LEVEL_FIELD_NUMBER: _builtins.int
     AUDIT_REF_FIELD_NUMBER: _builtins.int
+    UNCHANGED_SINCE_FIELD_NUMBER: _builtins.int
     permit_id: _builtins.str
     """The permit's own id."""
     release_id: _builtins.str
@@ -153,11 +154,15 @@ class PermitBody(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """30 s later."""
+        """30 s later, or sooner where a rule of the customer's begins or ends."""
 
     @_builtins.property
     def terms(self) -> _terms_pb2.Terms:
         """The terms agreed: what the consent to be born from a rule will say."""
+
+    @_builtins.property
+    def unchanged_since(self) -> _timestamp_pb2.Timestamp:
+        """Items that were put after this moment are not given. Set where a release for one time is sent again: it is no subscription."""
 
     def __init__(
         self,
@@ -181,10 +186,11 @@ class PermitBody(_message.Message):
         marketer_contact: _builtins.str = ...,
         marketer_level: _terms_pb2.VerificationLevel.ValueType = ...,
         audit_ref: _builtins.bytes = ...,
+        unchanged_since: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "issue_time", b"issue_time", "terms", b"terms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "issue_time", b"issue_time", "terms", b"terms", "unchanged_since", b"unchanged_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_ref", b"audit_ref", "basis", b"basis", "consent", b"consent", "exchange", b"exchange", "expire_time", b"expire_time", "fields", b"fields", "issue_time", b"issue_time", "marketer", b"marketer", "marketer_contact", b"marketer_contact", "marketer_display_name", b"marketer_display_name", "marketer_legal_entity", b"marketer_legal_entity", "marketer_level", b"marketer_level", "permit_id", b"permit_id", "pseudonym", b"pseudonym", "release_id", b"release_id", "sealing_key", b"sealing_key", "sealing_key_id", b"sealing_key_id", "terms", b"terms", "vault_host", b"vault_host"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_ref", b"audit_ref", "basis", b"basis", "consent", b"consent", "exchange", b"exchange", "expire_time", b"expire_time", "fields", b"fields", "issue_time", b"issue_time", "marketer", b"marketer", "marketer_contact", b"marketer_contact", "marketer_display_name", b"marketer_display_name", "marketer_legal_entity", b"marketer_legal_entity", "marketer_level", b"marketer_level", "permit_id", b"permit_id", "pseudonym", b"pseudonym", "release_id", b"release_id", "sealing_key", b"sealing_key", "sealing_key_id", b"sealing_key_id", "terms", b"terms", "unchanged_since", b"unchanged_since", "vault_host", b"vault_host"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
