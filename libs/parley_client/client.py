@@ -4,10 +4,13 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self, TypeVar
+from uuid import UUID
+
+from google.protobuf.message import DecodeError
 
 from parley.audit.v1 import audit_pb2 as auditpb
 from parley.audit.v1.audit_pb2_grpc import AuditServiceStub
@@ -17,7 +20,7 @@ from parley_client.backoff import Backoff
 from parley_client.conditions import Condition
 from parley_client.connection import Connection, Credential
 from parley_client.deliveries import Delivery, Opener
-from parley_client.errors import DeliveryNotFound, ParleyError, ProofNotFound, SettingsInvalid
+from parley_client.errors import DeliveryInvalid, DeliveryNotFound, ParleyError, ProofNotFound, SettingsInvalid
 from parley_client.exchanges import Asked, Exchange, Wanted, audience_of, exchange_from
 from parley_client.feed import Feed
 from parley_client.receipts import Receipt, Verifier
@@ -36,7 +39,11 @@ _T = TypeVar("_T")
 
 
 class Answer(NamedTuple):
-    """An exchange with one customer, and the release, if it could be made at once. It is not acknowledged yet."""
+    """
+    An exchange with one customer, and the release, if it could be made at once.
+
+    It is not acknowledged yet, and comes on the feed as well unless that is done within half a second: known by its name.
+    """
 
     exchange: Exchange
     delivery: Delivery | None
@@ -79,24 +86,31 @@ class Client:
         *,
         purposes: Iterable[str],
         ask: Iterable[Asked],
-        valid_for: timedelta,
-        decide_within: timedelta,
+        valid_for: timedelta | None = None,
+        decide_within: timedelta | None = None,
+        valid_until: datetime | None = None,
+        decide_by: datetime | None = None,
         where: Condition | None = None,
         pseudonyms: Iterable[str] | None = None,
         offer_text: str = "",
         one_time: bool = False,
         offers: bool = True,
+        request_id: UUID | None = None,
     ) -> Exchange:
         """
         Ask customers: whoever meets ``where``, or those with these ``pseudonyms``. What comes of it is on the feed.
 
-        :class:`parley_client.exchanges.Wanted` says what the terms mean. Raises VerificationRequired,
-        InvalidConsentPurpose, AttributeUnknown, ValueInvalid, InvalidDateRange, ...; ValueError and TypeError for what
-        can't be asked at all.
+        :class:`parley_client.exchanges.Wanted` says what the terms mean. A call whose answer is lost may have made the exchange
+        all the same: with a ``request_id``, ``valid_until`` and ``decide_by`` it can be made again, even after a crash, and makes
+        none twice. Raises VerificationRequired, InvalidConsentPurpose, AttributeUnknown, ValueInvalid, InvalidDateRange, ...;
+        ValueError and TypeError for what can't be asked at all.
         """
-        wanted = Wanted(purposes, ask, valid_for, decide_within, one_time, offers)
+        wanted = Wanted(purposes, ask, valid_for, decide_within, valid_until, decide_by, one_time, offers)
         request = brokerpb.CreateExchangeRequest(
-            terms=wanted.terms(self._clock.now()), audience=audience_of(where, pseudonyms), offer_text=offer_text
+            terms=wanted.terms(self._clock.now()),
+            audience=audience_of(where, pseudonyms),
+            offer_text=offer_text,
+            request_id=str(request_id or ""),
         )
         return exchange_from((await self._create(request)).exchange)
 
@@ -106,23 +120,29 @@ class Client:
         *,
         purposes: Iterable[str],
         ask: Iterable[Asked],
-        valid_for: timedelta,
-        decide_within: timedelta,
+        valid_for: timedelta | None = None,
+        decide_within: timedelta | None = None,
+        valid_until: datetime | None = None,
+        decide_by: datetime | None = None,
         offer_text: str = "",
         one_time: bool = False,
         offers: bool = True,
+        request_id: UUID | None = None,
     ) -> Answer:
         """
         Ask one customer the marketer knows, and get the release in the answer if their terms allow it at once.
 
-        Otherwise the delivery is None, whatever the reason, and may yet come on the feed. Raises as create_exchange.
+        Otherwise the delivery is None, whatever the reason, and may yet come on the feed. Ask for no longer than what was agreed
+        lasts (``valid_until=release.expires``), else the customer is asked anew; with ``offers=False`` nobody is. Raises as
+        create_exchange.
         """
-        wanted = Wanted(purposes, ask, valid_for, decide_within, one_time, offers)
+        wanted = Wanted(purposes, ask, valid_for, decide_within, valid_until, decide_by, one_time, offers)
         request = brokerpb.CreateExchangeRequest(
             terms=wanted.terms(self._clock.now()),
             audience=audience_of(None, [pseudonym]),
             offer_text=offer_text,
             release_in_answer=True,
+            request_id=str(request_id or ""),
         )
         answer = await self._create(request)
         delivery = self._delivery(answer.delivery) if answer.HasField("delivery") else None
@@ -153,11 +173,21 @@ class Client:
         """
         The feed: all that isn't acknowledged, oldest first, then whatever comes, for ever.
 
-        It resumes by itself whenever it breaks. Raises only what trying again doesn't mend.
+        It resumes by itself whenever it breaks, and gives each delivery once: what couldn't be kept comes again when this is
+        called anew, as after a restart. So a delivery may come twice in all, under one name, and the second time hold what its
+        customer has changed meanwhile: keep it by its name, the newer in place of the older. A feed is for one reader: two get
+        everything both. Raises only what trying again doesn't mend.
         """
         async with aclosing(Feed(self.connection).follow()) as messages:
             async for message in messages:
                 yield self._delivery(message)
+
+    def delivery(self, raw: bytes) -> Delivery:
+        """Read what :meth:`Delivery.to_bytes` kept. Raises DeliveryInvalid."""
+        try:
+            return self._delivery(brokerpb.Delivery.FromString(raw))
+        except DecodeError as error:
+            raise DeliveryInvalid("these bytes are no delivery") from error
 
     async def acknowledge(self, *deliveries: Delivery) -> None:
         """
@@ -180,7 +210,11 @@ class Client:
         return self._verifier.check(delivery, await self._proof(delivery.opening.commitment, wait))
 
     async def save_receipt(self, delivery: Delivery, directory: Path) -> tuple[Path, ...]:
-        """Verify a delivery's receipt and keep it as four files, for `parley verify`. Raises as verify_receipt does."""
+        """
+        Verify a delivery's receipt and keep it as four files, in a directory of its own, for `parley verify`.
+
+        Raises as verify_receipt does, and FileExistsError where another's receipt is kept there.
+        """
         receipt = await self.verify_receipt(delivery)
         return await asyncio.to_thread(receipt.save, directory)
 

@@ -5,7 +5,7 @@ Every question in them is canonical (equal questions have equal bytes): texts ar
 dates ISO 8601, sets sorted without repeats. Each is content too: a customer's consent must cover that very question.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import NoReturn
@@ -15,6 +15,8 @@ from parley_terms.terms import AllOf, AnyOf, Criteria, Criterion, Field, Form, N
 from parley_terms.wire import question_to
 
 Value = str | int | bool | date
+
+_MOST_IN_A_LIST = 32
 
 
 class Condition:
@@ -52,6 +54,10 @@ class Question(Condition):
 
     __slots__ = ()
     criteria: Criterion
+
+    def __str__(self) -> str:
+        """As the command line reads it: ``profile.age from 30 to 45``."""
+        return question_text(self.criteria.attribute, self.criteria.question)
 
     @property
     def field(self) -> Field:
@@ -100,6 +106,21 @@ def attribute(name: str) -> Attribute:
     return Attribute(name)
 
 
+def question_text(attribute: str, asked: OneOf | Range) -> str:
+    """Write a question for people, as the command line reads it."""
+    match asked:
+        case OneOf((value,)):
+            return f"{attribute} is {value}"
+        case OneOf(values):
+            return f"{attribute} is one of {', '.join(values)}"
+        case Range(least, None):
+            return f"{attribute} at least {least}"
+        case Range(None, most):
+            return f"{attribute} at most {most}"
+        case Range(least, most):
+            return f"{attribute} from {least} to {most}"
+
+
 def text_of(value: Value) -> str:
     """Write a value as its canonical text. Raises TypeError for a kind no attribute has, ValueError for an empty text."""
     match value:
@@ -132,14 +153,17 @@ def criteria_to(criteria: Criteria) -> termspb.Criteria:
         case Criterion(name, question):
             return termspb.Criteria(test=termspb.Criterion(attribute=name, question=question_to(question)))
         case AllOf(parts):
-            return termspb.Criteria(all_of=_list(parts))
+            return termspb.Criteria(all_of=_grouped(AllOf, parts))
         case AnyOf(parts):
-            return termspb.Criteria(any_of=_list(parts))
+            return termspb.Criteria(any_of=_grouped(AnyOf, parts))
         case Not(part):
             return termspb.Criteria(**{"not": criteria_to(part)})  # type: ignore[arg-type] # a keyword of Python's
 
 
-def _list(parts: Iterable[Criteria]) -> termspb.CriteriaList:
+def _grouped(kind: type[AllOf | AnyOf], parts: Sequence[Criteria]) -> termspb.CriteriaList:
+    """A list holds so many: what is longer is a list of lists, which says the same."""
+    while len(parts) > _MOST_IN_A_LIST:
+        parts = [kind(tuple(parts[at : at + _MOST_IN_A_LIST])) for at in range(0, len(parts), _MOST_IN_A_LIST)]
     return termspb.CriteriaList(criteria=[criteria_to(part) for part in parts])
 
 

@@ -5,8 +5,8 @@ Every Parley method may be repeated: mutations carry a ``request_id``, which is 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
@@ -27,8 +27,6 @@ from parley_crypto.statements import make_assertion
 from parley_kit.clock import Clock, SystemClock
 from parley_kit.ids import new_id
 from parley_rpc.channels import client_options, connect, is_local
-
-TRIES = 5
 
 AT_ONCE = 64
 """
@@ -76,6 +74,7 @@ class Connection:
     ) -> None:
         self._address = address
         self._given = channel
+        self._open: grpc.aio.Channel | None = None
         self._credential = credential
         self._deadline = deadline
         self._clock = clock or SystemClock()
@@ -84,16 +83,24 @@ class Connection:
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._tokens = Tokens(self._sign_in, self._clock)
 
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """The channel. Raises RuntimeError outside the block: gRPC would end the process for a stub on a closed one."""
+        if self._open is None:
+            raise RuntimeError("the client is not open: use it inside its `async with`")
+        return self._open
+
     async def __aenter__(self) -> Self:
-        self.channel = self._given or _dial(self._address, self._tls)
+        self._open = self._given or _dial(self._address, self._tls)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._tokens.close()
-        if self._given is None:
-            await self.channel.close()
+        channel, self._open = self._open, None
+        if self._given is None and channel is not None:
+            await channel.close()
 
     async def call(
         self,
@@ -108,7 +115,7 @@ class Connection:
 
         An empty ``request_id`` is filled in. Raises ParleyError, by reason.
         """
-        message = _with_request_id(request)
+        message, _ = _with_request_id(request), self.channel
         within = deadline or self._deadline
         return await self._persist(lambda until: self._authorised(method, message, service, until), within)
 
@@ -116,8 +123,8 @@ class Connection:
         self, method: UnaryStreamMultiCallable[_Request, _Response], request: _Request, *, service: str
     ) -> "Stream[_Response]":
         """Open a server stream, signed in. It is not tried again. Raises what signing in raises."""
-        token = await self._tokens.of(service)
-        return Stream(method(request, metadata=_bearer(token)), lambda: self._tokens.drop(token))
+        token, _ = await self._tokens.of(service), self.channel
+        return Stream(method(request, metadata=_bearer(token)), lambda: self._tokens.drop(token), self._while_open)
 
     async def _sign_in(self) -> identitypb.SignInResponse:
         if self._credential is None:
@@ -149,36 +156,65 @@ class Connection:
     ) -> _Response:
         async with self._turns:
             try:
-                return await method(request, timeout=_left(until), metadata=_bearer(token) if token else ())
+                with self._while_open():
+                    return await method(request, timeout=_left(until), metadata=_bearer(token) if token else ())
             except grpc.RpcError as failed:
                 raise errors.error_from(failed) from None
 
+    @contextmanager
+    def _while_open(self) -> Iterator[None]:
+        """Say what ended a call whose channel was closed: to gRPC it was cancelled, which nobody asked for."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._open is None and not (task and task.cancelling()):
+                raise RuntimeError("the client was closed while this was under way") from None
+            raise
+
     async def _persist(self, attempt: Callable[[float], Awaitable[_T]], within: timedelta) -> _T:
-        """Try until it works, the tries are used up, or the next would come too late. ``attempt`` gets the loop's time limit."""
+        """Try until it works, or the next try would come too late. ``attempt`` gets the loop's time limit."""
         until = asyncio.get_running_loop().time() + within.total_seconds()
-        async with _limit(until, within):
-            for failures in range(1, TRIES):
+        async with self._limit(until, within):
+            failures = 0
+            while True:
                 try:
                     return await attempt(until)
                 except _PASSING as error:
+                    failures += 1
                     delay = self._backoff.delay(failures, error.retry_after)
                     if delay >= _left(until):
                         raise
                 await asyncio.sleep(delay)
-            return await attempt(until)
+
+    @asynccontextmanager
+    async def _limit(self, until: float, within: timedelta) -> AsyncIterator[None]:
+        scope = asyncio.timeout_at(until)
+        try:
+            async with scope:
+                yield
+        except (TimeoutError, errors.DeadlineExceeded):  # gRPC's own limit and this one pass at the same moment
+            raise errors.deadline_exceeded(within.total_seconds(), self._address) from None
 
 
 class Stream(Generic[_Response]):
     """A server stream that is open."""
 
-    def __init__(self, call: UnaryStreamCall[Any, _Response], refused: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        call: UnaryStreamCall[Any, _Response],
+        refused: Callable[[], None],
+        while_open: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self._call = call
         self._refused = refused
+        self._while_open = while_open
 
     async def read(self) -> _Response | None:
         """The next message; None at the end. Raises ParleyError. A read that is cancelled ends the stream."""
         try:
-            message = await self._call.read()
+            with self._while_open():
+                message = await self._call.read()
         except grpc.RpcError as failed:
             error = errors.error_from(failed)
             if isinstance(error, errors.Unauthenticated):
@@ -207,16 +243,6 @@ def _with_request_id(request: _Request) -> _Request:
     copy.CopyFrom(request)
     setattr(copy, "request_id", str(uuid4()))  # noqa: B010 - by name
     return copy
-
-
-@asynccontextmanager
-async def _limit(until: float, within: timedelta) -> AsyncIterator[None]:
-    scope = asyncio.timeout_at(until)
-    try:
-        async with scope:
-            yield
-    except (TimeoutError, errors.DeadlineExceeded):  # gRPC's own limit and this one pass at the same moment
-        raise errors.deadline_exceeded(within.total_seconds()) from None
 
 
 def _bearer(token: str) -> tuple[tuple[str, str], ...]:

@@ -119,10 +119,21 @@ class Opener:
 
 @dataclass(frozen=True)
 class Delivery:
-    """One thing on the feed. It comes again, on a later connection, until it is acknowledged."""
+    """
+    One thing on the feed. It comes again, whenever the feed is read anew, until it is acknowledged.
+
+    It holds the marketer's keys, so it isn't pickled: keep :meth:`to_bytes`, which only the marketer can open.
+    """
 
     message: brokerpb.Delivery = field(repr=False)
     opener: Opener = field(repr=False)
+
+    def __repr__(self) -> str:
+        return f"Delivery({self.name!r}, {self.message.WhichOneof('payload')})"
+
+    def to_bytes(self) -> bytes:
+        """Write it as it came, for :meth:`parley_client.Client.delivery` to read again."""
+        return self.message.SerializeToString()
 
     @property
     def name(self) -> str:

@@ -220,9 +220,12 @@ def error_from(failed: grpc.RpcError) -> ParleyError:
     )
 
 
-def deadline_exceeded(seconds: float) -> DeadlineExceeded:
+def deadline_exceeded(seconds: float, address: str) -> DeadlineExceeded:
     """Say that no answer came within so many seconds."""
-    message = f"no answer within {seconds:g} s: check that Parley runs at this address, or allow more time"
+    message = (
+        f"no answer within {seconds:g} s: check that Parley runs at {address}, or allow more time; what was asked for may have"
+        " happened all the same, so ask again with the same request_id if it must happen once"
+    )
     return DeadlineExceeded(Code.DEADLINE_EXCEEDED.name, message)
 
 

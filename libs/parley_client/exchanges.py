@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.common.v1 import terms_pb2 as termspb
 from parley_client.conditions import Attribute, Condition, Question, criteria_to, field_of
@@ -48,20 +50,23 @@ class Wanted:
     """
     What is asked, on which terms.
 
-    ``purposes`` are DPV terms, the prefix may be left out. ``valid_for`` and ``decide_within`` count from the call.
-    ``one_time`` is for one release and never again. With ``offers``, customers whose rules say "ask me" find an offer
-    in their inbox; without, nobody is asked and only who already allows it answers.
+    ``purposes`` are DPV terms, the prefix may be left out. It ends ``valid_until``, or ``valid_for`` so long from the call;
+    decisions are due ``decide_by``, or ``decide_within`` so long. ``one_time`` is for one release and never again. With
+    ``offers``, customers whose rules say "ask me" find an offer in their inbox; without, nobody is asked and only who already
+    allows it answers.
     """
 
     purposes: Iterable[str]
     ask: Iterable[Asked]
-    valid_for: timedelta
-    decide_within: timedelta
+    valid_for: timedelta | None = None
+    decide_within: timedelta | None = None
+    valid_until: datetime | None = None
+    decide_by: datetime | None = None
     one_time: bool = False
     offers: bool = True
 
     def terms(self, now: datetime) -> termspb.Terms:
-        """Write the terms. Raises TypeError for what can't be asked."""
+        """Write the terms. Raises TypeError and ValueError for what can't be asked."""
         if isinstance(self.purposes, str) or isinstance(self.ask, str):
             raise TypeError("purposes and ask are lists")
         channels = [termspb.CHANNEL_DATA, *([termspb.CHANNEL_WEB_INBOX] if self.offers else [])]
@@ -73,10 +78,26 @@ class Wanted:
             purposes=[complete_purpose(purpose) for purpose in self.purposes],
             mode=termspb.Mode(channels=channels),
             timing=termspb.Timing(
-                validity=termspb.Validity(end_time=timestamp(now + self.valid_for)),
-                decision_deadline=timestamp(now + self.decide_within),
+                validity=termspb.Validity(
+                    end_time=_moment(now, valid_for=self.valid_for, valid_until=self.valid_until)
+                ),
+                decision_deadline=_moment(now, decide_within=self.decide_within, decide_by=self.decide_by),
             ),
         )
+
+
+def _moment(now: datetime, **given: timedelta | datetime | None) -> Timestamp:
+    """When a span ends that is given in one of two ways. Raises TypeError, and ValueError for a moment beyond all calendars."""
+    said = [value for value in given.values() if value is not None]
+    match said:
+        case [timedelta() as span]:
+            try:
+                return timestamp(now + span)
+            except OverflowError:
+                raise ValueError(f"{next(iter(given))} ends beyond the year 9999") from None
+        case [datetime() as moment] if moment.tzinfo is not None:
+            return timestamp(moment)
+    raise TypeError(f"give either {' (a timedelta) or '.join(given)} (a datetime with its time zone)")
 
 
 def complete_purpose(purpose: str) -> str:
@@ -89,10 +110,13 @@ def audience_of(where: Condition | None, pseudonyms: Iterable[str] | None) -> br
     if (where is None) == (pseudonyms is None):
         raise ValueError("say who is asked: either `where` or `pseudonyms`")
     if where is not None:
+        if not isinstance(where, Condition):
+            raise TypeError("`where` is a condition: attribute(...).is_(30), not attribute(...) == 30")
         return brokerpb.Audience(criteria=criteria_to(where.criteria))
-    if isinstance(pseudonyms, str):
-        raise TypeError("pseudonyms is a list")
-    return brokerpb.Audience(pseudonyms=brokerpb.Pseudonyms(pseudonyms=pseudonyms))
+    asked = [] if isinstance(pseudonyms, str) else list(pseudonyms or ())
+    if isinstance(pseudonyms, str) or not all(isinstance(each, str) for each in asked):
+        raise TypeError("pseudonyms is a list of texts")
+    return brokerpb.Audience(pseudonyms=brokerpb.Pseudonyms(pseudonyms=asked))
 
 
 def exchange_from(message: brokerpb.Exchange) -> Exchange:

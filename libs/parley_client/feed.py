@@ -107,6 +107,8 @@ class Feed:
             await self._broken("end of stream")
             return ()
         self._place = message.deliveries[-1].resume_token if message.deliveries else self._place
+        if self._failures > 1:
+            _log.info("deliveries resumed")
         self._failures, self._refused = 0, False
         return message.deliveries
 
@@ -129,7 +131,9 @@ class Feed:
         self._drop()
         self._failures += 1
         delay = self._backoff.delay(self._failures, retry_after)
-        _log.warning("deliveries interrupted (%s), resuming in %.1f s", reason, delay)
+        # Once is no more than a server that ends old connections, as it does every few minutes.
+        level = logging.INFO if self._failures == 1 else logging.WARNING
+        _log.log(level, "deliveries interrupted (%s), resuming in %.1f s", reason, delay)
         await asyncio.sleep(delay)
 
     def _is_new(self, message: brokerpb.Delivery) -> bool:

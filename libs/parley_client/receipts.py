@@ -34,15 +34,25 @@ class Receipt:
         """
         Write the four files into a directory, made if need be, and return their paths for `parley verify`.
 
-        They are for this user alone: what opens the entry tells what happened.
+        They are for this user alone: what opens the entry tells what happened. Raises FileExistsError where another receipt is.
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         paths = tuple(directory / name for name in FILES)
+        if paths[-1].exists() and not _opens_the_same(paths[-1].read_bytes(), self.files[-1]):
+            raise FileExistsError(f"{directory} holds another receipt: give each a directory of its own")
         for path, content in zip(paths, self.files, strict=True):
             path.touch(mode=0o600)
             path.chmod(0o600)
             path.write_bytes(content)
         return paths
+
+
+def _opens_the_same(one: bytes, other: bytes) -> bool:
+    try:
+        kept, new = receipt.parse_opening(one), receipt.parse_opening(other)
+    except TlogInvalid:
+        return False
+    return (kept.salt, kept.detail) == (new.salt, new.detail)
 
 
 class Verifier:

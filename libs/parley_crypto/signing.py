@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import NoReturn
 
 from nacl.bindings import (
     crypto_box_beforenm,
@@ -47,6 +48,9 @@ class Signer:
 
     seed: bytes = field(repr=False)
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a private key isn't pickled, nor is what holds one")
+
     @classmethod
     def load(cls, path: Path) -> "Signer":
         """Read the newest key of a key file. Raises KeyFileUnusable."""
@@ -76,6 +80,9 @@ class Sealer:
     """An X25519 key that opens what was sealed to it."""
 
     private_key: bytes = field(repr=False)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a private key isn't pickled, nor is what holds one")
 
     @classmethod
     def load(cls, path: Path) -> "Sealer":

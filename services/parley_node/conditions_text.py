@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from operator import and_
 
-from parley_client.conditions import Attribute, Condition, Question
-from parley_terms.terms import Field, Form, OneOf, Range
-from parley_terms.terms import Question as Asked
+from parley_client.conditions import Attribute, Condition, Question, question_text
+from parley_terms.terms import Field, Form
 from parley_terms.values import Catalogue, ValueInvalid, ValueType, canonical, check_question
 
 GRAMMAR = """A condition is one of
@@ -61,21 +60,6 @@ def parse_conditions(texts: Iterable[str], catalogue: Catalogue) -> Condition:
     if not read:
         raise ConditionUnclear("give at least one condition")
     return reduce(and_, read)
-
-
-def question_text(attribute: str, asked: Asked) -> str:
-    """Write a question so that :func:`parse_condition` reads it."""
-    match asked:
-        case OneOf((value,)):
-            return f"{attribute} is {value}"
-        case OneOf(values):
-            return f"{attribute} is one of {', '.join(values)}"
-        case Range(least, None):
-            return f"{attribute} at least {least}"
-        case Range(None, most):
-            return f"{attribute} at most {most}"
-        case Range(least, most):
-            return f"{attribute} from {least} to {most}"
 
 
 def field_text(field: Field) -> str:

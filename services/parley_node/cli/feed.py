@@ -15,7 +15,6 @@ from parley_crypto.signing import Sealer
 from parley_crypto.trust import Trust
 from parley_node.cli import show
 from parley_node.cli.names import find
-from parley_node.conditions_text import question_text
 
 
 @dataclass(frozen=True)
@@ -74,10 +73,7 @@ def kept_rows(folder: Path, settings: Settings) -> list[show.Row]:
 
 def release_row(release: Release) -> show.Row:
     """Write a release for a person."""
-    answers = {
-        question_text(asked.criteria.attribute, asked.criteria.question): answer
-        for asked, answer in release.answers.items()
-    }
+    answers = {str(asked): answer for asked, answer in release.answers.items()}
     return {
         "kind": str(Kind.RELEASE),
         "release": release.release_id,

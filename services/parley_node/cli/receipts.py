@@ -8,13 +8,13 @@ from typing import Any
 
 from parley.audit.v1 import audit_pb2 as auditpb
 from parley.audit.v1.audit_pb2_grpc import AuditServiceStub
+from parley_client.conditions import question_text
 from parley_client.receipts import FILES, Receipt
 from parley_crypto.tlog.errors import TlogInvalid
 from parley_crypto.tlog.policy import parse_sealed_policy
 from parley_crypto.tlog.receipt import Opening, verify_receipt
 from parley_node.cli import show
 from parley_node.cli.stop import Stop
-from parley_node.conditions_text import question_text
 from parley_node.people import Customer
 from parley_terms.claims import question_of
 from parley_terms.purposes import DPV

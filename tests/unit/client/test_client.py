@@ -4,7 +4,10 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -12,6 +15,7 @@ from parley.broker.v1 import broker_pb2 as brokerpb
 from parley_audit.faults import ProofNotFound
 from parley_broker.faults import DeliveryNotFound
 from parley_client import Client, Settings, attribute, errors
+from parley_client.errors import DeliveryInvalid
 from parley_client.exchanges import audience_of
 from parley_crypto.tlog.policy import seal_policy
 from parley_node.verify import verify_files
@@ -89,6 +93,35 @@ async def test_a_campaign_reads_as_one_story(script: Script, environ: dict[str, 
     assert sent.opening.commitment == proof.commitment
     assert ["deliveries/1"] == list(acknowledged.names)
     assert SETTLED == verify_files(*paths).detail
+
+
+async def test_exchange_whose_answer_was_lost_is_asked_for_by_the_very_same_bytes(
+    script: Script, environ: dict[str, str]
+) -> None:
+    script.answers = {"CreateExchangeRequest": [brokerpb.CreateExchangeResponse(exchange=exchange()) for _ in range(4)]}
+    spans = {"valid_until": script.clock.at + MONTH, "decide_by": script.clock.at + WEEK}
+    same, where = uuid4(), attribute("profile.age").at_least(18)
+    async with client_of(script, environ) as parley:
+        for _ in range(2):
+            script.clock.at += timedelta(minutes=1)
+            common: Any = {"purposes": ["Marketing"], "ask": ["profile.age"], "request_id": same, **spans}
+            await parley.create_exchange(where=where, **common)
+            await parley.ask_one(PSEUDONYM, **common)
+
+    first, alone, again, alone_again = script.requests
+    assert (str(same), first, alone) == (first.request_id, again, alone_again)
+
+
+async def test_delivery_that_was_kept_is_read_again(script: Script, environ: dict[str, str]) -> None:
+    async with client_of(script, environ) as parley:
+        assert PSEUDONYM == parley.delivery(release().to_bytes()).open().pseudonym
+        with pytest.raises(DeliveryInvalid, match="no delivery"):
+            parley.delivery(b"\xff")
+
+
+def test_types_of_the_sdk_are_its_users_too() -> None:
+    for package in ("parley_client", "parley_kit", "parley_crypto", "parley_rpc", "parley_terms"):
+        assert files(package).joinpath("py.typed").is_file(), package
 
 
 async def test_one_known_customer_may_answer_at_once(script: Script, environ: dict[str, str]) -> None:

@@ -1,7 +1,11 @@
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from functools import reduce
+from operator import or_
 
 import pytest
 
+from parley.common.v1 import terms_pb2 as termspb
 from parley_client import Attribute, Condition, Question, attribute
 from parley_client.conditions import criteria_to, field_of
 from parley_terms import terms
@@ -44,6 +48,34 @@ def test_conditions_combine_without_needless_nesting() -> None:
     assert AllOf(tests) == (age & (job & ~loan)).criteria
     assert AnyOf(tests) == (age | job | ~loan).criteria
     assert AnyOf((AllOf(tests[:2]), tests[2])) == (age & job | ~loan).criteria
+
+
+@pytest.mark.parametrize("count", [32, 33, 1025])
+def test_any_number_of_alternatives_goes_into_lists_that_are_short_enough(count: int) -> None:
+    either = reduce(or_, (AGE.is_(number) for number in range(count)))
+
+    message = criteria_to(either.criteria)
+
+    assert count == len({test.question.one_of.values[0] for test in _tests(message)})
+    assert all(len(each.any_of.criteria) <= 32 for each in _lists(message))
+
+
+def _lists(message: termspb.Criteria) -> Iterator[termspb.Criteria]:
+    if message.HasField("any_of"):
+        yield message
+        for part in message.any_of.criteria:
+            yield from _lists(part)
+
+
+def _tests(message: termspb.Criteria) -> list[termspb.Criterion]:
+    return [part.test for each in _lists(message) for part in each.any_of.criteria if part.HasField("test")]
+
+
+def test_question_reads_as_the_command_line_writes_it() -> None:
+    said = [str(asked) for asked in (AGE.between(30, 45), AGE.at_least(18), AGE.at_most(65), JOB.one_of("b", "a"))]
+
+    assert ["from 30 to 45", "at least 18", "at most 65"] == [text.removeprefix("profile.age ") for text in said[:3]]
+    assert "profile.job is one of a, b" == said[3]
 
 
 def test_conditions_come_back_from_the_wire_as_they_went() -> None:

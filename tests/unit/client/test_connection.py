@@ -11,7 +11,7 @@ from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.broker.v1.broker_pb2_grpc import BrokerServiceStub
 from parley_client import errors
 from parley_client.backoff import Backoff
-from parley_client.connection import TRIES, Connection, Credential
+from parley_client.connection import Connection, Credential
 from parley_client.tokens import MARGIN
 from parley_crypto.signing import Signer
 from parley_crypto.statements import TOKEN_LIFE
@@ -135,13 +135,50 @@ async def test_a_request_id_that_is_given_stays(script: Script) -> None:
     assert ["mine"] == [request.request_id for request in script.requests]
 
 
-async def test_trying_again_ends(script: Script) -> None:
-    script.failures = unavailable(9)
+async def test_trying_again_ends_with_the_deadline_and_not_before(script: Script) -> None:
+    answers(script, 1)
+    script.failures = unavailable(20)
     async with connected(script) as connection:
-        with pytest.raises(errors.Unavailable):
-            await get(connection)
+        assert "x0" == (await get(connection)).name
+        assert 21 == len(script.requests)
 
-    assert TRIES == len(script.requests)
+        script.failures = unavailable(10_000)
+        with pytest.raises((errors.Unavailable, errors.DeadlineExceeded)):
+            await get(connection, deadline=timedelta(seconds=0.2))
+
+
+async def test_connection_is_used_within_its_block_only(script: Script) -> None:
+    answers(script, 1)
+    async with connected(script) as connection:
+        method = BrokerServiceStub(connection.channel).GetExchange
+    fresh = Connection("127.0.0.1:1", Credential(MARKETER, Signer(b"m" * 32)))
+
+    for outside in (connection, fresh):
+        with pytest.raises(RuntimeError, match="async with"):
+            await outside.call(method, brokerpb.GetExchangeRequest(name="x"), service="broker")
+    with pytest.raises(RuntimeError, match="async with"):
+        _ = fresh.channel
+
+
+async def test_call_that_is_under_way_when_its_connection_closes_says_so(script: Script) -> None:
+    script.failures = [HANGS]
+    async with connected(script) as connection:
+        waiting = asyncio.create_task(get(connection))
+        while not script.requests:  # noqa: ASYNC110 - the server's
+            await asyncio.sleep(0.01)
+    with pytest.raises(RuntimeError, match="closed while"):
+        await waiting
+
+
+async def test_call_that_is_cancelled_is_cancelled(script: Script) -> None:
+    script.failures = [HANGS]
+    async with connected(script) as connection:
+        waiting = asyncio.create_task(get(connection))
+        while not script.requests:  # noqa: ASYNC110 - the server's
+            await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
 
 
 async def test_what_trying_again_does_not_mend_is_said_at_once(script: Script) -> None:

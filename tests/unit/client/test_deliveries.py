@@ -1,4 +1,5 @@
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -39,6 +40,22 @@ def test_a_release_opens_to_values_answers_and_consent() -> None:
     assert ("consents/c", CONSENT_CLAIMS) == (opened.consent_name, opened.consent)
     assert datetime(2026, 6, 1, tzinfo=UTC) == opened.expires
     assert "tertiary" not in repr(opened) + repr(release())
+
+
+def test_a_delivery_is_named_in_a_log_and_holds_its_keys_back() -> None:
+    assert "Delivery('deliveries/1', release)" == repr(release())
+    for held in (release(), SEALER, CONSENT):
+        with pytest.raises(TypeError, match="private key"):
+            pickle.dumps(held)
+
+
+def test_a_delivery_is_kept_as_bytes_that_only_its_marketer_opens() -> None:
+    delivery = release()
+    raw = delivery.to_bytes()
+
+    assert delivery.message == brokerpb.Delivery.FromString(raw)
+    assert b"tertiary" not in raw
+    assert SEALER.private_key not in raw
 
 
 def test_a_release_to_an_older_key_still_opens() -> None:

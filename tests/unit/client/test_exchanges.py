@@ -44,6 +44,43 @@ def test_a_text_in_place_of_a_list_is_refused(slip: dict[str, str]) -> None:
         wanted(**slip).terms(NOW)
 
 
+def test_spans_end_so_long_from_the_call_or_at_a_moment_that_stays() -> None:
+    until = wanted(valid_for=None, decide_within=None, valid_until=NOW + MONTH, decide_by=NOW + WEEK)
+
+    assert wanted().terms(NOW) == until.terms(NOW) == until.terms(NOW + WEEK)
+
+
+@pytest.mark.parametrize(
+    "slip",
+    [
+        {"valid_for": 30},
+        {"valid_for": None},
+        {"valid_until": NOW},  # beside valid_for
+        {"decide_within": None, "decide_by": NOW.replace(tzinfo=None)},
+    ],
+)
+def test_span_that_is_none_is_refused_with_what_it_may_be(slip: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match="its time zone"):
+        wanted(**slip).terms(NOW)
+
+
+def test_span_beyond_all_calendars_is_refused() -> None:
+    with pytest.raises(ValueError, match="valid_for ends beyond"):
+        wanted(valid_for=timedelta.max).terms(NOW)
+
+
+@pytest.mark.parametrize("slip", [False, attribute("profile.age"), "profile.age = 30"])
+def test_audience_that_is_no_condition_is_refused_with_how_to_write_one(slip: Any) -> None:
+    with pytest.raises(TypeError, match="not attribute"):
+        audience_of(slip, None)
+
+
+@pytest.mark.parametrize("slip", [[None], [b"p"]])
+def test_pseudonyms_are_texts(slip: Any) -> None:
+    with pytest.raises(TypeError, match="texts"):
+        audience_of(None, slip)
+
+
 def test_audience_is_a_condition_or_pseudonyms() -> None:
     condition = attribute("profile.age").at_least(18)
 

@@ -133,6 +133,15 @@ async def test_interruptions_are_logged_without_any_delivery(script: Script, cap
     assert ["deliveries interrupted (UNAVAILABLE), resuming in 0.0 s"] == caplog.messages
 
 
+async def test_first_interruption_is_no_more_than_information(script: Script, caplog: pytest.LogCaptureFixture) -> None:
+    script.turns = [[release(1), Unavailable()], [Unavailable()], [release(2), HANGS]]
+    with caplog.at_level(logging.INFO, "parley_client"):
+        await names(script, 2)
+
+    assert [logging.INFO, logging.WARNING, logging.INFO] == [record.levelno for record in caplog.records]
+    assert "deliveries resumed" == caplog.messages[-1]
+
+
 @pytest.mark.parametrize(
     ("fault", "resumed", "refused", "then"),
     [

@@ -33,6 +33,21 @@ def test_a_saved_receipt_is_verified_offline_by_anyone(tmp_path: Path) -> None:
     assert SETTLED == verify_files(*paths).detail
 
 
+def test_a_receipt_takes_no_other_s_place(tmp_path: Path) -> None:
+    first, second = release(), notice()
+    kept = VERIFIER.check(first, logged(first.opening))
+    paths = kept.save(tmp_path)
+    before = [path.read_bytes() for path in kept.save(tmp_path)]
+
+    with pytest.raises(FileExistsError, match="directory of its own"):
+        VERIFIER.check(second, logged(second.opening)).save(tmp_path)
+
+    assert before == [path.read_bytes() for path in paths]
+    paths[-1].write_bytes(b"{}")
+    with pytest.raises(FileExistsError):
+        kept.save(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["release", "pseudonym", "exchange", "consent", "marketer", "kind"])
 def test_a_log_that_says_otherwise_than_what_was_delivered_is_refused(name: str) -> None:
     delivery = release(detail={**SETTLED, name: "other"})

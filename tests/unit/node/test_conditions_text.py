@@ -6,14 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parley_client.conditions import Condition, Question, attribute
+from parley_client.conditions import Condition, Question, attribute, question_text
 from parley_node.conditions_text import (
     ConditionUnclear,
     field_text,
     parse_condition,
     parse_conditions,
     parse_question,
-    question_text,
 )
 from parley_terms.terms import Field, Form
 from parley_terms.values import canonical
