@@ -279,7 +279,7 @@ async def tracing(endpoint: str | None, name: str) -> AsyncIterator[Tracer]:
         otlp = import_module("parley_rpc.tracing")  # nobody else pays for loading it
         spans = otlp.sending(endpoint, name)
     except ImportError as error:
-        raise SettingsWrong("to send traces needs `pip install 'parley[otel]'`") from error
+        raise SettingsWrong("to send traces needs `pip install '.[otel]'` in Parley's folder") from error
     try:
         yield spans
     finally:

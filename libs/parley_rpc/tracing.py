@@ -128,7 +128,7 @@ class Spans(Tracer):
 
 
 def sending(endpoint: str, name: str) -> Spans:
-    """Spans that are sent in batches, by a thread, to whoever takes OTLP over HTTP. Raises ImportError without `parley[otel]`."""
+    """Spans that are sent in batches, by a thread, to whoever takes OTLP over HTTP. Raises ImportError without extra `otel`."""
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - an extra
 
     return Spans(name, BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=_PATIENCE_S)))

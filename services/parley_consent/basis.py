@@ -7,9 +7,10 @@ would join the customer's pseudonyms in the broker's hands. So consent seals bot
 
 from dataclasses import dataclass
 
+from parley.common.v1 import permit_pb2 as permitpb
 from parley_crypto.keyring import KeyRing
 
-_PLACE = "parley/permit-basis/v1"
+_PLACE, _AUDIT = "parley/permit-basis/v1", "parley/permit-audit-ref/v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +30,15 @@ class Basis:
         """Open it for the same customer. Raises CiphertextInvalid."""
         plain = ring.unwrap(sealed, _PLACE, customer)
         return cls(int.from_bytes(plain[:8], "big"), plain[8:].decode().strip())
+
+
+def seal_audit_ref(ring: KeyRing, customer: str, audit_ref: bytes) -> bytes:
+    """Seal the reference under which audit knows a customer, which their own token brought, for a permit."""
+    return ring.wrap(audit_ref, _AUDIT, customer)
+
+
+def open_audit_ref(ring: KeyRing, customer: str, permit: permitpb.PermitBody) -> bytes:
+    """Whose history a permit's release belongs to: as the customer says, else as broker does. Raises CiphertextInvalid."""
+    if not permit.own_audit_ref:
+        return permit.audit_ref
+    return ring.unwrap(permit.own_audit_ref, _AUDIT, customer)

@@ -39,6 +39,7 @@ ON CONFLICT (customer) DO NOTHING;
 -- that it was made under is the only one, for it is sent again under no other; else the newest comes first. EXISTS wouldn't do: it
 -- may be answered from a hash of the whole table.
 SELECT coalesce(c.revision, 0) AS revision, c.objected_at IS NOT NULL AS objected,
+    CASE WHEN c.revision > 0 THEN c.audit_ref ELSE '' END AS audit_ref,
     had.settled_at AS released_at,
     (SELECT o.state FROM consents AS o WHERE o.customer = a.customer AND o.exchange = a.exchange AND o.rule_id = '') AS offer,
     ARRAY(

@@ -33,13 +33,15 @@ class Stood:
     """
     Where one customer stands with one marketer in one exchange, and the revision that was read before.
 
-    ``released_at``: when a release of theirs settled in this very exchange, if one has.
+    ``released_at``: when a release of theirs settled in this very exchange, if one has. ``audit_ref``: their own, once they have
+    acted.
     """
 
     revision: int
     standing: Standing
     offer: State | None
     released_at: datetime | None
+    audit_ref: bytes
 
     @property
     def agreed(self) -> bool:
@@ -419,7 +421,13 @@ def _columns(of: SettleBatch | SettleItem | Notice) -> tuple[Any, ...]:
 
 def _stood(row: Any) -> Stood:
     standing = Standing(row["objected"], tuple(map(_rule, row["rules"])), tuple(map(_live, row["consents"])))
-    return Stood(row["revision"], standing, State(row["offer"]) if row["offer"] else None, row["released_at"])
+    return Stood(
+        row["revision"],
+        standing,
+        State(row["offer"]) if row["offer"] else None,
+        row["released_at"],
+        row["audit_ref"] or b"",
+    )
 
 
 def _rule(row: Any) -> Rule:

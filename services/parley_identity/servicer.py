@@ -104,7 +104,8 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         return identitypb.OpenImportedAccountsResponse(
             accounts=[
                 identitypb.ImportedAccount(
-                    # Once its owner has claimed it, an account is theirs: the importer is given no way to write into it.
+                    # Once its owner has claimed it, an account is theirs: the importer is given no new way to write into it, and
+                    # what it was given before works no longer than until they first look.
                     vault_ref=b"" if account.public_key else self.naming.for_vault(account),
                     complete=account.complete,
                 )

@@ -58,14 +58,17 @@ class Acts:
 
     async def get(self, who: Customer, attribute: str) -> Item:
         """An item in its newest version. Raises ItemNotFound."""
+        await self.store.look(who.subject)
         return self.safe.item(await self._kept(who, attribute))
 
     async def page(self, who: Customer, after: str, size: int) -> list[Item]:
         """Up to so many items behind an attribute, by attribute."""
+        await self.store.look(who.subject)
         return await self._items(await self.store.page(who.subject, after, size))
 
     async def versions(self, who: Customer, attribute: str) -> list[Item]:
         """An item's versions, newest first. Raises ItemNotFound."""
+        await self.store.look(who.subject)
         kept = await self.store.versions(who.subject, attribute)
         if not kept:
             raise ItemNotFound

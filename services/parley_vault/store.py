@@ -44,6 +44,10 @@ class Store:
         owned: bytes = await tx.fetchval(_SQL.subject_own, subject, dek, at, puts)
         return owned
 
+    async def look(self, subject: str) -> None:
+        """Note that a subject's owner looks at its items: what they have seen is nobody else's to change."""
+        await self.db.execute(_SQL.subject_look, subject)
+
     async def now(self) -> int:
         """The present place in the order of transactions."""
         return int(await self.db.fetchval(_SQL.transactions_now))

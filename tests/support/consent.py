@@ -33,7 +33,7 @@ from parley_crypto.keyfiles import ensure_key
 from parley_crypto.keyring import KeyRing
 from parley_crypto.signing import Sealer, Signer
 from parley_crypto.statements import Card, Token, issue_card, issue_token
-from parley_crypto.subject_ref import SubjectRef, seal_ref
+from parley_crypto.subject_ref import SubjectRef, open_ref, seal_ref
 from parley_crypto.trust import Trust
 from parley_db.database import Database
 from parley_db.migrate import migrate
@@ -234,6 +234,11 @@ class World:
     def opening(self, note: receiptpb.AuditNote) -> Opening:
         """A note as audit opens it."""
         return unseal_opening(Sealer.load(self.keys / "audit_key"), note.sealed_opening)[0]
+
+    def subject_of(self, note: receiptpb.AuditNote) -> str:
+        """Whose history a note goes into, as audit reads it."""
+        _, ref = unseal_opening(Sealer.load(self.keys / "audit_key"), note.sealed_opening)
+        return open_ref(self._rings["audit"], "audit", ref).subject
 
     async def hear(self, stream: str, seq: int, event: Message) -> None:
         """Put another service's event on its stream, as its relay would."""

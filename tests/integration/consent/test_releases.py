@@ -464,6 +464,25 @@ async def born(world: World) -> list[receiptpb.AuditNote]:
     return [note for each in events for note in eventspb.ConsentBorn.FromString(each.payload).notes]
 
 
+async def test_release_is_in_its_customers_history_whatever_the_broker_says(world: World) -> None:
+    ann, marketer = Person(), Asker()
+    await world.as_customer(ann).rule("ALLOW", rule_terms())
+    request = world.request(marketer, [ann], E1)
+    request.entries[0].audit_ref = b"x" * 253
+    answer = await world.broker.Decide(request, timeout=DEADLINE)
+    entry = consentpb.SettleEntry(
+        consent_ref=request.entries[0].consent_ref, permit=answer.decisions[0].permit, batch=answer.batch
+    )
+    own = [body_of(one).own_audit_ref for one in (entry, *await world.permits(marketer, [ann], E1))]
+
+    assert SETTLED == (await world.settle(entry))[0].refusal
+
+    (note,) = await released(world)
+    assert ann.audit == world.subject_of(note)
+    assert own[0] != own[1], "to whoever carries it, it is another each time"
+    assert not any(world.audit_ref(ann) in one for one in own)
+
+
 async def test_release_asked_for_twice_in_one_call_is_one(world: World) -> None:
     ann, bob, marketer = Person(), Person(), Asker()
     entry = await under_consent(world, ann, marketer)
@@ -750,6 +769,7 @@ async def test_permit_of_a_customer_nobody_knows_is_stale(world: World) -> None:
         pseudonym=nobody.pseudonym(marketer := Asker()),
         marketer=marketer.name,
         basis=world.basis(nobody, 1),
+        own_audit_ref=b"",
     )
     forged_for_nobody.consent_ref = world.consent_ref(nobody, marketer)
 

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -99,10 +100,27 @@ async def test_owner_who_never_was_imported_is_not_imported_into(world: World) -
     assert [ada.subject] == await world.match(asks("interest.music", one_of("true")))
 
 
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda ada: ada.get("profile.age"),
+        lambda ada: ada.ListItems(vaultpb.ListItemsRequest()),
+        lambda ada: ada.ListItemVersions(vaultpb.ListItemVersionsRequest(name="items/profile.age")),
+    ],
+    ids=["item", "items", "versions"],
+)
+async def test_what_its_owner_has_seen_is_nobody_else_s_to_change(world: World, look: Any) -> None:
+    ada = world.person()
+    await importing(world, entry(ada, [("profile.age", "42")]))
+    await look(ada)
+
+    assert InvalidRequest is type(await fault_of(importing(world, entry(ada, [("profile.age", "43")]))))
+    assert "42" == (await ada.get("profile.age")).value
+
+
 async def test_owner_who_has_done_nothing_yet_is_imported_into_still(world: World) -> None:
     ada = world.person()
     await importing(world, entry(ada, [("profile.age", "42")]))
-    await ada.get("profile.age")
     assert ItemNotFound is type(await fault_of(ada.show("profile.city")))
 
     assert 1 == await importing(world, entry(ada, [("profile.age", "43")]))

@@ -197,3 +197,9 @@ def test_details_are_written_for_people() -> None:
     assert "profile.city, whether profile.age at least 18" == detail_text(fields)
     assert "attribute profile.age version 1" == detail_text({"attribute": "profile.age", "version": 1})
     assert "Marketing" == detail_text("https://w3id.org/dpv#Marketing")
+
+
+def test_sdk_alone_says_what_the_command_line_takes() -> None:
+    alone = "import sys; sys.modules['typer'] = None; from parley_node.command import main; main()"
+    ended = subprocess.run([sys.executable, "-c", alone], capture_output=True, text=True, check=False)
+    assert (1, True) == (ended.returncode, "needs typer, which the SDK doesn't: `pip install" in ended.stderr), ended

@@ -152,7 +152,7 @@ class VaultServiceServicer:
         """Puts the items of imported customers; none is discoverable.
 
         Idempotent by `request_id`; and by subject and attribute: the same value again changes nothing. Callers: importer.
-        Reasons: `ATTRIBUTE_UNKNOWN`, `VALUE_INVALID`, `INVALID_REQUEST` (a bank that its owner keeps by now), with the entry in
+        Reasons: `ATTRIBUTE_UNKNOWN`, `VALUE_INVALID`, `INVALID_REQUEST` (a bank whose owner has put or looked at something by now), with the entry in
         `BadRequest`; then nothing of the call is put.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -45,7 +45,7 @@ class VaultServiceStub:
     """Puts the items of imported customers; none is discoverable.
 
     Idempotent by `request_id`; and by subject and attribute: the same value again changes nothing. Callers: importer.
-    Reasons: `ATTRIBUTE_UNKNOWN`, `VALUE_INVALID`, `INVALID_REQUEST` (a bank that its owner keeps by now), with the entry in
+    Reasons: `ATTRIBUTE_UNKNOWN`, `VALUE_INVALID`, `INVALID_REQUEST` (a bank whose owner has put or looked at something by now), with the entry in
     `BadRequest`; then nothing of the call is put.
     """
     Match: _aio.UnaryUnaryMultiCallable[_vault_pb2.MatchRequest, _vault_pb2.MatchResponse]
@@ -139,7 +139,7 @@ class VaultServiceServicer(metaclass=_abc_1.ABCMeta):
         """Puts the items of imported customers; none is discoverable.
 
         Idempotent by `request_id`; and by subject and attribute: the same value again changes nothing. Callers: importer.
-        Reasons: `ATTRIBUTE_UNKNOWN`, `VALUE_INVALID`, `INVALID_REQUEST` (a bank that its owner keeps by now), with the entry in
+        Reasons: `ATTRIBUTE_UNKNOWN`, `VALUE_INVALID`, `INVALID_REQUEST` (a bank whose owner has put or looked at something by now), with the entry in
         `BadRequest`; then nothing of the call is put.
         """
 
