@@ -114,7 +114,9 @@ class Opener:
                 return open_release(sealer, sealed, self.trust.keys("vault"))
             except SealInvalid:
                 continue
-        raise DeliveryInvalid("the release is not sealed to a key of yours, or was changed")
+        raise DeliveryInvalid(
+            "the release is not sealed to a key of yours, or was changed: if you added a key, start again with the newer key file"
+        )
 
 
 @dataclass(frozen=True)

@@ -101,8 +101,8 @@ def _moment(now: datetime, **given: timedelta | datetime | None) -> Timestamp:
 
 
 def complete_purpose(purpose: str) -> str:
-    """Complete a short DPV name, ``Marketing``; an IRI stays as it is."""
-    return purpose if "://" in purpose else DPV + purpose
+    """Complete a short DPV name, ``Marketing`` or ``dpv:Marketing``; an IRI stays as it is."""
+    return purpose if "://" in purpose else DPV + purpose.removeprefix("dpv:")
 
 
 def audience_of(where: Condition | None, pseudonyms: Iterable[str] | None) -> brokerpb.Audience:

@@ -54,8 +54,9 @@ class Exchanges:
         """Check a request whole, and write down the exchange it would be. Raises MarketerSuspended, and the proto's faults."""
         held = await self.peers.identity.card(marketer)
         level, catalogue = Level(held.card.level), await self.peers.vault.catalogue()
-        terms, now = with_questions(terms_from(request.terms), _criteria(request)), self.clock.now()
-        _raise_first(list(objections(terms, level, catalogue, now)))
+        asked, now = terms_from(request.terms), self.clock.now()
+        terms = with_questions(asked, _criteria(request))
+        _raise_first(list(objections(terms, level, catalogue, now, own=len(dict.fromkeys(asked.fields)))))
         message = termspb.Terms()
         message.CopyFrom(request.terms)
         del message.content.fields[:]

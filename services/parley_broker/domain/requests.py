@@ -39,15 +39,22 @@ def with_questions(terms: Terms, criteria: Criteria | None) -> Terms:
     return replace(terms, fields=tuple(dict.fromkeys((*terms.fields, *asked))))
 
 
-def objections(terms: Terms, level: Level, catalogue: Catalogue, now: datetime) -> Iterator[Objection]:
-    """Everything wrong with a request's terms (its questions among the fields), the gravest kind first."""
+def objections(
+    terms: Terms, level: Level, catalogue: Catalogue, now: datetime, *, own: int | None = None
+) -> Iterator[Objection]:
+    """
+    Everything wrong with a request's terms (its questions among the fields), the gravest kind first.
+
+    The first ``own`` fields are its content's own, unless all are; what is behind them, its criteria ask.
+    """
     for path in terms.unsupported:
         yield Objection(Wrong.UNSUPPORTED, f"terms.{path}", "not enforced yet: leave it out")
     yield from _shape(terms)
     yield from _purposes(terms, level)
     yield from _dates(terms, now)
     for index, field in enumerate(terms.fields):
-        yield from _field(field, f"terms.content.fields[{index}]", level, catalogue)
+        is_own = own is None or index < own
+        yield from _field(field, f"terms.content.fields[{index}]" if is_own else "audience.criteria", level, catalogue)
 
 
 def _shape(terms: Terms) -> Iterator[Objection]:
@@ -85,17 +92,21 @@ def _dates(terms: Terms, now: datetime) -> Iterator[Objection]:
         yield Objection(Wrong.DATES, "terms.timing.validity", f"ends ahead, within {longest.days} days")
     if not now < deadline <= end or deadline - now > LONGEST_DECISION:
         yield Objection(
-            Wrong.DATES, "terms.timing.decision_deadline", "lies ahead, and not behind the end of the validity"
+            Wrong.DATES,
+            "terms.timing.decision_deadline",
+            f"lies ahead, within {LONGEST_DECISION.days} days, and not behind the end of the validity",
         )
 
 
 def _field(field: Field, path: str, level: Level, catalogue: Catalogue) -> Iterator[Objection]:
     attribute = catalogue.get(field.attribute)
     if attribute is None:
-        yield Objection(Wrong.ATTRIBUTE, f"{path}.attribute", "not in the catalogue: see ListAttributes")
+        yield Objection(
+            Wrong.ATTRIBUTE, f"{path}.attribute", f"{field.attribute} is not in the catalogue: see ListAttributes"
+        )
         return
     if level < attribute.least_level:
-        yield Objection(Wrong.LEVEL, f"{path}.attribute", f"needs level {attribute.least_level.name}")
+        yield Objection(Wrong.LEVEL, f"{path}.attribute", f"{field.attribute} needs level {attribute.least_level.name}")
     if (field.form is Form.ANSWER) != (field.question is not None):
         yield Objection(Wrong.MALFORMED, f"{path}.question", "goes with FORM_ANSWER, and only with it")
     elif field.question is not None:

@@ -1,4 +1,4 @@
-"""Trading one-use assertions for access tokens. Whatever is wrong, the answer is the same."""
+"""Trading one-use assertions for access tokens. Whatever is wrong with one, the answer is the same."""
 
 import hashlib
 import re
@@ -10,6 +10,7 @@ from parley_crypto.pae import pae
 from parley_crypto.signing import Signer, key_id
 from parley_crypto.statements import ASSERTION_LIFE, TOKEN_LIFE, Assertion, Token, issue_token, verify_assertion
 from parley_identity.domain.staff import Staff, kind_of
+from parley_identity.faults import MarketerSuspended
 from parley_identity.keys import Naming
 from parley_identity.store import Store
 from parley_kit.clock import Clock
@@ -30,6 +31,7 @@ class Credential:
 
     keys: Keys
     tokens: dict[str, Token]
+    suspended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class SignIn:
     jti_key: bytes = field(repr=False)
 
     async def sign_in(self, statement: str) -> list[Issued]:
-        """Check an assertion, use it up, and issue tokens. Raises Unauthenticated."""
+        """Check an assertion, use it up, and issue tokens. Raises Unauthenticated, and MarketerSuspended to who proved a key."""
         try:
             subject = str(unverified_claims(statement).get("sub"))
             credential = await self._credential(subject)
@@ -63,6 +65,8 @@ class SignIn:
             raise Unauthenticated from None
         if not await self.store.use_assertion(self._hash(assertion), now + _REMEMBER):
             raise Unauthenticated
+        if credential.suspended:
+            raise MarketerSuspended
         return [self._issue(service, token, now) for service, token in credential.tokens.items()]
 
     def _issue(self, service: str, token: Token, now: datetime) -> Issued:
@@ -96,10 +100,10 @@ class SignIn:
 
     async def _marketer(self, marketer: str) -> Credential:
         found = await self.store.marketer(marketer)
-        if found is None or found.suspended:
+        if found is None:
             raise StatementInvalid("nobody can sign in so")
         token = Token("marketer", found.name)
-        return Credential(found.signing_keys(self.clock.now()), {"broker": token, "identity": token})
+        return Credential(found.signing_keys(self.clock.now()), {"broker": token, "identity": token}, found.suspended)
 
     def _member(self, subject: str) -> Credential:
         keys = self.staff.keys(subject)

@@ -16,6 +16,7 @@ from parley_crypto.signing import Signer
 from parley_crypto.statements import make_assertion
 from parley_crypto.subject_ref import SubjectRef, open_ref
 from parley_db.database import Database
+from parley_identity.faults import MarketerSuspended
 from parley_identity.store import Store
 from parley_identity.upkeep import Upkeep
 from parley_kit.faults import Fault, Unauthenticated
@@ -160,11 +161,13 @@ async def test_deeply_nested_statement_is_refused_like_any_other(world: World) -
     assert Unauthenticated is type(await refusal(world, f"{deep}.AAAA.AAAA"[:4096]))
 
 
-async def test_suspended_marketer_cannot_sign_in(world: World) -> None:
+async def test_suspended_marketer_cannot_sign_in_and_is_told_why_if_it_proves_who_it_is(world: World) -> None:
     marketer = await world.register_marketer()
     await world.update(marketer, suspended=True)
 
-    assert Unauthenticated is type(await refusal(world, world.assertion(marketer)))
+    assertion = world.assertion(marketer)
+    assert [MarketerSuspended, Unauthenticated] == [type(await refusal(world, assertion)) for _ in range(2)]
+    assert Unauthenticated is type(await refusal(world, assertion[:-8] + "AAAAAAAA"))
     await world.update(marketer, suspended=False)
     assert {"broker", "identity"} == set(await world.sign_in(marketer))
 

@@ -52,6 +52,19 @@ def found(level: Level = Level.VERIFIED, **changes: Any) -> list[tuple[Wrong, st
     return [(one.wrong, one.path) for one in objections(replace(GOOD, **changes), level, CATALOGUE, NOW)]
 
 
+def test_what_criteria_ask_is_named_as_theirs() -> None:
+    stray = Field("profile.agge", Form.ANSWER, Range("18"))
+    terms = replace(GOOD, fields=(*GOOD.fields, stray))
+
+    (found,) = objections(terms, Level.ACCREDITED, CATALOGUE, NOW, own=len(GOOD.fields))
+
+    assert (Wrong.ATTRIBUTE, "audience.criteria.attribute", True) == (
+        found.wrong,
+        found.path,
+        "profile.agge" in found.says,
+    )
+
+
 def test_good_request_meets_no_objection() -> None:
     assert [] == found()
 

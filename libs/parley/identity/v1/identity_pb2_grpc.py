@@ -122,7 +122,8 @@ class IdentityServiceServicer:
     def SignIn(self, request, context):
         """Trades a one-use signed assertion (RFC 7523, `private_key_jwt`) for short access tokens, one per service.
 
-        Not idempotent: an assertion works once. Callers: anyone. Reasons: `UNAUTHENTICATED`, whatever is wrong with it.
+        Not idempotent: an assertion works once. Callers: anyone. Reasons: `UNAUTHENTICATED`, whatever is wrong with it;
+        `MARKETER_SUSPENDED`, to a marketer whose assertion is good.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -29,7 +29,8 @@ class IdentityServiceStub:
     SignIn: _aio.UnaryUnaryMultiCallable[_identity_pb2.SignInRequest, _identity_pb2.SignInResponse]
     """Trades a one-use signed assertion (RFC 7523, `private_key_jwt`) for short access tokens, one per service.
 
-    Not idempotent: an assertion works once. Callers: anyone. Reasons: `UNAUTHENTICATED`, whatever is wrong with it.
+    Not idempotent: an assertion works once. Callers: anyone. Reasons: `UNAUTHENTICATED`, whatever is wrong with it;
+    `MARKETER_SUSPENDED`, to a marketer whose assertion is good.
     """
     RegisterMarketer: _aio.UnaryUnaryMultiCallable[_identity_pb2.RegisterMarketerRequest, _identity_pb2.Marketer]
     """Registers a marketer with its keys. No effect on any customer.
@@ -105,7 +106,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_identity_pb2.SignInResponse]:
         """Trades a one-use signed assertion (RFC 7523, `private_key_jwt`) for short access tokens, one per service.
 
-        Not idempotent: an assertion works once. Callers: anyone. Reasons: `UNAUTHENTICATED`, whatever is wrong with it.
+        Not idempotent: an assertion works once. Callers: anyone. Reasons: `UNAUTHENTICATED`, whatever is wrong with it;
+        `MARKETER_SUSPENDED`, to a marketer whose assertion is good.
         """
 
     @_abc_1.abstractmethod
