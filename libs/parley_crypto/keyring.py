@@ -14,12 +14,12 @@ before anything is decrypted, closes that. The associated data binds each cipher
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from parley_crypto.aead import decrypt, encrypt, pad, unpad
-from parley_crypto.keyfiles import read_keys
+from parley_crypto.keyfiles import KeyFileUnusable, read_keys
 from parley_crypto.pae import pae
 
 _FORMAT = b"\x01"
@@ -58,6 +58,20 @@ class KeyRing:
         if wrapped[:1] != _FORMAT or key is None:
             raise CiphertextInvalid("unknown format or key version")
         return _decrypt(wrapped[29:], pae(wrapped[:5], *place), wrapped[5:29], key)
+
+
+def require_ring(path: Path, unwrap: Callable[[], object]) -> None:
+    """
+    Refuse a ring that opens nothing of what is kept, before anything is written under it; ``unwrap`` opens one of them.
+
+    Raises KeyFileUnusable.
+    """
+    try:
+        unwrap()
+    except CiphertextInvalid:
+        raise KeyFileUnusable(
+            f"{path} isn't the key that the database was written with; restore it from your backup"
+        ) from None
 
 
 def encrypt_value(dek: bytes, dek_id: int, value: bytes, *place: bytes | str) -> bytes:

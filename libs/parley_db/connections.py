@@ -85,7 +85,11 @@ class Connections:
             raise
 
     async def _release(self, connection: Any) -> None:
-        await self._pool.release(connection, timeout=LONGEST_CLOSE)
+        """Hand a connection to the pool, which cleans it up; one that can't be, as its server is silent, is ended."""
+        try:
+            await self._pool.release(connection, timeout=LONGEST_CLOSE)
+        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+            drop(connection)
 
 
 def is_lost(connection: Any) -> bool:

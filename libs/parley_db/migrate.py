@@ -83,6 +83,11 @@ async def plan(dsn: str, package: str) -> list[str]:
         return [migration.title for migration in await _pending(connection, package)]
 
 
+def titles(package: str) -> list[str]:
+    """The titles of all that there is for a package, in order."""
+    return [migration.title for set_name in (SHARED, package) for migration in read(set_name)]
+
+
 async def check(db: Database, package: str) -> None:
     """
     Refuse a schema that this code can't run on: to be called at start.

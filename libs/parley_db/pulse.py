@@ -1,12 +1,12 @@
 """A look, now and then, at what a service's database says of its events: two probes of indexes, whatever they hold."""
 
-import asyncio
-from contextlib import suppress
 from dataclasses import dataclass
+
+from structlog.typing import FilteringBoundLogger
 
 from parley_db.database import Database
 from parley_db.queries import load
-from parley_kit.faults import Conflict, Unavailable
+from parley_db.upkeep import every
 from parley_kit.telemetry import Meter
 
 _SQL = load("parley_db")
@@ -19,13 +19,11 @@ class Pulse:
 
     db: Database
     meter: Meter
+    log: FilteringBoundLogger
 
     async def run(self) -> None:
         """Look every five seconds, for ever; while the database is away there is nothing to see."""
-        while True:
-            with suppress(Unavailable, Conflict):
-                await self.turn()
-            await asyncio.sleep(_EVERY_S)
+        await every(_EVERY_S, self.turn, self.log, "pulse_waiting")
 
     async def turn(self) -> None:
         """Look once. Raises Unavailable and Conflict."""

@@ -9,7 +9,6 @@ from structlog.typing import FilteringBoundLogger
 
 from parley_db import idempotency, inbox
 from parley_db.database import Database
-from parley_kit.faults import Conflict, Unavailable
 
 _EVERY_S = 60.0
 _REQUESTS_KEPT = timedelta(days=1)
@@ -17,14 +16,28 @@ _EVENTS_KEPT = timedelta(days=30)
 """An event comes again if Valkey is lost before every reader has it: within seconds, unless a reader is stuck."""
 
 
-async def every_minute(turn: Callable[[], Awaitable[None]], log: FilteringBoundLogger) -> None:
-    """Take a turn once a minute, for ever; one that meets Unavailable or Conflict is left to the next."""
+async def every(seconds: float, turn: Callable[[], Awaitable[None]], log: FilteringBoundLogger, event: str) -> None:
+    """
+    Take a turn every so many seconds, for ever. What fails, whatever it is, is left to the next, and logged when it begins.
+
+    Nobody waits for it: a query that was cancelled, or a database that hangs, must not end a whole service.
+    """
+    failing = ""
     while True:
         try:
             await turn()
-        except (Unavailable, Conflict) as error:
-            log.warning("upkeep_waiting", reason=error.reason)
-        await asyncio.sleep(_EVERY_S)
+            failing = ""
+        except Exception as error:  # noqa: BLE001 - as said
+            now = type(error).__name__
+            if now != failing:
+                log.warning(event, error_type=now)
+            failing = now
+        await asyncio.sleep(seconds)
+
+
+async def every_minute(turn: Callable[[], Awaitable[None]], log: FilteringBoundLogger) -> None:
+    """Take a turn once a minute, as :func:`every`."""
+    await every(_EVERY_S, turn, log, "upkeep_waiting")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings
+from pydantic_settings import BaseSettings, SettingsError
 
 T = TypeVar("T", bound=BaseSettings)
 
@@ -19,6 +19,10 @@ def read_settings(kind: type[T], given: Mapping[str, Any] = MappingProxyType({})
     """Settings: what is given, the environment for the rest. Raises SettingsWrong."""
     try:
         return kind(**given)
+    except SettingsError as error:  # it says: error parsing value for field "..." from source ...
+        name = str(error).partition('"')[2].partition('"')[0]
+        variable = (str(kind.model_config["env_prefix"]) + name).upper()
+        raise SettingsWrong(f"{variable}: is no JSON") from None
     except ValidationError as error:
         prefix = str(kind.model_config["env_prefix"])
         raise SettingsWrong("; ".join(_wrong(prefix, each) for each in error.errors(include_input=False))) from None

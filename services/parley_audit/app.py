@@ -45,6 +45,7 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
         store = Store(db, config.origin)
         await store.open()
         keys = SubjectKeys(KeyRing.load(config.master_key), store)
+        await keys.require(config.master_key)
         file = PublishedFile(config.published, signer.key)
         publisher = Publisher(db, store, file, signer, interval=config.checkpoint_interval, log=platform.log)
         relay = Relay(db, platform.bus, service="audit", groups=READERS, log=platform.log, telemetry=telemetry)
@@ -64,7 +65,7 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
                 "relay": relay.run,
                 "publisher": publisher.run,
                 "upkeep": Upkeep(db, platform.log).run,
-                "pulse": Pulse(db, telemetry.meter).run,
+                "pulse": Pulse(db, telemetry.meter, platform.log).run,
                 **{f"consumer.{stream}": consumer.run for stream, consumer in consumers.items()},
             },
             pings={"postgres": db.ping, "log": publisher.ping},

@@ -63,6 +63,10 @@ FROM log_commitments AS c JOIN log_entries AS e USING (log_index) WHERE c.commit
 -- Read the keys of some subjects.
 SELECT subject, key_id, wrapped FROM subject_keys WHERE subject = ANY($1::text[]);
 
+-- name: key_any
+-- Any subject, with its wrapped key.
+SELECT subject, key_id, wrapped FROM subject_keys LIMIT 1;
+
 -- name: keys_insert
 -- Give keys to subjects that have none.
 INSERT INTO subject_keys (subject, key_id, wrapped) SELECT * FROM unnest($1::text[], $2::bigint[], $3::bytea[]);

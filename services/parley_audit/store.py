@@ -147,6 +147,11 @@ class Store:
         rows = await tx.fetch(_SQL.keys_find, subjects)
         return {row["subject"]: WrappedKey(row["key_id"], row["wrapped"]) for row in rows}
 
+    async def any_key(self) -> tuple[str, WrappedKey] | None:
+        """Any subject's key, if there is one."""
+        row = await self._db.fetchrow(_SQL.key_any)
+        return (row["subject"], WrappedKey(row["key_id"], row["wrapped"])) if row else None
+
     async def add_keys(self, tx: Tx, keys: Mapping[str, WrappedKey]) -> None:
         """Give keys to subjects that have none; only under :meth:`lock_head`, so that nobody else does."""
         ids, wrapped = [key.key_id for key in keys.values()], [key.wrapped for key in keys.values()]

@@ -3,10 +3,11 @@
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from parley_audit.store import Store, WrappedKey
 from parley_crypto.commitment import Opening
-from parley_crypto.keyring import KeyRing, decrypt_value, encrypt_value
+from parley_crypto.keyring import KeyRing, decrypt_value, encrypt_value, require_ring
 from parley_crypto.tlog.receipt import SALT_SIZE
 from parley_db.database import Database, Tx
 from parley_kit.offload import each
@@ -41,6 +42,11 @@ class SubjectKeys:
 
     ring: KeyRing
     store: Store
+
+    async def require(self, path: Path) -> None:
+        """Refuse a master key, read from a path, that doesn't open a key that is kept. Raises KeyFileUnusable."""
+        if kept := await self.store.any_key():
+            require_ring(path, lambda: self._unwrap(*kept))
 
     async def ensure(self, tx: Tx, subjects: Iterable[str]) -> dict[str, SubjectKey]:
         """The subjects' keys, made where there are none. Only under the log's lock."""

@@ -70,7 +70,7 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
                 "place": lambda: work.loop(answering.turn),
                 "lapse": work.lapse,
                 "upkeep": Upkeep(db, platform.log).run,
-                "pulse": Pulse(db, telemetry.meter).run,
+                "pulse": Pulse(db, telemetry.meter, platform.log).run,
                 "hear_consent": consumer.run,
             },
             pings={"postgres": db.ping},

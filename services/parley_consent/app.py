@@ -77,7 +77,7 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
             tasks={
                 "relay": relay.run,
                 "upkeep": Upkeep(db, platform.log).run,
-                "pulse": Pulse(db, telemetry.meter).run,
+                "pulse": Pulse(db, telemetry.meter, platform.log).run,
                 "notices": Notices(store, scribe, clock, platform).run,
                 **{f"hear_{name}": consumer.run for name, consumer in consumers.items()},
             },

@@ -1,6 +1,5 @@
 """What consent hears from other services, and the notices it writes when they are due."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,8 +13,8 @@ from parley_consent.agreements import Scribe
 from parley_consent.store import DueNotice, Store
 from parley_db.database import Tx
 from parley_db.outbox import OutboxEvent, append
+from parley_db.upkeep import every
 from parley_kit.clock import Clock
-from parley_kit.faults import Conflict, Unavailable
 from parley_rpc.platform import Platform
 from parley_terms.wire import timestamp
 
@@ -57,12 +56,7 @@ class Notices:
 
     async def run(self) -> None:
         """Write what is due, for ever."""
-        while True:
-            try:
-                await self.turn()
-            except (Unavailable, Conflict) as error:
-                self.platform.log.warning("notices_waiting", reason=error.reason)
-            await asyncio.sleep(_LOOK_EVERY_S)
+        await every(_LOOK_EVERY_S, self.turn, self.platform.log, "notices_waiting")
 
     async def turn(self) -> None:
         """Write what is due now: taking a notice and its event commit together."""

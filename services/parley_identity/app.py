@@ -44,6 +44,8 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
     async with Database.open(config.postgres_dsn, application_name="parley_identity", telemetry=telemetry) as db:
         await check(db, "parley_identity")
         store = Store(db)
+        if kept := await store.any_account():
+            seeds.require(config.wrap_key, kept)
         relay = Relay(
             db,
             platform.bus,
@@ -67,7 +69,7 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
             tasks={
                 "relay": relay.run,
                 "upkeep": Upkeep(store, clock, platform.log).run,
-                "pulse": Pulse(db, telemetry.meter).run,
+                "pulse": Pulse(db, telemetry.meter, platform.log).run,
             },
             pings={"postgres": db.ping},
         )

@@ -2,8 +2,9 @@
 
 import secrets
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from parley_crypto.keyring import KeyRing
+from parley_crypto.keyring import KeyRing, require_ring
 from parley_crypto.pseudonym import pseudonym, sector_key
 from parley_crypto.subject_ref import CandidateRef, RefInvalid, SubjectRef, open_candidate, seal_ref
 from parley_identity.domain.accounts import Account
@@ -43,13 +44,20 @@ class Seeds:
             complete=public_key is not None,
         )
 
+    def require(self, path: Path, account: Account) -> None:
+        """Refuse a wrapping key, read from a path, that doesn't open an account's seed. Raises KeyFileUnusable."""
+        require_ring(path, lambda: self._seed(account))
+
     def sector(self, sector: str, epoch: int) -> bytes:
         """Derive the key of a sector in an epoch."""
         return sector_key(self.pseudonym_key, sector, epoch)
 
     def pseudonym(self, account: Account, sector: bytes) -> str:
         """Derive an account's pseudonym in a sector, by the sector's key. Raises CiphertextInvalid."""
-        return pseudonym(self.wrap.unwrap(account.wrapped_seed, *_place(account.customer)), sector)
+        return pseudonym(self._seed(account), sector)
+
+    def _seed(self, account: Account) -> bytes:
+        return self.wrap.unwrap(account.wrapped_seed, *_place(account.customer))
 
 
 def _place(customer: str) -> tuple[str, ...]:

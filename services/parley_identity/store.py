@@ -35,6 +35,11 @@ class Store:
         row = await self.db.fetchrow(_SQL.customer_find, customer)
         return _account(row) if row else None
 
+    async def any_account(self) -> Account | None:
+        """Any account, if there is one."""
+        row = await self.db.fetchrow(_SQL.customer_any)
+        return _account(row) if row else None
+
     async def imported(self, tx: Tx, rows: Sequence[bytes]) -> Mapping[bytes, Account]:
         """The accounts of rows of an import, by row."""
         return _by_row(await tx.fetch(_SQL.customers_imported, list(rows)))

@@ -5,11 +5,14 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+import asyncpg
 from structlog.typing import FilteringBoundLogger
 
 from parley_bus.users import User, ensure_users
 from parley_crypto.keyfiles import read_secret
-from parley_db.migrate import Phase, migrate, plan
+from parley_crypto.signing import key_id
+from parley_crypto.trust import Trust
+from parley_db.migrate import Phase, migrate, plan, titles
 from parley_node.embedded import (
     ExternalServers,
     ServerPair,
@@ -52,23 +55,32 @@ async def prepare(
     """
     Bring zones up to date: databases, roles, schemas, grants, and which streams they may use; answers migrations applied.
 
-    Raises BusAway, MigrationError, KeyFileUnusable, and asyncpg's errors.
+    Raises BusAway, MigrationError, KeyFileUnusable, ServersUnavailable for another home's, and asyncpg's errors.
     """
+    await make_databases(pair, home, names)  # first: it refuses what is another home's
     await ensure_users(pair.valkey_url, [_user(home, zones, name) for name in names])
-    await make_databases(pair, home, names)
     applied = await asyncio.gather(*(_prepare_one(pair, zones, name, phase) for name in names))
     return [title for titles in applied for title in titles]
 
 
-async def pending(pair: Servers, home: Home, names: Sequence[str]) -> list[str]:
-    """Titles of the migrations that :func:`prepare` would apply; makes databases that are missing. Raises as it does."""
-    await make_databases(pair, home, names)
-    return [title for name in names for title in await plan(pair.database_dsn(f"parley_{name}"), f"parley_{name}")]
+async def pending(pair: Servers, names: Sequence[str]) -> list[str]:
+    """Titles of what :func:`prepare` would apply: of all where there is no database. Raises as it does, and changes nothing."""
+    return [title for name in names for title in await _planned(pair, f"parley_{name}")]
+
+
+async def _planned(pair: Servers, package: str) -> list[str]:
+    try:
+        return await plan(pair.database_dsn(package), package)
+    except asyncpg.InvalidCatalogNameError:
+        return titles(package)
 
 
 async def make_databases(pair: Servers, home: Home, names: Sequence[str]) -> None:
     """Make databases and roles where they are missing."""
-    await ensure_databases(pair.admin_dsn, {name: home.postgres_password(name) for name in names})
+    owner = key_id(
+        Trust.load(home.trust).sealing["audit"]
+    )  # what is written there is sealed to this key, and to no other home's
+    await ensure_databases(pair.admin_dsn, {name: home.postgres_password(name) for name in names}, owner)
 
 
 async def _prepare_one(pair: Servers, zones: Zones, name: str, phase: Phase | None) -> list[str]:

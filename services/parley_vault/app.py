@@ -44,6 +44,8 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
         trust, refs = Trust.load(config.trust), KeyRing.load(config.ref_key)
         catalogue = catalogues.load(config.catalogue)
         store, safe = Store(db), Safe(KeyRing.load(config.master_key))
+        if kept := await store.any_dek():
+            safe.require(config.master_key, *kept)
         finder = Finder(store, safe, catalogue, log)
         servicer = VaultServicer(
             mutations=Mutations(db, read_key(config.request_key)),
@@ -82,7 +84,7 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
                 "index": finder.run,
                 "index_others": finder.listen,
                 "upkeep": Upkeep(db, log).run,
-                "pulse": Pulse(db, telemetry.meter).run,
+                "pulse": Pulse(db, telemetry.meter, log).run,
             },
             pings={"postgres": db.ping},
         )

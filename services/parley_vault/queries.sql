@@ -13,6 +13,10 @@ SELECT subject, dek FROM subjects WHERE subject = ANY($1) AND NOT owned ORDER BY
 INSERT INTO subjects (subject, dek, owned, created_at, changed) VALUES ($1, $2, true, $3, CASE WHEN $4 THEN pg_current_xact_id() END)
 ON CONFLICT (subject) DO UPDATE SET owned = true, changed = coalesce(excluded.changed, subjects.changed) RETURNING dek;
 
+-- name: subject_any
+-- Any subject, with its wrapped data key.
+SELECT subject, dek FROM subjects LIMIT 1;
+
 -- name: subject_look
 -- Note that a subject's owner has looked at what is there, from which on nobody else puts items there either.
 UPDATE subjects SET owned = true WHERE subject = $1 AND NOT owned;

@@ -4,8 +4,9 @@ import secrets
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
+from pathlib import Path
 
-from parley_crypto.keyring import KeyRing, decrypt_value, encrypt_value
+from parley_crypto.keyring import KeyRing, decrypt_value, encrypt_value, require_ring
 from parley_terms.terms import Level
 from parley_vault.domain.items import Item, Provenance
 
@@ -47,6 +48,10 @@ class Safe:
     def __init__(self, ring: KeyRing) -> None:
         self._ring = ring
         self._dek = lru_cache(_MOST_CACHED)(self._unwrap)
+
+    def require(self, path: Path, subject: str, dek: bytes) -> None:
+        """Refuse a master key, read from a path, that doesn't open a data key that is kept. Raises KeyFileUnusable."""
+        require_ring(path, lambda: self._unwrap(subject, dek))
 
     def make_dek(self, subject: str) -> bytes:
         """Make a data key for a subject, wrapped."""

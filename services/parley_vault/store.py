@@ -44,6 +44,11 @@ class Store:
         owned: bytes = await tx.fetchval(_SQL.subject_own, subject, dek, at, puts)
         return owned
 
+    async def any_dek(self) -> tuple[str, bytes] | None:
+        """Any subject and its wrapped data key, if there is one."""
+        row = await self.db.fetchrow(_SQL.subject_any)
+        return (row["subject"], row["dek"]) if row else None
+
     async def look(self, subject: str) -> None:
         """Note that a subject's owner looks at its items: what they have seen is nobody else's to change."""
         await self.db.execute(_SQL.subject_look, subject)

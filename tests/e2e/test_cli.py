@@ -268,6 +268,14 @@ def test_apart_every_service_needs_a_port_for_its_metrics() -> None:
     assert f"127.0.0.1:{port}: it is taken" in err
 
 
+def test_plan_of_a_migration_makes_nothing() -> None:
+    with scratch_directory() as root:
+        with start(root / "home", "migrate", "--plan") as planning:
+            out, err = planning.communicate(timeout=60)
+        assert (0, True) == (planning.returncode, "pending parley_vault/0001_vault.pre" in out), err
+        assert not (root / "home").exists()
+
+
 def test_spans_go_to_a_url_or_nowhere(parley: Parley) -> None:
     refused = parley.try_("up", "--traces", "collector:4318")
     assert (2, True) == (refused.code, "a URL such as http://127.0.0.1:4318" in refused.err), refused

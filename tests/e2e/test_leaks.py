@@ -196,6 +196,7 @@ async def test_leak_planted_in_log_metric_file_or_error_is_found(world: World) -
     value = f"Grünwald {secrets.token_hex(4)}"
     place = world.log.tell()
     world.log.write(json.dumps({"event": value}) + "\n")
+    gc.unfreeze()  # a node at work leaves what stays out of what is looked through
     registry = max((each for each in gc.get_objects() if isinstance(each, CollectorRegistry)), key=id)
     counter = Counter("leak", "A leak.", ["city"], registry=registry)
     counter.labels(value).inc()

@@ -46,6 +46,27 @@ async def test_what_was_used_to_a_good_end_is_used_again_at_once(two: Connection
     assert 1 == len(asked)
 
 
+async def test_what_can_not_be_cleaned_up_is_ended_and_nobody_is_told(
+    two: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = await two.take()
+
+    async def silent(_connection: Any, **_options: Any) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(two, "_pool", _Silent(two._pool, silent))
+    await two.give_back(connection, is_good=False)
+    assert module.is_lost(connection)
+
+
+class _Silent:
+    def __init__(self, pool: Any, release: Any) -> None:
+        self._pool, self.release = pool, release
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+
 async def test_what_something_was_raised_on_goes_back_to_the_pool(two: Connections, asked: list[Any]) -> None:
     for _ in range(3):
         await used(two, is_good=False)

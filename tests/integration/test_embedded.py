@@ -324,6 +324,37 @@ async def test_ensuring_databases_again_and_at_once_changes_nothing(pair: Pair, 
     assert await ask(pair.database_dsn("parley_audit"), "SELECT count(*) FROM standing") == 0
 
 
+async def test_what_one_parley_owns_another_does_not_touch(data_dir: Path) -> None:
+    async with servers(data_dir) as pair:
+        files = passwords(data_dir, "audit")
+        await ensure_databases(pair.admin_dsn, files)  # as an earlier release, which said nothing of owners
+        for _ in range(2):
+            await ensure_databases(pair.admin_dsn, files, "a")
+        files["audit"].unlink()
+        other = passwords(data_dir, "audit")
+        with pytest.raises(ServersUnavailable, match="parley_audit has another owner"):
+            await ensure_databases(pair.admin_dsn, other, "b")
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            await asyncpg.connect(pair.postgres_dsn("parley_audit", "parley_audit", other["audit"]))
+
+
+async def test_administrator_takes_a_base_backup_as_it_is_documented(data_dir: Path) -> None:
+    async with servers(data_dir) as pair:
+        await write(pair, "kept")
+        where, to = pair.where, data_dir / "copy"
+        signs_in = ["-h", str(where.postgres_sockets), "-U", "parley"]
+        told = await asyncio.to_thread(
+            subprocess.run,
+            [str(locate().postgres("pg_basebackup")), *signs_in, "-D", str(to), "-X", "stream", "--checkpoint=fast"],
+            env={"PGPASSFILE": str(where.password("postgres"))},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert 0 == told.returncode, told.stderr
+        assert (to / "PG_VERSION").exists()
+
+
 async def test_service_name_that_is_no_name_is_refused(pair: Pair, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a service name"):
         await ensure_databases(pair.admin_dsn, {'x"; DROP DATABASE postgres; --': tmp_path / "x"})

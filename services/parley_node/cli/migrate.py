@@ -1,6 +1,7 @@
 """`parley migrate`: schemas up to date."""
 
 import asyncio
+import os
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated
@@ -10,11 +11,11 @@ import typer
 
 from parley_bus.bus import BusAway
 from parley_crypto.keyfiles import KeyFileUnusable
-from parley_db.migrate import MigrationError
+from parley_db.migrate import MigrationError, titles
 from parley_node.cli import show
 from parley_node.cli.options import HomeOption, ServiceName
 from parley_node.cli.stop import Stop
-from parley_node.embedded import ServersUnavailable
+from parley_node.embedded import ServersUnavailable, from_environment
 from parley_node.home import Home
 from parley_node.provision import provision
 from parley_node.services import SERVICES
@@ -45,7 +46,7 @@ def migrate_command(
     """Make databases and roles where they are missing, bring schemas up to date, and grant what the zones' file lists."""
     names = [str(service)] if service else list(SERVICES)
     try:
-        titles = asyncio.run(_migrate(Home.choose(home), names, phase, planned=planned))
+        found = asyncio.run(_migrate(Home.choose(home), names, phase, planned=planned))
     except (ServersUnavailable, MigrationError, KeyFileUnusable) as error:
         raise Stop(str(error)) from error
     except BusAway as error:
@@ -53,13 +54,21 @@ def migrate_command(
     except (OSError, asyncpg.PostgresError) as error:
         raise Stop(f"PostgreSQL can't be used: {error}", "`parley doctor` looks at it.") from error
     done = "pending" if planned else "applied"
-    show.say(*(f"{done} {title}" for title in titles) if titles else ["Everything is up to date."])
+    show.say(*(f"{done} {title}" for title in found) if found else ["Everything is up to date."])
 
 
 async def _migrate(home: Home, names: Sequence[str], phase: Phase | None, *, planned: bool) -> list[str]:
+    if planned:
+        planned_ = await _planned(home, names)
+        return [title for title in planned_ if phase is None or title.endswith(f".{phase}")]
     provision(home)
     async with servers_of(home) as pair:
-        if planned:
-            titles = await pending(pair, home, names)
-            return [title for title in titles if phase is None or title.endswith(f".{phase}")]
         return await prepare(pair, home, Zones.load(), names, phase=phase.value if phase else None)
+
+
+async def _planned(home: Home, names: Sequence[str]) -> list[str]:
+    """What would be done: all of it where there are no servers yet, which a plan doesn't make."""
+    if from_environment(os.environ) is None and not home.servers.exists():
+        return [title for name in names for title in titles(f"parley_{name}")]
+    async with servers_of(home) as pair:
+        return await pending(pair, names)

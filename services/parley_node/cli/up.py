@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Annotated, Any, TextIO
 
+import asyncpg
 import typer
 from pydantic import AnyHttpUrl, TypeAdapter, ValidationError
 
@@ -113,7 +115,11 @@ async def _run(home: Home, options: Options, log: TextIO) -> None:
     adopt_libraries(say)
     async with run(home, options, say, told=_step) as node:
         _welcome(home, node.running)
-        await node.serve()
+        try:
+            await node.serve()
+        except Exception:
+            say.exception("ended")
+            raise
 
 
 async def _apart(home: Home, options: Options, log: TextIO) -> None:
@@ -147,7 +153,7 @@ def _check_ports(options: Options, *, split: bool) -> None:
 
 
 def _welcome(home: Home, running: Running) -> None:
-    named = [] if home == Home.choose(None) else [f"  export {HOME}={home.root}"]
+    named = [] if home == Home.choose(None) else [f"  export {HOME}={shlex.quote(str(home.root))}"]
     show.say(
         "",
         f"Parley answers on {running.address} (gRPC); its log on {running.http}",
@@ -185,6 +191,10 @@ def _failures(home: Home) -> Iterator[None]:
         raise Stop("Valkey can't be used, or takes no users from this one", "`parley doctor` looks at it.") from error
     except SettingsWrong as error:
         raise Stop(str(error), "Correct it in the environment.") from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise Stop(
+            f"PostgreSQL doesn't let Parley do what it has to ({type(error).__name__})", "`parley doctor` looks at it."
+        ) from error
     except Fault as error:
         raise Stop(error.message, "`parley doctor` looks at the log and the databases.") from error
     except CannotListen as error:

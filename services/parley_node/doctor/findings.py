@@ -27,7 +27,7 @@ class Finding:
         return f"{marks[self.state]}  {self.check}: {self.found}" + (f"; run `{self.mend}`" if self.mend else "")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # not frozen: a context manager that it passes through sets its traceback
 class Trouble(Exception):
     """A check failed: what was found, and the command that mends it."""
 
@@ -51,3 +51,8 @@ async def look(check: str, looking: Look) -> Finding:
         return Finding(check, State.FAILED, trouble.found, trouble.mend)
     except NotLooked as reason:
         return Finding(check, State.SKIPPED, str(reason))
+    except OSError as error:
+        of = f"{error.filename}: " if error.filename else ""
+        return Finding(
+            check, State.FAILED, f"{of}{error.strerror or type(error).__name__}", "id; ls -ld HOME  # whose is it?"
+        )

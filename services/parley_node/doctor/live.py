@@ -84,7 +84,7 @@ def _is_about_certificates(error: grpc.aio.AioRpcError) -> bool:
 
 def _certify(home: Home, running: Running) -> str:
     """Certificates are made anew, all together, where there is none of the authority."""
-    return again(home, running, f"rm -f {home.tls_authority}; ")
+    return again(home, running, f"rm -f {shlex.quote(str(home.tls_authority))}; ")
 
 
 async def _comes_to_serve(channel: grpc.aio.Channel, name: str) -> bool:

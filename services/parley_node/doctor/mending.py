@@ -23,7 +23,11 @@ def again(home: Home, running: Running, before: str = "") -> str:
 def restart(home: Home, running: Running, service: str) -> str:
     """Have one service start again: by itself where it runs apart, as it is kept running, else with all the others."""
     pid = listener_of(Doors.of(home).socket(service)) if running.apart else None
-    return f"kill -9 {pid}" if pid else again(home, running)
+    if pid:
+        return f"kill -9 {pid}"
+    return again(home, running).replace(
+        "kill ", "kill -9 ", 1
+    )  # what hangs takes no other signal; its servers end with it
 
 
 def end_session(pair: Servers, pid: int) -> str:
@@ -50,4 +54,4 @@ def newer_database(service: str) -> str:
 
 def option(home: Home) -> str:
     """What names the home to a command, if it isn't the one it would choose by itself."""
-    return "" if home == Home.choose(None) else f" --home {home.root}"
+    return "" if home == Home.choose(None) else f" --home {shlex.quote(str(home.root))}"

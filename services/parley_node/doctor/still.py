@@ -1,6 +1,7 @@
 """What can be looked at while nothing runs: the home's files, and this machine."""
 
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +41,7 @@ def policy(home: Home) -> Policy:
     except OSError as error:
         raise Trouble(f"{home.policy}: {error.strerror}", up(home)) from error
     except TlogInvalid as error:
-        raise Trouble(f"{home.policy}: {error}", f"rm {home.policy} && {up(home)}") from error
+        raise Trouble(f"{home.policy}: {error}", f"rm {_quoted(home.policy)} && {up(home)}") from error
 
 
 async def _home(home: Home) -> str:
@@ -51,7 +52,7 @@ async def _home(home: Home) -> str:
     if inside and not inside & {"keys", "servers", "demo"}:
         raise Trouble(f"{home.root} is something else's: no Parley has started there", "parley doctor --home HOME")
     if mode & (stat.S_IRGRP | stat.S_IROTH | stat.S_IWGRP | stat.S_IWOTH):
-        raise Trouble(f"others may read {home.root}", f"chmod 700 {home.root}")
+        raise Trouble(f"others may read {home.root}", f"chmod 700 {_quoted(home.root)}")
     return str(home.root)
 
 
@@ -76,15 +77,19 @@ async def _keys(home: Home) -> str:
         try:
             read_secret(path)
         except KeyFileUnusable as error:
-            raise Trouble(str(error).partition(";")[0], f"chmod 600 {path}") from error
+            raise Trouble(str(error).partition(";")[0], f"chmod 600 {_quoted(path)}") from error
     return f"{len(key_files(home))} key files, each its owner's alone, as are the passwords"
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
 
 
 def _mending(home: Home, path: Path) -> str:
     """What mends a key file: one that only others' rights spoil is whole, any other is lost, unless nothing stands on it yet."""
     if path.exists() and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        return f"chmod 600 {path}"
-    return lost_key(path) if had_keys(home) else f"rm -f {path}; {up(home)}"
+        return f"chmod 600 {_quoted(path)}"
+    return lost_key(path) if had_keys(home) else f"rm -f {_quoted(path)}; {up(home)}"
 
 
 async def _trust(home: Home) -> str:

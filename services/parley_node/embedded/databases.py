@@ -12,24 +12,31 @@ from typing import Any
 import asyncpg
 
 from parley_db.queries import load
+from parley_node.embedded.errors import ServersUnavailable
 from parley_node.embedded.passwords import verifier
 
 _QUERIES = load("parley_node.embedded", "databases.sql")
+_OWNER = "of the Parley with the key "
 _SERVICE = re.compile(r"[a-z][a-z0-9_]{0,40}")
 
 
-async def ensure_databases(admin_dsn: str, services: Mapping[str, Path]) -> None:
+async def ensure_databases(admin_dsn: str, services: Mapping[str, Path], owner: str = "") -> None:
     """
     Make the role and the database ``parley_<service>`` for each service, and shut the database to everybody else.
 
     Each role gets the password of its file (pgpass), and loses superpowers, memberships and the others' databases, if somebody
     gave it any. Nothing else that is there already changes; several processes may call it at once. Raises ValueError for a
-    service name that isn't ``[a-z][a-z0-9_]*``, and KeyFileUnusable.
+    service name that isn't ``[a-z][a-z0-9_]*``, KeyFileUnusable, and ServersUnavailable for roles that are another ``owner``'s.
     """
     verifiers = {owned_name(service): verifier(file) for service, file in services.items()}
     admin = await asyncpg.connect(admin_dsn)
     try:
         await admin.execute(_QUERIES.lock)
+        others = await admin.fetchval(_QUERIES.role_of_another, list(verifiers), _OWNER + owner, _OWNER)
+        if owner and others:
+            raise ServersUnavailable(
+                f"the databases there are another Parley's ({others} has another owner): give each home servers of its own"
+            )
         for name, checked_by in verifiers.items():
             await _run(
                 admin,
@@ -37,6 +44,7 @@ async def ensure_databases(admin_dsn: str, services: Mapping[str, Path]) -> None
                 await admin.fetchval(_QUERIES.role_password, name, checked_by),
                 await admin.fetchval(_QUERIES.database_create, name),
                 await admin.fetchval(_QUERIES.database_close, name),
+                await admin.fetchval(_QUERIES.role_owner, name, _OWNER + owner) if owner else None,
             )
         await _run(admin, *[row["statement"] for row in await admin.fetch(_QUERIES.beyond, list(verifiers))])
     finally:

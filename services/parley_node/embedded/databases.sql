@@ -11,6 +11,17 @@ WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = $1::text);
 -- The statement that gives a role ($1) a password, by what checks it ($2).
 SELECT format('ALTER ROLE %I PASSWORD %L', $1::text, $2::text);
 
+-- name: role_of_another
+-- A role of these ($1) that says another owner than this one ($2), if any does. Owners are told by how they begin ($3).
+SELECT rolname FROM pg_roles
+WHERE rolname = ANY ($1::text[]) AND starts_with(shobj_description(oid, 'pg_authid'), $3::text)
+    AND shobj_description(oid, 'pg_authid') <> $2::text
+LIMIT 1;
+
+-- name: role_owner
+-- The statement that says whose a role ($1) is ($2).
+SELECT format('COMMENT ON ROLE %I IS %L', $1::text, $2::text);
+
 -- name: database_create
 -- The statement that makes a database ($1), the administrator's, or no row where it exists.
 SELECT format('CREATE DATABASE %I', $1::text)

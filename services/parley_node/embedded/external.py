@@ -49,10 +49,23 @@ def from_environment(environ: Mapping[str, str]) -> ExternalServers | None:
     """Read both URLs, or None where neither is set. Raises ServersUnavailable when only one is."""
     postgres_url, valkey_url = environ.get(POSTGRES_URL), environ.get(VALKEY_URL)
     if postgres_url and valkey_url:
+        for name, url in ((POSTGRES_URL, postgres_url), (VALKEY_URL, valkey_url)):
+            _require_url(name, url)
         return ExternalServers(admin_dsn=postgres_url, valkey_url=valkey_url)
     if postgres_url or valkey_url:
         raise ServersUnavailable(f"set both {POSTGRES_URL} and {VALKEY_URL}, or neither")
     return None
+
+
+def _require_url(name: str, url: str) -> None:
+    """Raise ServersUnavailable for what is no URL, without a word of it: there may be a password inside."""
+    try:
+        parts = urlsplit(url)
+        is_one = bool(parts.scheme) and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise ServersUnavailable(f"{name} is no URL: write / as %2F, @ as %40 and : as %3A in its password")
 
 
 def dsn_for(base: str, database: str, role: str, passfile: Path) -> str:

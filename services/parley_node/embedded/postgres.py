@@ -25,6 +25,7 @@ PORT = 5432  # only names the socket file: there is no TCP
 SUPERUSER = "parley"
 
 _PID_FILE = "postmaster.pid"
+_PATIENCE_S = 1.0
 _STATUS_LINE = 7  # PostgreSQL, src/include/utils/pidfile.h: LOCK_FILE_LINE_PM_STATUS, from 0
 _PEERCRED = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 
@@ -32,6 +33,7 @@ _PEERCRED = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 _HBA = """\
 # Written by Parley at each start.
 local all all scram-sha-256
+local replication parley scram-sha-256
 """
 
 
@@ -109,6 +111,7 @@ def ready(where: Layout, pid: int | None = None) -> bool:
 def listener_of(path: Path) -> int | None:
     """Process id of who listens on a Unix socket (SO_PEERCRED), or None when nobody does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_PATIENCE_S)  # one that hangs takes nobody in once its queue is full
         try:
             probe.connect(str(path))
         except OSError:

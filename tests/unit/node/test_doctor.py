@@ -1,0 +1,74 @@
+"""Doctor's checks: what one comes to, whatever it meets."""
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from parley_node.doctor.findings import NotLooked, State, Trouble, look
+from parley_node.doctor.mending import option
+from parley_node.embedded.errors import ServersUnavailable
+from parley_node.embedded.external import POSTGRES_URL, VALKEY_URL, from_environment
+from parley_node.embedded.postgres import listener_of
+from parley_node.home import Home
+
+
+@asynccontextmanager
+async def _within() -> AsyncIterator[None]:
+    yield
+
+
+@pytest.mark.parametrize(
+    ("raised", "state", "found"),
+    [
+        (Trouble("it is wrong", "mend it"), State.FAILED, "it is wrong"),
+        (NotLooked("first the other"), State.SKIPPED, "first the other"),
+        (PermissionError(13, "Permission denied", "/home/keys"), State.FAILED, "/home/keys: Permission denied"),
+    ],
+)
+async def test_check_comes_to_a_finding_even_out_of_a_context_manager(
+    raised: Exception, state: State, found: str
+) -> None:
+    async def looking() -> str:
+        async with _within():
+            raise raised
+
+    finding = await look("it", looking)
+
+    assert (state, found) == (finding.state, finding.found)
+
+
+def test_home_is_quoted_in_what_is_to_be_typed() -> None:
+    assert " --home '/tmp/my home; rm -rf x'" == option(Home(Path("/tmp/my home; rm -rf x")))
+
+
+def test_socket_whose_queue_is_full_has_no_listener_and_holds_nobody_up(tmp_path: Path) -> None:
+    path, waiting = tmp_path / "s", []
+    with socket.socket(socket.AF_UNIX) as hanging:
+        hanging.bind(str(path))
+        hanging.listen(0)
+        try:
+            while True:
+                waiting.append(socket.socket(socket.AF_UNIX))
+                waiting[-1].setblocking(False)
+                waiting[-1].connect(str(path))
+        except BlockingIOError:
+            pass
+        assert listener_of(path) is None
+        for each in waiting:
+            each.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://admin:hunter2/x@db.example/postgres", "redis://u:hunter2/x@h", "hunter2", ""]
+)
+@pytest.mark.parametrize("name", [POSTGRES_URL, VALKEY_URL])
+def test_url_that_is_none_is_refused_without_a_word_of_it(name: str, url: str) -> None:
+    given = {POSTGRES_URL: "postgresql://db.example/postgres", VALKEY_URL: "redis://db.example:6379", name: url}
+
+    with pytest.raises(ServersUnavailable) as refused:
+        from_environment(given)
+
+    assert "hunter2" not in str(refused.value)
