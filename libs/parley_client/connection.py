@@ -85,8 +85,11 @@ class Connection:
 
     @property
     def channel(self) -> grpc.aio.Channel:
-        """The channel. Raises RuntimeError outside the block: gRPC would end the process for a stub on a closed one."""
-        if self._open is None:
+        """The channel. Raises RuntimeError outside the block."""
+        return self._require_open()
+
+    def _require_open(self) -> grpc.aio.Channel:
+        if self._open is None:  # gRPC would end the process for a stub on a closed one
             raise RuntimeError("the client is not open: use it inside its `async with`")
         return self._open
 
@@ -115,7 +118,8 @@ class Connection:
 
         An empty ``request_id`` is filled in. Raises ParleyError, by reason.
         """
-        message, _ = _with_request_id(request), self.channel
+        self._require_open()
+        message = _with_request_id(request)
         within = deadline or self._deadline
         return await self._persist(lambda until: self._authorised(method, message, service, until), within)
 
@@ -123,7 +127,8 @@ class Connection:
         self, method: UnaryStreamMultiCallable[_Request, _Response], request: _Request, *, service: str
     ) -> "Stream[_Response]":
         """Open a server stream, signed in. It is not tried again. Raises what signing in raises."""
-        token, _ = await self._tokens.of(service), self.channel
+        token = await self._tokens.of(service)
+        self._require_open()
         return Stream(method(request, metadata=_bearer(token)), lambda: self._tokens.drop(token), self._while_open)
 
     async def _sign_in(self) -> identitypb.SignInResponse:

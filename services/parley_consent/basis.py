@@ -6,11 +6,13 @@ would join the customer's pseudonyms in the broker's hands. So consent seals bot
 """
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from parley.common.v1 import permit_pb2 as permitpb
 from parley_crypto.keyring import KeyRing
 
-_PLACE, _AUDIT = "parley/permit-basis/v1", "parley/permit-audit-ref/v1"
+_PLACE, _OWN = "parley/permit-basis/v1", "parley/permit-own/v1"
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +34,23 @@ class Basis:
         return cls(int.from_bytes(plain[:8], "big"), plain[8:].decode().strip())
 
 
-def seal_audit_ref(ring: KeyRing, customer: str, audit_ref: bytes) -> bytes:
-    """Seal the reference under which audit knows a customer, which their own token brought, for a permit."""
-    return ring.wrap(audit_ref, _AUDIT, customer)
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What is a customer's own in a permit: under which reference audit knows them, and until when no rule of theirs changes."""
 
+    audit_ref: bytes
+    until: datetime | None = None
 
-def open_audit_ref(ring: KeyRing, customer: str, permit: permitpb.PermitBody) -> bytes:
-    """Whose history a permit's release belongs to: as the customer says, else as broker does. Raises CiphertextInvalid."""
-    if not permit.own_audit_ref:
-        return permit.audit_ref
-    return ring.unwrap(permit.own_audit_ref, _AUDIT, customer)
+    def seal(self, ring: KeyRing, customer: str) -> bytes:
+        """Seal it."""
+        until = (self.until - _EPOCH) // _MICROSECOND if self.until else 0
+        return ring.wrap(until.to_bytes(8, "big") + self.audit_ref, _OWN, customer)
+
+    @classmethod
+    def of(cls, ring: KeyRing, customer: str, permit: permitpb.PermitBody) -> "Own":
+        """Open a permit's, for the same customer; else what broker says. Raises CiphertextInvalid."""
+        if not permit.own:
+            return cls(permit.audit_ref)
+        plain = ring.unwrap(permit.own, _OWN, customer)
+        until = int.from_bytes(plain[:8], "big")
+        return cls(plain[8:], _EPOCH + until * _MICROSECOND if until else None)

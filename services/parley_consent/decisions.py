@@ -12,7 +12,7 @@ from parley.consent.v1 import consent_events_pb2 as eventspb
 from parley.consent.v1 import consent_pb2 as consentpb
 from parley_bus.envelopes import envelope
 from parley_consent.agreements import Deal, Scribe
-from parley_consent.basis import Basis, seal_audit_ref
+from parley_consent.basis import Basis, Own
 from parley_consent.domain.deciding import Allowed, Asking, Otherwise, agreed_to, decide, next_change
 from parley_consent.domain.records import MarketerRecord
 from parley_consent.domain.states import OPEN
@@ -194,11 +194,9 @@ class Decisions:
             audit_ref=verdict.person.audit_ref,
         )
         permit.MergeFrom(common)
-        change = next_change(verdict.stood.standing.rules, now)
-        if change and change < now + PERMIT_LIFE:  # no act tells of it: the revision stays
-            permit.expire_time.CopyFrom(timestamp(change))
         if verdict.stood.audit_ref:
-            permit.own_audit_ref = seal_audit_ref(self.ref_ring, ref.subject, verdict.stood.audit_ref)
+            until = next_change(verdict.stood.standing.rules, now)  # no act tells of it: the revision stays
+            permit.own = Own(verdict.stood.audit_ref, until).seal(self.ref_ring, ref.subject)
         if verdict.stood.released_at and common.terms.content.use == termspb.USE_ONE_TIME:
             permit.unchanged_since.CopyFrom(timestamp(verdict.stood.released_at))
         return permit

@@ -11,7 +11,7 @@ from parley.consent.v1 import consent_events_pb2 as eventspb
 from parley.consent.v1 import consent_pb2 as consentpb
 from parley_bus.envelopes import header
 from parley_consent.agreements import Deal, Scribe
-from parley_consent.basis import Basis, open_audit_ref
+from parley_consent.basis import Basis, Own
 from parley_consent.domain.artefact import Birth
 from parley_consent.domain.records import MarketerRecord
 from parley_consent.store import SettleBatch, Settled, SettleItem, Store
@@ -62,14 +62,14 @@ class Settlements:
             verify_in_batch(key, batch, entry.permit.body, entry.permit.index, entry.permit.proof)
             permit = permitpb.PermitBody.FromString(entry.permit.body)
             basis = Basis.open(self.ref_ring, ref.subject, permit.basis)
-            audit_ref = open_audit_ref(self.ref_ring, ref.subject, permit)
+            own = Own.of(self.ref_ring, ref.subject, permit)
         except (RefInvalid, BatchInvalid, CiphertextInvalid, KeyError):
             return consentpb.SETTLE_REFUSAL_PERMIT_INVALID
         if (ref.pseudonym, ref.marketer) != (permit.pseudonym, permit.marketer):
             return consentpb.SETTLE_REFUSAL_PERMIT_INVALID
-        if together.now >= permit.expire_time.ToDatetime(UTC):
+        if together.now >= permit.expire_time.ToDatetime(UTC) or (own.until and together.now >= own.until):
             return consentpb.SETTLE_REFUSAL_STALE
-        return self._written(ref.subject, audit_ref, permit, basis, together.alike(permit))
+        return self._written(ref.subject, own.audit_ref, permit, basis, together.alike(permit))
 
     def _written(
         self, customer: str, audit_ref: bytes, permit: permitpb.PermitBody, basis: Basis, alike: "_Alike"

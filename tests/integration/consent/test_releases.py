@@ -402,12 +402,12 @@ async def test_permit_that_has_ended_settles_nothing(world: World) -> None:
     assert STALE == (await world.settle(entry))[0].refusal, "though it has settled before"
 
 
-async def test_permit_ends_where_a_rule_begins_or_ends_for_no_act_tells_of_it(world: World) -> None:
+async def test_permit_settles_nothing_once_a_rule_begins_or_ends_and_tells_its_bearer_of_none(world: World) -> None:
     ann, marketer, now = Person(), Asker(), world.clock.now()
     soon, later = now + timedelta(seconds=9), now + timedelta(seconds=12)
     await world.as_customer(ann).rule("REFUSE", spanning(soon, later))
     entry = await under_rule(world, ann, marketer)
-    assert soon == body_of(entry).expire_time.ToDatetime(UTC)
+    assert now + timedelta(seconds=30) == body_of(entry).expire_time.ToDatetime(UTC)
 
     world.clock.move(soon - now)
 
@@ -473,7 +473,7 @@ async def test_release_is_in_its_customers_history_whatever_the_broker_says(worl
     entry = consentpb.SettleEntry(
         consent_ref=request.entries[0].consent_ref, permit=answer.decisions[0].permit, batch=answer.batch
     )
-    own = [body_of(one).own_audit_ref for one in (entry, *await world.permits(marketer, [ann], E1))]
+    own = [body_of(one).own for one in (entry, *await world.permits(marketer, [ann], E1))]
 
     assert SETTLED == (await world.settle(entry))[0].refusal
 
@@ -769,7 +769,7 @@ async def test_permit_of_a_customer_nobody_knows_is_stale(world: World) -> None:
         pseudonym=nobody.pseudonym(marketer := Asker()),
         marketer=marketer.name,
         basis=world.basis(nobody, 1),
-        own_audit_ref=b"",
+        own=b"",
     )
     forged_for_nobody.consent_ref = world.consent_ref(nobody, marketer)
 

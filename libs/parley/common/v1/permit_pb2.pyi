@@ -112,7 +112,7 @@ class PermitBody(_message.Message):
     MARKETER_LEVEL_FIELD_NUMBER: _builtins.int
     AUDIT_REF_FIELD_NUMBER: _builtins.int
     UNCHANGED_SINCE_FIELD_NUMBER: _builtins.int
-    OWN_AUDIT_REF_FIELD_NUMBER: _builtins.int
+    OWN_FIELD_NUMBER: _builtins.int
     permit_id: _builtins.str
     """The permit's own id."""
     release_id: _builtins.str
@@ -144,10 +144,11 @@ class PermitBody(_message.Message):
     marketer_level: _terms_pb2.VerificationLevel.ValueType
     """How far it was checked."""
     audit_ref: _builtins.bytes
-    """Sealed to audit: whose history the release belongs to, as broker says. Counts where `own_audit_ref` isn't there."""
-    own_audit_ref: _builtins.bytes
-    """The same as the customer's own token says, so that broker keeps no release out of a history. Sealed by consent to itself: in clear
-    it would join a customer's pseudonyms.
+    """Sealed to audit: whose history the release belongs to, as broker says. Counts where `own` isn't there."""
+    own: _builtins.bytes
+    """The customer's own: the audit reference that their token brought, so that broker keeps no release out of a history, and when the
+    next of their rules begins or ends, for then it settles nothing any more. Sealed by consent to itself: in clear either would join a
+    customer's pseudonyms.
     """
     @_builtins.property
     def fields(self) -> _containers.RepeatedCompositeFieldContainer[_terms_pb2.Field]:
@@ -159,7 +160,7 @@ class PermitBody(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """30 s later, or sooner where a rule of the customer's begins or ends."""
+        """30 s later."""
 
     @_builtins.property
     def terms(self) -> _terms_pb2.Terms:
@@ -192,11 +193,11 @@ class PermitBody(_message.Message):
         marketer_level: _terms_pb2.VerificationLevel.ValueType = ...,
         audit_ref: _builtins.bytes = ...,
         unchanged_since: _timestamp_pb2.Timestamp | None = ...,
-        own_audit_ref: _builtins.bytes = ...,
+        own: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "issue_time", b"issue_time", "terms", b"terms", "unchanged_since", b"unchanged_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_ref", b"audit_ref", "basis", b"basis", "consent", b"consent", "exchange", b"exchange", "expire_time", b"expire_time", "fields", b"fields", "issue_time", b"issue_time", "marketer", b"marketer", "marketer_contact", b"marketer_contact", "marketer_display_name", b"marketer_display_name", "marketer_legal_entity", b"marketer_legal_entity", "marketer_level", b"marketer_level", "own_audit_ref", b"own_audit_ref", "permit_id", b"permit_id", "pseudonym", b"pseudonym", "release_id", b"release_id", "sealing_key", b"sealing_key", "sealing_key_id", b"sealing_key_id", "terms", b"terms", "unchanged_since", b"unchanged_since", "vault_host", b"vault_host"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_ref", b"audit_ref", "basis", b"basis", "consent", b"consent", "exchange", b"exchange", "expire_time", b"expire_time", "fields", b"fields", "issue_time", b"issue_time", "marketer", b"marketer", "marketer_contact", b"marketer_contact", "marketer_display_name", b"marketer_display_name", "marketer_legal_entity", b"marketer_legal_entity", "marketer_level", b"marketer_level", "own", b"own", "permit_id", b"permit_id", "pseudonym", b"pseudonym", "release_id", b"release_id", "sealing_key", b"sealing_key", "sealing_key_id", b"sealing_key_id", "terms", b"terms", "unchanged_since", b"unchanged_since", "vault_host", b"vault_host"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
