@@ -65,7 +65,7 @@ SELECT subject, key_id, wrapped FROM subject_keys WHERE subject = ANY($1::text[]
 
 -- name: key_any
 -- Any subject, with its wrapped key.
-SELECT subject, key_id, wrapped FROM subject_keys LIMIT 1;
+SELECT subject, key_id, wrapped FROM subject_keys WHERE subject > '' ORDER BY subject LIMIT 1;
 
 -- name: keys_insert
 -- Give keys to subjects that have none.

@@ -16,7 +16,8 @@ FROM customers WHERE customer = $1;
 
 -- name: customer_any
 -- Any account.
-SELECT customer, vault_subject, consent_subject, audit_subject, wrapped_seed, public_key, import_row, complete FROM customers LIMIT 1;
+SELECT customer, vault_subject, consent_subject, audit_subject, wrapped_seed, public_key, import_row, complete
+FROM customers WHERE customer > '' ORDER BY customer LIMIT 1;
 
 -- name: customers_imported
 -- The accounts of rows of an import.

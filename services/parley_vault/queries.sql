@@ -15,7 +15,7 @@ ON CONFLICT (subject) DO UPDATE SET owned = true, changed = coalesce(excluded.ch
 
 -- name: subject_any
 -- Any subject, with its wrapped data key.
-SELECT subject, dek FROM subjects LIMIT 1;
+SELECT subject, dek FROM subjects WHERE subject > '' ORDER BY subject LIMIT 1;
 
 -- name: subject_look
 -- Note that a subject's owner has looked at what is there, from which on nobody else puts items there either.
