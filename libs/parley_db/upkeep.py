@@ -27,7 +27,7 @@ async def every(seconds: float, turn: Callable[[], Awaitable[None]], log: Filter
         try:
             await turn()
             failing = ""
-        except Exception as error:  # noqa: BLE001 - as said
+        except Exception as error:  # noqa: BLE001 - the next turn may do better, whatever it is
             now = type(error).__name__
             if now != failing:
                 log.warning(event, error_type=now)

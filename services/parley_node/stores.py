@@ -77,9 +77,8 @@ async def _planned(pair: Servers, package: str) -> list[str]:
 
 async def make_databases(pair: Servers, home: Home, names: Sequence[str]) -> None:
     """Make databases and roles where they are missing."""
-    owner = key_id(
-        Trust.load(home.trust).sealing["audit"]
-    )  # what is written there is sealed to this key, and to no other home's
+    # What is written there is sealed to this key, and to no other home's.
+    owner = key_id(Trust.load(home.trust).sealing["audit"])
     await ensure_databases(pair.admin_dsn, {name: home.postgres_password(name) for name in names}, owner)
 
 

@@ -59,8 +59,8 @@ def migrate_command(
 
 async def _migrate(home: Home, names: Sequence[str], phase: Phase | None, *, planned: bool) -> list[str]:
     if planned:
-        planned_ = await _planned(home, names)
-        return [title for title in planned_ if phase is None or title.endswith(f".{phase}")]
+        due = await _planned(home, names)
+        return [title for title in due if phase is None or title.endswith(f".{phase}")]
     provision(home)
     async with servers_of(home) as pair:
         return await prepare(pair, home, Zones.load(), names, phase=phase.value if phase else None)

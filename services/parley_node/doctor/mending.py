@@ -15,19 +15,16 @@ def up(home: Home, running: Running | None = None) -> str:
     return f"parley up{' --split' if running and running.apart else ''}{option(home)}"
 
 
-def again(home: Home, running: Running, before: str = "") -> str:
+def again(home: Home, running: Running, before: str = "", signal: str = "") -> str:
     """End Parley, wait until it is gone, and start it again; ``before`` is done in between."""
-    return f"kill {running.pid}; tail --pid={running.pid} -f /dev/null; {before}{up(home, running)}"
+    return f"kill {signal}{running.pid}; tail --pid={running.pid} -f /dev/null; {before}{up(home, running)}"
 
 
 def restart(home: Home, running: Running, service: str) -> str:
     """Have one service start again: by itself where it runs apart, as it is kept running, else with all the others."""
     pid = listener_of(Doors.of(home).socket(service)) if running.apart else None
-    if pid:
-        return f"kill -9 {pid}"
-    return again(home, running).replace(
-        "kill ", "kill -9 ", 1
-    )  # what hangs takes no other signal; its servers end with it
+    # What hangs takes no other signal; Parley's servers end with it.
+    return f"kill -9 {pid}" if pid else again(home, running, signal="-9 ")
 
 
 def end_session(pair: Servers, pid: int) -> str:

@@ -142,7 +142,7 @@ def _schema(name: str) -> Check:
         try:
             pending = await plan(dsn(here.pair, here.home, name), f"parley_{name}")
         except MigrationError as error:
-            raise Trouble(str(error), "pip install --upgrade parley") from error
+            raise Trouble(str(error), "pip install .  # in the folder of a newer Parley") from error
         except (OSError, asyncpg.PostgresError) as error:
             raise Trouble(f"its role can't sign in ({type(error).__name__})", mend) from error
         if pending:

