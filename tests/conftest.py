@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Generator
 import pytest
 
 from tests.support import hygiene
-from tests.support.servers import Databases, FreshDatabase, Migrate, Pair, server_pair
+from tests.support.databases import Databases, FreshDatabase, Migrate
+from tests.support.servers import Pair, server_pair
 
 for _name in hygiene.unwanted(os.environ):  # before anything under test is imported and reads them
     del os.environ[_name]
@@ -51,7 +52,7 @@ async def fresh_database(databases: Databases) -> AsyncIterator[FreshDatabase]:
         return databases.dsn(names[-1], service)
 
     yield fresh
-    await databases.drop(*names)
+    await databases.give_back(*names)
 
 
 @pytest.fixture

@@ -24,9 +24,10 @@ from parley_crypto.tlog.note import Ed25519Signer, KeyType, PrivateKey, sign_not
 from parley_crypto.tlog.policy import Policy, Witness, seal_policy
 from parley_crypto.tlog.receipt import Opening
 from tests.support.audit import ORIGIN, Audit, Secrets, Told, ask, audit_service, make_streams, migrate_audit
+from tests.support.databases import Databases
 from tests.support.documents import ROOT, blocks
 from tests.support.others import Falsified, Front, Get, Said, Tree, build_program, flipped, go, paths_of, run, serving
-from tests.support.servers import Databases, Pair
+from tests.support.servers import Pair
 from tests.support.waiting import until
 
 DOCUMENT = ROOT / "docs/verify.md"
@@ -232,7 +233,7 @@ async def grown(keys: Secrets, pair: Pair, databases: Databases, growth: Sequenc
         await make_streams(bus)
         async with audit_service(config, keys, bus) as audit:
             yield await grow(audit, growth)
-    await databases.drop(name)
+    await databases.give_back(name)
 
 
 async def grow(audit: Audit, growth: Sequence[int]) -> Log:

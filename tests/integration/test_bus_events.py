@@ -26,8 +26,9 @@ from parley_node.embedded import ServerPair, servers, valkey
 from parley_rpc.tracing import Spans
 from tests.support import hostile
 from tests.support.crashes import kill_listener
+from tests.support.databases import FreshDatabase
 from tests.support.events import effects, event, held, migrate_shared, record, write
-from tests.support.servers import FreshDatabase, Pair, scratch_directory
+from tests.support.servers import Pair, scratch_directory
 from tests.support.waiting import until
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from parley_db import connections as module
 from parley_db.connections import Connections
-from tests.support.servers import FreshDatabase
+from tests.support.databases import FreshDatabase
 from tests.support.waiting import until
 
 SOON = 2.0

@@ -11,7 +11,8 @@ from parley_kit.faultpoints import armed
 from parley_kit.faults import Conflict, Unavailable
 from parley_node.embedded import servers
 from tests.support.crashes import kill_listener
-from tests.support.servers import FreshDatabase, scratch_directory
+from tests.support.databases import FreshDatabase
+from tests.support.servers import scratch_directory
 from tests.support.waiting import until
 
 COLLISION = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$"

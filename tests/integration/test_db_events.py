@@ -13,7 +13,7 @@ from parley_kit.faults import Fault, RequestIdReused
 from parley_kit.ids import uuid7
 from parley_rpc.logs import logger
 from tests.support import events
-from tests.support.servers import FreshDatabase
+from tests.support.databases import FreshDatabase
 
 
 @pytest.fixture

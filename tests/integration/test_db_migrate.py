@@ -9,7 +9,7 @@ import pytest
 
 from parley_db.database import Database
 from parley_db.migrate import MigrationChanged, SchemaAhead, SchemaBehind, check, migrate, plan, read
-from tests.support.servers import FreshDatabase
+from tests.support.databases import FreshDatabase
 
 SHARED = [migration.title for migration in read("parley_db")]
 

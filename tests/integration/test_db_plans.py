@@ -13,7 +13,7 @@ from parley_bus.relay import MOST_BYTES
 from parley_db.database import Database
 from parley_db.migrate import migrate
 from parley_db.queries import load, parse
-from tests.support.servers import FreshDatabase
+from tests.support.databases import FreshDatabase
 
 SERVICES = ("identity", "vault", "consent", "broker", "audit")
 WHOLE = re.compile(r"(?:Seq Scan|Scan (?:Backward )?using \w+) on (\w+).*(?!\n *Index Cond)$", re.MULTILINE)

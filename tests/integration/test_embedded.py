@@ -26,7 +26,7 @@ from parley_node.embedded.identity import as_nobody
 from parley_node.embedded.locate import locate
 from parley_node.embedded.passwords import ensure_pgpass
 from parley_node.embedded.paths import create, layout, try_lock
-from tests.support.servers import FreshDatabase, Pair, scratch_directory
+from tests.support.servers import Pair, scratch_directory
 
 # Owns or adopts a pair, says which and on what, and stays until its standard input closes.
 HOLDER = """
@@ -375,24 +375,6 @@ async def test_users_of_valkey_survive_its_death(data_dir: Path) -> None:
             await nobody.ping()
             with pytest.raises(BusAway):
                 await nobody.rebuild(nobody.stream("vault"), ["audit"])
-
-
-async def test_fresh_databases_are_clones_that_share_nothing(fresh_database: FreshDatabase) -> None:
-    migrated: list[str] = []
-
-    async def migrate(dsn: str) -> None:
-        migrated.append(dsn)
-        await ask(dsn, "CREATE TABLE kept (word text)")
-
-    first, second = await fresh_database("consent", migrate), await fresh_database("consent", migrate)
-    await ask(first, "INSERT INTO kept VALUES ('here')")
-    assert [await ask(dsn, "SELECT count(*) FROM kept") for dsn in (first, second)] == [1, 0]
-    assert len(migrated) == 1
-
-
-async def test_fresh_database_without_migration_is_empty(fresh_database: FreshDatabase) -> None:
-    dsn = await fresh_database("consent")
-    assert await ask(dsn, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

@@ -5,34 +5,19 @@ The servers that tests run on: named by URL, in containers, or embedded (the def
 """
 
 import asyncio
-import itertools
-import secrets
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import asyncpg
 import pytest
 
-from parley_node.embedded import ExternalServers, ServersUnavailable, ensure_databases, from_environment, servers
-from parley_node.embedded.databases import owned_name
-from parley_node.embedded.passwords import ensure_pgpass
+from parley_node.embedded import ExternalServers, ServersUnavailable, from_environment, servers
 
 if TYPE_CHECKING:  # only PARLEY_SERVERS=containers loads it
     from testcontainers.core.container import DockerContainer
-
-Migrate = Callable[[str], Awaitable[object]]
-
-
-class FreshDatabase(Protocol):
-    """The fixture ``fresh_database``."""
-
-    async def __call__(self, service: str, migrate: Migrate | None = None) -> str:
-        """Make a database of the test's own, cloned from the migrated template, and answer its URL for the service."""
-
 
 _POSTGRES_IMAGE = "postgres:18"
 _VALKEY_IMAGE = "valkey/valkey:9"
@@ -119,64 +104,3 @@ def scratch_directory() -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path)
-
-
-class Databases:
-    """Databases for tests: each a clone of its service's migrated template, which is made once a run."""
-
-    def __init__(self, pair: Pair, passwords: Path) -> None:
-        self._pair = pair
-        self._passwords = passwords
-        self._run = secrets.token_hex(4)
-        self._numbers = itertools.count(1)
-        self._templates: dict[tuple[str, Migrate], str] = {}
-        self._making = asyncio.Lock()
-
-    async def create(self, service: str, migrate: Migrate | None) -> str:
-        """Make a database owned by the service's role, empty without ``migrate``, and answer its name."""
-        template = "template1" if migrate is None else await self._template(service, migrate)
-        return await self._clone(template, service)
-
-    async def drop(self, *names: str) -> None:
-        """Drop databases, whoever is still connected."""
-        async with self._admin() as admin:
-            for name in names:
-                await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-
-    async def close(self) -> None:
-        """Drop the templates."""
-        await self.drop(*self._templates.values())
-
-    def dsn(self, name: str, service: str) -> str:
-        """URL of a database for the service's role."""
-        return self._pair.postgres_dsn(name, owned_name(service), self._password(service))
-
-    def _password(self, service: str) -> Path:
-        path = self._passwords / f"{service}.pass"
-        ensure_pgpass(path, owned_name(service))
-        return path
-
-    async def _template(self, service: str, migrate: Migrate) -> str:
-        async with self._making:
-            if (service, migrate) not in self._templates:
-                name = await self._clone("template1", service)
-                await migrate(self.dsn(name, service))
-                self._templates[service, migrate] = name
-        return self._templates[service, migrate]
-
-    async def _clone(self, template: str, service: str) -> str:
-        await ensure_databases(self._pair.admin_dsn, {service: self._password(service)})
-        owner = owned_name(service)
-        name = f"{owner}_{self._run}_{next(self._numbers)}"
-        async with self._admin() as admin:
-            await admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" OWNER "{owner}"')
-            await admin.execute(f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC')
-        return name
-
-    @asynccontextmanager
-    async def _admin(self) -> AsyncIterator[asyncpg.Connection]:
-        admin = await asyncpg.connect(self._pair.admin_dsn)
-        try:
-            yield admin
-        finally:
-            await admin.close()

@@ -7,7 +7,8 @@ import pytest
 
 from parley_bus.bus import Bus
 from tests.support.audit import Audit, Secrets, audit_service, make_streams, migrate_audit
-from tests.support.servers import FreshDatabase, Pair
+from tests.support.databases import FreshDatabase
+from tests.support.servers import Pair
 
 
 @pytest.fixture

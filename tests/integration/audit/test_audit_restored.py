@@ -19,7 +19,7 @@ from parley_kit.faults import Unavailable
 from tests.integration.audit.test_audit_log import logging_of, take_in
 from tests.support.audit import ORIGIN, Audit, Secrets, audit_service, migrate_audit
 from tests.support.calls import fault_of
-from tests.support.servers import FreshDatabase
+from tests.support.databases import FreshDatabase
 from tests.support.waiting import until
 
 

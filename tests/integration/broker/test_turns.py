@@ -18,7 +18,7 @@ from parley_db.queries import load
 from parley_kit.clock import SystemClock
 from parley_kit.faults import Conflict, DeadlineTooShort
 from tests.support.broker import work
-from tests.support.servers import FreshDatabase
+from tests.support.databases import FreshDatabase
 from tests.support.waiting import until
 from tests.support.world import World
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.consent import World, migrated, world_of
-from tests.support.servers import FreshDatabase, Pair
+from tests.support.databases import FreshDatabase
+from tests.support.servers import Pair
 
 
 @pytest.fixture

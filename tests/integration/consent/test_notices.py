@@ -9,8 +9,9 @@ from parley.consent.v1 import consent_pb2 as consentpb
 from parley_kit.telemetry import traceparent
 from tests.support.calls import request_id
 from tests.support.consent import HOUR, Asker, Person, World, migrated, world_of
+from tests.support.databases import FreshDatabase
 from tests.support.joins import Known, Pairs, by_number, right
-from tests.support.servers import FreshDatabase, Pair
+from tests.support.servers import Pair
 from tests.support.waiting import until
 
 E1, E2 = "exchanges/first", "exchanges/second"

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.databases import FreshDatabase
 from tests.support.identity import World, migrated, world_of
-from tests.support.servers import FreshDatabase, Pair
+from tests.support.servers import Pair
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.clocks import StillClock
-from tests.support.servers import FreshDatabase, Pair
+from tests.support.databases import FreshDatabase
+from tests.support.servers import Pair
 from tests.support.vault import Keys, World, migrate_vault, running
 
 Start = Callable[[], AbstractAsyncContextManager[World]]
