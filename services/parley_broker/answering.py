@@ -8,7 +8,7 @@ sent and isn't acknowledged soon gets its place on the feed.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 from parley.broker.v1 import broker_pb2 as brokerpb
 from parley_broker.domain.states import TO_DECIDE, Participant
@@ -18,6 +18,7 @@ from parley_broker.store import ExchangeRecord, Key, ParticipantRecord, Store
 from parley_broker.work import Bell, Releasing
 from parley_kit.clock import Clock
 from parley_kit.coalesce import Coalescer
+from parley_kit.convoy import Convoys
 from parley_kit.faultpoints import reach
 from parley_kit.faults import Code, Fault
 from parley_rpc.deadlines import in_time
@@ -39,13 +40,19 @@ class Answering:
         self._bell = bell
         self._clock = clock
         self._preparing = Coalescer(releasing.prepare_new, alone=_is_of_one)
+        self._convoys = Convoys()
         self._unplaced: dict[Key, float] = {}
 
     async def first(
-        self, exchange: ExchangeRecord, pseudonym: str, recording: Awaitable[bool]
+        self, exchange: ExchangeRecord, pseudonym: str, record: Callable[[], Awaitable[bool]]
     ) -> tuple[bool, brokerpb.Delivery | None]:
-        """Answer an exchange that is just being recorded: whether it was, and the release. Raises what recording raises."""
-        recorded = asyncio.ensure_future(recording)
+        """Record an exchange and answer it: whether it was recorded, and the release. Raises what recording raises."""
+        async with self._convoys.joined():
+            return await self._first(exchange, pseudonym, asyncio.ensure_future(record()))
+
+    async def _first(
+        self, exchange: ExchangeRecord, pseudonym: str, recorded: Awaitable[bool]
+    ) -> tuple[bool, brokerpb.Delivery | None]:
         participant, prepared = None, None
         with contextlib.suppress(Fault):  # what fails now, or takes too long, is taken up once it is recorded
             async with in_time():

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from parley.broker.v1 import broker_pb2 as brokerpb
@@ -40,12 +41,12 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
             # A repeat's dates may be past, and its marketer suspended since: it is answered as before.
             return await self._repeat(marketer, request, until, fault)
         response = brokerpb.CreateExchangeResponse(exchange=exchange_to(record, record.created_at))
-        recording = self.exchanges.create(record, request, response.SerializeToString())
+        create = partial(self.exchanges.create, record, request, response.SerializeToString())
         if request.release_in_answer:
             pseudonym = request.audience.pseudonyms.pseudonyms[0]
-            is_new, delivery = await self.answering.first(record, pseudonym, recording)
+            is_new, delivery = await self.answering.first(record, pseudonym, create)
         else:
-            is_new, delivery = await recording, None
+            is_new, delivery = await create(), None
         if not is_new:
             return await self._repeat(marketer, request, until, Conflict())
         if delivery is None:
