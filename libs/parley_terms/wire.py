@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -41,6 +42,13 @@ _ENFORCED_CHANNELS = {channel.value for channel in Channel}
 
 def terms_from(message: termspb.Terms) -> Terms:
     """Read terms from the wire."""
+    return terms_read(message.SerializeToString(deterministic=True))
+
+
+@lru_cache(4096)
+def terms_read(raw: bytes) -> Terms:
+    """Read terms as they are kept. Rules of many are alike to the letter, and one exchange's terms are read at every step."""
+    message = termspb.Terms.FromString(raw)
     return Terms(
         fields=tuple(field_from(field) for field in message.content.fields),
         use=Use(message.content.use) if message.content.use else None,

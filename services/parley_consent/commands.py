@@ -24,7 +24,7 @@ from parley_kit.clock import Clock
 from parley_kit.ids import new_id
 from parley_kit.offload import each
 from parley_terms.terms import Terms
-from parley_terms.wire import terms_from
+from parley_terms.wire import terms_read
 
 MOST_RULES = 500
 """That stand for one marketer, and for all others: a marketer's requests are held against both. Withdrawals may add more."""
@@ -73,7 +73,7 @@ class Acts:
         """Make an offer a consent. Raises OfferNotFound, InvalidConsentStatus."""
         now = self.clock.now()
         offer = await self._offer(tx, who, offer_id, State.ACTIVE)
-        terms = _agreed(terms_from(termspb.Terms.FromString(offer.terms)), now)
+        terms = _agreed(terms_read(offer.terms), now)
         deal = Deal(offer.marketer, offer.exchange, terms)
         about = deal.claims(offer_id, offer.pseudonym)
         note, opening = self.scribe.note("consent:offer:accepted", about, who.audit_ref)
@@ -227,7 +227,7 @@ def _revoked(consent: ConsentRecord, now: datetime) -> ConsentRecord:
 
 
 def _about(consent: ConsentRecord) -> dict[str, Any]:
-    agreed = terms_from(termspb.Terms.FromString(consent.terms))
+    agreed = terms_read(consent.terms)
     return Deal(consent.marketer, consent.exchange, agreed).claims(consent.consent_id, consent.pseudonym)
 
 
@@ -244,6 +244,6 @@ def _starting(raw: bytes, terms: Terms) -> bytes:
 
 
 def _refusal(consent: ConsentRecord, now: datetime) -> RuleRecord:
-    purposes = sorted(set(termspb.Terms.FromString(consent.terms).purposes))
+    purposes = sorted(terms_read(consent.terms).purposes)
     terms = termspb.Terms(purposes=purposes).SerializeToString(deterministic=True)
     return RuleRecord(new_id(), Effect.REFUSE, Scope(marketer=consent.marketer.marketer), terms, now)

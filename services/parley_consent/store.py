@@ -8,7 +8,6 @@ from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from parley.common.v1 import terms_pb2 as termspb
 from parley.consent.v1 import consent_pb2 as consentpb
 from parley_consent.domain.deciding import Effect, LiveConsent, Rule, Scope, Standing
 from parley_consent.domain.records import ConsentRecord, MarketerRecord, RuleRecord, SettlementRecord
@@ -19,8 +18,8 @@ from parley_kit.coalesce import Coalescer
 from parley_kit.faultpoints import reach
 from parley_kit.faults import Unavailable
 from parley_kit.pages import Page
-from parley_terms.terms import Level, Terms, Validity
-from parley_terms.wire import terms_from
+from parley_terms.terms import Level, Terms, Use, Validity
+from parley_terms.wire import terms_read
 
 MOST_SETTLEMENTS, MOST_OF_MANY = 500, 10
 """Releases that come with a consent, and with each of many: a marketer may make any number of them, and may stop no answer so."""
@@ -242,7 +241,7 @@ class Store:
             rule.scope.marketer,
             rule.scope.least_level or 0,
             rule.terms,
-            termspb.Terms.FromString(rule.terms).content.use == termspb.USE_ONE_TIME,
+            terms_read(rule.terms).use is Use.ONE_TIME,
             rule.created_at,
         )
 
@@ -432,7 +431,7 @@ def _stood(row: Any) -> Stood:
 
 def _rule(row: Any) -> Rule:
     rule_id, effect, marketer, level, terms = row
-    return Rule(rule_id, Effect(effect), _scope(marketer, level), _terms(terms))
+    return Rule(rule_id, Effect(effect), _scope(marketer, level), terms_read(terms))
 
 
 def _scope(marketer: str, level: int) -> Scope:
@@ -445,15 +444,9 @@ def _live(row: Any) -> LiveConsent:
 
 
 @lru_cache(4096)
-def _terms(raw: bytes) -> Terms:
-    """Many customers' rules are alike to the letter, and one exchange's terms stand in many consents."""
-    return terms_from(termspb.Terms.FromString(raw))
-
-
-@lru_cache(4096)
 def _begun(raw: bytes) -> Terms:
     """What was agreed has begun: it starts when it is agreed, and this process's clock may be behind the one that said when."""
-    terms = _terms(raw)
+    terms = terms_read(raw)
     return replace(terms, validity=Validity(end=terms.validity.end))
 
 
