@@ -5,17 +5,26 @@ Who a service is stands in its certificate as a SPIFFE id, ``spiffe://parley/<na
 those who call it check that they reached it. An authority signs them once and its key is forgotten: nobody can sign another.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 LIFE = timedelta(days=730)
+
+
+class CertificateUnusable(ValueError):
+    """A certificate or its key is none, or the two don't belong together."""
+
+
+_T = TypeVar("_T")
 
 _TRUST_DOMAIN = "spiffe://parley/"
 _BACKDATED = timedelta(hours=1)
@@ -55,6 +64,26 @@ def issue(names: Iterable[str], now: datetime) -> Issue:
 def end_of(certificate: bytes) -> datetime:
     """When a certificate (PEM) ends. Raises ValueError for what isn't one."""
     return x509.load_pem_x509_certificate(certificate).not_valid_after_utc
+
+
+def check(certificate: bytes, key: bytes, authority: bytes) -> None:
+    """
+    Check that a service can be known by these (PEM). Raises CertificateUnusable.
+
+    gRPC finds out when it opens a door, and can't say what is wrong.
+    """
+    shown = _read("the certificate", x509.load_pem_x509_certificates, certificate)
+    _read("the authority's certificate", x509.load_pem_x509_certificates, authority)
+    proven = _read("the key", lambda pem: load_pem_private_key(pem, None), key)
+    if proven.public_key() != shown[0].public_key():
+        raise CertificateUnusable("the key isn't the certificate's")
+
+
+def _read(what: str, read: Callable[[bytes], _T], pem: bytes) -> _T:
+    try:
+        return read(pem)
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # what is wrong with it may say what is in it
+        raise CertificateUnusable(f"{what} can't be read as PEM") from None
 
 
 def identity(name: str) -> str:

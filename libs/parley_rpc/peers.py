@@ -10,7 +10,7 @@ from pathlib import Path
 
 import grpc
 
-from parley_crypto.certificates import identity
+from parley_crypto.certificates import check, identity
 from parley_crypto.keyfiles import read_secret
 from parley_rpc.chain import Context
 from parley_rpc.channels import dial
@@ -29,8 +29,10 @@ class Credentials:
 
     @classmethod
     def load(cls, certificate: Path, key: Path, authority: Path) -> "Credentials":
-        """Read them from files. Raises KeyFileUnusable for the key, OSError for the others."""
-        return cls(certificate.read_bytes(), authority.read_bytes(), read_secret(key).encode())
+        """Read them from files. Raises KeyFileUnusable for the key, OSError for the others, CertificateUnusable."""
+        read = cls(certificate.read_bytes(), authority.read_bytes(), read_secret(key).encode())
+        check(read.certificate, read.key, read.authority)
+        return read
 
     def server(self, *, callers: bool = True) -> grpc.ServerCredentials:
         """For a door that only callers with a certificate of the same authority get to; or, without ``callers``, anyone."""

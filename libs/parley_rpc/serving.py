@@ -26,6 +26,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from structlog.typing import FilteringBoundLogger
 
 from parley_bus.bus import Bus
+from parley_crypto.certificates import CertificateUnusable
 from parley_crypto.keyfiles import KeyFileUnusable, read_secret
 from parley_crypto.trust import Trust, TrustUnusable
 from parley_db.database import DatabaseUnusable
@@ -102,10 +103,10 @@ class Serving(BaseSettings):
     traces: AnyHttpUrl | None = None
     """Where spans are sent (OpenTelemetry, OTLP over HTTP): `http://host:4318/v1/traces`. Without it none are made."""
 
-    announce: timedelta = timedelta(seconds=5)
+    announce: timedelta = Field(default=timedelta(seconds=5), ge=timedelta(0))
     """How long it goes on after saying that it stops, so that balancers notice."""
 
-    grace: timedelta = timedelta(seconds=20)
+    grace: timedelta = Field(default=timedelta(seconds=20), ge=timedelta(0))
     """How long calls that are under way then have to end."""
 
     def credentials(self) -> Credentials | None:
@@ -118,6 +119,8 @@ class Serving(BaseSettings):
             return Credentials.load(self.tls_certificate, self.tls_key, self.tls_authority)
         except OSError as error:
             raise SettingsWrong(f"{_CREDENTIALS}: {error.filename}: {error.strerror}") from error
+        except CertificateUnusable as error:
+            raise SettingsWrong(f"{_CREDENTIALS}: {error}") from None
 
 
 class Config(Protocol):

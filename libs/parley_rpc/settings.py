@@ -1,6 +1,8 @@
 """Reading settings, and saying what is wrong with them without repeating what was given: it may be a secret."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -17,6 +19,8 @@ class SettingsWrong(ValueError):
 
 def read_settings(kind: type[T], given: Mapping[str, Any] = MappingProxyType({})) -> T:
     """Settings: what is given, the environment for the rest. Raises SettingsWrong."""
+    if misspelt := list(_misspelt(kind, os.environ)):
+        raise SettingsWrong("; ".join(misspelt))
     try:
         return kind(**given)
     except SettingsError as error:  # it says: error parsing value for field "..." from source ...
@@ -32,3 +36,21 @@ def _wrong(prefix: str, error: ErrorDetails) -> str:
     variable = (prefix + "_".join(map(str, error["loc"]))).upper()
     remark = " (write durations as PT30S or 00:00:30)" if error["type"] == "time_delta_parsing" else ""
     return f"{variable}: {error['msg']}{remark}"
+
+
+def _misspelt(kind: type[BaseSettings], environ: Mapping[str, str]) -> Iterator[str]:
+    """
+    What was meant for a setting and misses its name.
+
+    Only what comes close to one: Kubernetes puts PARLEY_BROKER_PORT and the like into the environment of every pod.
+    """
+    prefix = str(kind.model_config["env_prefix"]).upper()
+    known = [name.upper() for name in kind.model_fields]
+    for variable in environ:
+        name = variable.upper().removeprefix(prefix)
+        if (
+            variable.upper() == prefix + name
+            and name not in known
+            and (near := get_close_matches(name, known, 1, 0.75))
+        ):
+            yield f"{variable}: no such setting; {prefix}{near[0]} is one"

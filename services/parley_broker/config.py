@@ -3,6 +3,7 @@
 from datetime import timedelta
 from pathlib import Path
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -20,8 +21,8 @@ class Config(BaseSettings):
     trust: Path
     """The key set: what marketer cards are checked with, and what details for audit are sealed to."""
 
-    batch: int = 100
+    batch: int = Field(default=100, ge=1, le=500)
     """So many participants go through decide, release and settle together: what is sent within a second, and fits a request."""
 
-    heartbeat: timedelta = timedelta(seconds=15)
+    heartbeat: timedelta = Field(default=timedelta(seconds=15), gt=timedelta(0))
     """How often a quiet feed shows a sign of life."""

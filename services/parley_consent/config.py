@@ -3,6 +3,7 @@
 from datetime import timedelta
 from pathlib import Path
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -26,10 +27,10 @@ class Config(BaseSettings):
     trust: Path
     """The key set: what identity's statements are checked with, and what details for audit are sealed to."""
 
-    longest_notice_delay: timedelta = timedelta(hours=1)
+    longest_notice_delay: timedelta = Field(default=timedelta(hours=1), ge=timedelta(0))
     """Marketers learn of a withdrawal after a random delay up to this. Shorter joins acts to notices: for trying only."""
 
-    audit_limit: timedelta = timedelta(seconds=60)
+    audit_limit: timedelta = Field(default=timedelta(seconds=60), gt=timedelta(0))
     """Nothing settles while an event of consent's own has waited longer than this for the audit log."""
 
     jurisdiction: str = "EU"

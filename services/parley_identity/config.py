@@ -3,6 +3,7 @@
 from datetime import timedelta
 from pathlib import Path
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -50,7 +51,7 @@ class Config(BaseSettings):
     operators: Path
     """JSON object of those who may sign in as staff: ``{"operators/NAME" or "importers/NAME": base64 Ed25519 key}``."""
 
-    claim_life: timedelta = timedelta(days=30)
+    claim_life: timedelta = Field(default=timedelta(days=30), gt=timedelta(0))
     """How long a claim code is good for."""
 
     vault_host: str = "local"

@@ -110,18 +110,28 @@ class Home:
 
     def started(self, running: Running) -> None:
         """Note where Parley answers."""
-        self._running.write_text(json.dumps({**running.__dict__, "begun": _begun(running.pid)}) + "\n")
+        self._running.write_text(
+            json.dumps({**running.__dict__, "begun": _begun(running.pid), "home": str(self.root)}) + "\n"
+        )
 
     def stopped(self) -> None:
         """Note that it doesn't any more."""
         self._running.unlink(missing_ok=True)
 
     def running(self) -> Running:
-        """Where Parley answers. A note that a killed process left doesn't count, whoever has its id now. Raises NotRunning."""
+        """
+        Where Parley answers. Raises NotRunning.
+
+        A note that a killed process left doesn't count, whoever has its id now; nor does one that was copied with its home.
+        """
         with suppress(OSError, ValueError, AttributeError, TypeError):
             note = json.loads(self._running.read_text())
-            begun, running = note.pop("begun", None), Running(**note)
-            if _begun(running.pid) == begun or begun is None:  # one of an earlier version doesn't say
+            begun, home = (
+                note.pop("begun", None),
+                note.pop("home", str(self.root)),
+            )  # one of an earlier version doesn't say
+            running = Running(**note)
+            if home == str(self.root) and begun in (None, _begun(running.pid)):
                 return running
         raise NotRunning(f"nothing runs on {self.root}: start it with `parley up`")
 

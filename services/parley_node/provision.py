@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -94,7 +95,9 @@ def certify(home: Home, now: datetime) -> None:
 def _certified(home: Home, until: datetime) -> bool:
     keys, certificates = map(home.tls_key, SERVICES), map(home.tls_certificate, SERVICES)
     whole = home.tls_authority.exists() and all(path.exists() for path in (*keys, *certificates))
-    return whole and end_of(home.tls_authority.read_bytes()) > until
+    with suppress(ValueError):  # its writing was cut short
+        return whole and end_of(home.tls_authority.read_bytes()) > until
+    return False
 
 
 def zone_keys(home: Home, zone: str) -> dict[str, Path]:

@@ -433,6 +433,14 @@ async def test_service_that_is_told_too_little_says_what_is_missing_and_no_value
             {"PARLEY_SERVE_TLS_CERTIFICATE": "{tmp}/none"},
             "PARLEY_SERVE_TLS_CERTIFICATE, _KEY and _AUTHORITY: {tmp}/none",
         ),
+        (
+            {"PARLEY_SERVE_TLS_CERTIFICATE": "/dev/null"},
+            "PARLEY_SERVE_TLS_CERTIFICATE, _KEY and _AUTHORITY: the certificate can't be read as PEM",
+        ),
+        (
+            {"PARLEY_IDENTITY_CLAIM_LIVE": "P30D"},
+            "PARLEY_IDENTITY_CLAIM_LIVE: no such setting; PARLEY_IDENTITY_CLAIM_LIFE is one",
+        ),
         ({"PARLEY_IDENTITY_POSTGRES_DSN": "nonsense secret"}, "the database can't be entered"),
         ({"PARLEY_IDENTITY_POSTGRES_DSN": "{stranger}"}, "the database can't be entered"),
     ],

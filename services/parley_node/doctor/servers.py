@@ -31,6 +31,13 @@ _MOST_SKEW = timedelta(seconds=2)
 _PATIENCE_S = 3.0
 
 
+class Unreached(Trouble):
+    """PostgreSQL isn't there, or silent."""
+
+    def __init__(self) -> None:
+        super().__init__("PostgreSQL can't be reached", "pg_isready")
+
+
 @dataclass(frozen=True)
 class Around:
     """What the checks look at: the home, what runs on it, what that says of itself, and the servers."""
@@ -39,7 +46,8 @@ class Around:
     running: Running | None
     told: Told
     pair: Servers
-    postgres_up: bool
+    postgres_down: Trouble | None
+    """What keeps PostgreSQL from opening a session, if anything does."""
 
 
 Check = Callable[[Around], Awaitable[str]]
@@ -53,17 +61,17 @@ async def around(home: Home, running: Running | None, told: Told) -> Around:
         given = None
     where = paths.layout(home.servers)
     pair = given or ServerPair("embedded", adopted=True, where=where)
-    up = (given is not None or await asyncio.to_thread(postgres.ready, where)) and await _answers(pair)
-    return Around(home, running, told, pair, up)
+    there = given is not None or await asyncio.to_thread(postgres.ready, where)
+    return Around(home, running, told, pair, await _down(pair) if there else Unreached())
 
 
-async def _answers(pair: Servers) -> bool:
-    """Whether PostgreSQL opens a session: asked once, because whoever asks one that hangs has to wait."""
+async def _down(pair: Servers) -> Trouble | None:
+    """What keeps PostgreSQL from opening a session: asked once, because whoever asks one that hangs has to wait."""
     try:
         async with connected(pair.admin_dsn):
-            return True
-    except Trouble:
-        return False
+            return None
+    except Trouble as trouble:
+        return trouble
 
 
 def checks(here: Around) -> Iterator[tuple[str, Look]]:
@@ -80,8 +88,8 @@ def on_postgres(here: Around, check: Check) -> Look:
     """A check that needs PostgreSQL."""
 
     async def looking() -> str:
-        if not here.postgres_up:
-            raise NotLooked("PostgreSQL doesn't answer")
+        if here.postgres_down:
+            raise NotLooked("PostgreSQL opens no session")
         return await check(here)
 
     return looking
@@ -92,8 +100,11 @@ async def connected(where: str) -> AsyncIterator[Any]:
     """A session of PostgreSQL. Raises Trouble."""
     try:
         connection = await asyncpg.connect(where, timeout=_PATIENCE_S)
-    except (OSError, asyncpg.PostgresError) as error:
-        raise Trouble(f"PostgreSQL can't be reached ({type(error).__name__})", "pg_isready") from error
+    except OSError as error:
+        raise Unreached from error
+    except asyncpg.PostgresError as error:
+        found = f"PostgreSQL answers, but opens no session ({type(error).__name__})"
+        raise Trouble(found, "tail -n 20 POSTGRES.LOG  # it says why") from error
     try:
         yield connection
     finally:
@@ -101,12 +112,14 @@ async def connected(where: str) -> AsyncIterator[Any]:
 
 
 async def _postgres(here: Around) -> str:
-    if not here.postgres_up:
+    if isinstance(here.postgres_down, Unreached):
         if not isinstance(here.pair, ServerPair):
             raise Trouble(
                 "it can't be reached where PARLEY_POSTGRES_URL points", 'pg_isready -d "$PARLEY_POSTGRES_URL"'
             )
-        raise _away(here, paths.layout(here.home.servers).postgres_sockets / f".s.PGSQL.{postgres.PORT}")
+        raise _away(here, here.pair.where.postgres_sockets / f".s.PGSQL.{postgres.PORT}")
+    if here.postgres_down:
+        raise here.postgres_down
     async with connected(here.pair.admin_dsn) as admin:
         version = await admin.fetchval(SQL.server_version)
     if version < _OLDEST_POSTGRES:

@@ -5,7 +5,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from parley_crypto.certificates import LIFE, end_of, identity, issue
+from parley_crypto.certificates import LIFE, CertificateUnusable, check, end_of, identity, issue
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -43,3 +43,26 @@ def test_key_is_in_no_text() -> None:
 
 def test_identity_is_a_spiffe_id() -> None:
     assert "spiffe://parley/consent" == identity("consent")
+
+
+def test_what_was_issued_together_is_usable() -> None:
+    issued = issue(["vault"], NOW)
+    check(issued.leaves["vault"].certificate, issued.leaves["vault"].key, issued.authority)
+
+
+@pytest.mark.parametrize("cut", [0, 40, -40], ids=["empty", "begun", "nearly whole"])
+def test_what_was_cut_short_is_named(cut: int) -> None:
+    issued = issue(["vault"], NOW)
+    leaf = issued.leaves["vault"]
+    with pytest.raises(CertificateUnusable, match=r"^the certificate can't be read as PEM$"):
+        check(leaf.certificate[:cut], leaf.key, issued.authority)
+    with pytest.raises(CertificateUnusable, match=r"^the key can't be read as PEM$"):
+        check(leaf.certificate, leaf.key[:cut], issued.authority)
+    with pytest.raises(CertificateUnusable, match=r"^the authority's certificate can't be read as PEM$"):
+        check(leaf.certificate, leaf.key, issued.authority[:cut])
+
+
+def test_key_of_another_is_refused() -> None:
+    issued = issue(["vault", "broker"], NOW)
+    with pytest.raises(CertificateUnusable, match="the key isn't the certificate's"):
+        check(issued.leaves["vault"].certificate, issued.leaves["broker"].key, issued.authority)

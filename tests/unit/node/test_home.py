@@ -1,6 +1,7 @@
 """What a home knows of who runs on it."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,12 +58,24 @@ def test_a_stranger_who_has_a_killed_processs_id_now_doesnt_run_here(tmp_path: P
             home.running()
 
 
+def test_a_note_that_was_copied_with_its_home_counts_for_the_original_alone(tmp_path: Path) -> None:
+    original, copy = Home(tmp_path / "original"), tmp_path / "copy"
+    original.make()
+    with sleeper() as process:
+        original.started(running_as(process.pid))
+        shutil.copytree(original.root, copy)
+
+        assert running_as(process.pid) == original.running()
+        with pytest.raises(NotRunning, match="parley up"):
+            Home(copy).running()
+
+
 def test_a_note_of_an_earlier_version_counts_while_its_process_lives(tmp_path: Path) -> None:
     home, note = Home(tmp_path), tmp_path / "running.json"
     with sleeper() as process:
         home.started(running_as(process.pid))
         told = json.loads(note.read_text())
-        del told["begun"]
+        del told["begun"], told["home"]
         note.write_text(json.dumps(told))
         assert running_as(process.pid) == home.running()
     with pytest.raises(NotRunning):

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from parley_crypto.certificates import LIFE
+from parley_crypto.certificates import LIFE, check
 from parley_crypto.keyfiles import KeyFileUnusable
 from parley_node.home import Home
 from parley_node.provision import certify, key_file, provision, zone_keys
@@ -86,3 +86,15 @@ def test_checkpoint_of_an_earlier_release_moves_to_its_directory(home: Home) -> 
     provision(home)
     assert "kept" == home.published.read_text()
     assert not (home.root / "published-checkpoint").exists()
+
+
+@pytest.mark.parametrize("left", [0, 40, -40], ids=["nothing", "its beginning", "nearly all"])
+def test_certificates_whose_last_was_cut_short_are_made_again(home: Home, left: int) -> None:
+    certify(home, NOW)
+    whole = home.tls_authority.read_bytes()
+    home.tls_authority.write_bytes(whole[:left])
+    certify(home, NOW)
+    again = home.tls_authority.read_bytes()
+    assert again != whole
+    for zone in SERVICES:
+        check(home.tls_certificate(zone).read_bytes(), home.tls_key(zone).read_bytes(), again)
