@@ -105,6 +105,11 @@ class Home:
         return self.root / "people"
 
     @property
+    def lock(self) -> Path:
+        """Held by whoever runs on it, from before the first step to after the last."""
+        return self.root / "up.lock"
+
+    @property
     def _running(self) -> Path:
         return self.root / "running.json"
 

@@ -300,6 +300,26 @@ def test_up_stops_cleanly_and_the_next_one_goes_on_from_there() -> None:
                 _stop(up, signal.SIGTERM)
 
 
+def test_up_waits_for_the_one_that_is_ending_and_takes_over_none_of_its_servers() -> None:
+    with scratch_directory() as root:
+        home = Home(root / "home")
+        with commands(home.root) as parley, parley_up(home.root) as ending:
+            parley.run("customer", "join")
+            ending.send_signal(signal.SIGSTOP)  # wherever it is by now, it isn't done
+            home.stopped()
+            with start(home.root, *UP) as up:
+                assert up.stdout is not None
+                assert up.stdout.readline() == "Waiting for another `parley up` on this home.\n"
+                for number in (signal.SIGTERM, signal.SIGCONT):
+                    ending.send_signal(number)
+                assert ending.wait(30) == 0
+                while "answers on" not in up.stdout.readline():
+                    assert up.poll() is None
+                assert parley.json("customer", "items") == []
+                up.send_signal(signal.SIGTERM)
+                assert up.wait(30) == 0
+
+
 def _stop(up: subprocess.Popen[str], number: signal.Signals) -> None:
     up.send_signal(number)
     out, err = up.communicate(timeout=30)
