@@ -309,9 +309,11 @@ def test_up_waits_for_the_one_that_is_ending_and_takes_over_none_of_its_servers(
             home.stopped()
             with start(home.root, *UP) as up:
                 assert up.stdout is not None
-                assert up.stdout.readline() == "Waiting for another `parley up` on this home.\n"
-                for number in (signal.SIGTERM, signal.SIGCONT):
-                    ending.send_signal(number)
+                try:
+                    assert up.stdout.readline() == "Waiting for another `parley up` on this home.\n"
+                finally:
+                    for number in (signal.SIGTERM, signal.SIGCONT):
+                        ending.send_signal(number)
                 assert ending.wait(30) == 0
                 while "answers on" not in up.stdout.readline():
                     assert up.poll() is None
