@@ -44,7 +44,8 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
         create = partial(self.exchanges.create, record, request, response.SerializeToString())
         if request.release_in_answer:
             pseudonym = request.audience.pseudonyms.pseudonyms[0]
-            is_new, delivery = await self.answering.first(record, pseudonym, create)
+            is_new, delivery, begun = await self.answering.first(record, pseudonym, create)
+            until = begun + SILENCE_S  # how long it waited for company is nobody's doing
         else:
             is_new, delivery = await create(), None
         if not is_new:

@@ -71,7 +71,7 @@ class Databases:
         self._passwords = passwords
         self._run = secrets.token_hex(4)
         self._numbers = itertools.count(1)
-        self._templates: dict[tuple[str, Migrate | None], _Template] = {}
+        self._templates: dict[tuple[str, Migrate], _Template] = {}
         self._of: dict[str, _Template] = {}
         self._free: dict[str, list[str]] = defaultdict(list)
         self._making = asyncio.Lock()
@@ -96,7 +96,7 @@ class Databases:
 
     async def close(self) -> None:
         """Drop the templates, and what nobody has."""
-        templates = [template.name for template in self._templates.values() if template.renew]
+        templates = [template.name for template in self._templates.values()]
         await self._drop(*templates, *itertools.chain.from_iterable(self._free.values()))
 
     def dsn(self, name: str, service: str) -> str:

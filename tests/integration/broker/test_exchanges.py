@@ -141,6 +141,46 @@ async def test_exchange_is_answered_in_time_without_its_release_where_another_se
     assert answers[0].exchange.name == delivery.release.exchange
 
 
+@pytest.mark.parametrize("why", ["asked", "absent", "repeated"])
+async def test_answer_without_a_release_takes_as_long_whatever_the_reason(
+    world: World, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parley_broker.servicer.SILENCE_S", 0.6)
+    age = an_age()
+    await a_willing(world, age)
+    marketer, pseudonym = await known(world, age)
+    beyond = terms("profile.language", valid_for=timedelta(days=20))  # which no rule allows
+    request = to_known(beyond, "a" * 32 if why == "absent" else pseudonym, in_answer=True)
+    if why == "repeated":
+        await marketer.ask(request)
+    assert 0.6 <= await silent(marketer, request)
+
+
+async def test_silence_is_counted_from_when_a_call_is_begun_and_not_from_when_it_came(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parley_broker.servicer.SILENCE_S", 0.3)
+    monkeypatch.setattr("parley_kit.convoy.PATIENCE_S", 0.3)
+    age = an_age()
+    await a_willing(world, age)
+    marketer, pseudonym = await known(world, age)
+    asked = terms("profile.city", valid_for=timedelta(days=20))
+    async with holding("broker.after_decide") as held:
+        under_way = asyncio.create_task(marketer.ask(to_known(asked, pseudonym, in_answer=True)))
+        await held.wait()
+        took = await silent(marketer, to_known(asked, "a" * 32, in_answer=True))
+    await under_way
+    assert 0.45 <= took  # it had to wait for most of the others' patience
+
+
+async def silent(marketer: Marketer, request: brokerpb.CreateExchangeRequest) -> float:
+    """How many seconds an answer took that has no release."""
+    began = asyncio.get_running_loop().time()
+    answer = await marketer.ask(request)
+    assert not answer.HasField("delivery")
+    return asyncio.get_running_loop().time() - began
+
+
 @pytest.mark.parametrize("times", [2, 5])
 async def test_repeats_at_once_release_once(world: World, times: int) -> None:
     age = an_age()

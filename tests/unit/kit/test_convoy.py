@@ -71,8 +71,9 @@ async def eventually(condition: Callable[[], object]) -> None:
 
 
 @pytest.fixture
-async def road() -> AsyncIterator[Road]:
+async def road(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Road]:
     """An empty road; whoever is still on it at the end is called off."""
+    monkeypatch.setattr(convoy, "PATIENCE_S", 60)
     road = Road()
     yield road
     await road.close()
@@ -169,26 +170,49 @@ class Busy:
         await asyncio.gather(self._task, return_exceptions=True)
 
 
-async def test_where_there_is_something_else_to_do_company_is_waited_for(road: Road) -> None:
-    road.go("a", "b")
-    await turns()
-    road.go("c")
+@pytest.fixture
+async def busy() -> AsyncIterator[Busy]:
+    """Something else to do, all the time."""
     busy = Busy(takes=0.002)
-    try:
-        await road.arrive("a", "b")
-        road.go("d")
-        await eventually(lambda: len(road.out) == 2)
-    finally:
-        await busy.stop()
-    assert road.out[1] == {"c", "d"}
+    yield busy
+    await busy.stop()
 
 
-async def test_where_all_is_quiet_nobody_is_waited_for(road: Road) -> None:
+async def test_where_there_is_something_else_to_do_company_is_waited_for(
+    road: Road, busy: Busy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convoy, "LINGER_S", 60)
     road.go("a", "b")
     await turns()
     road.go("c")
     await road.arrive("a", "b")
+    road.go("d")
     await turns()
+    assert road.out == [{"a", "b"}]
+    await busy.stop()
+    await eventually(lambda: len(road.out) == 2)
+    assert road.out[1] == {"c", "d"}
+
+
+async def test_company_is_waited_for_no_longer_than_a_moment(
+    road: Road, busy: Busy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convoy, "LINGER_S", 0)
+    road.go("a", "b")
+    await turns()
+    road.go("c")
+    await road.arrive("a", "b")
+    assert road.out == [{"a", "b"}, {"c"}]
+    assert busy.done
+
+
+async def test_where_all_is_quiet_nobody_is_waited_for(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convoy, "LINGER_S", 60)
+    road.go("a", "b")
+    await turns()
+    road.go("c")
+    await road.arrive("a", "b")
+    await eventually(lambda: len(road.out) == 2)
     assert road.out[1] == {"c"}
 
 
