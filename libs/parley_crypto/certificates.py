@@ -68,14 +68,14 @@ def end_of(certificate: bytes) -> datetime:
 
 def check(certificate: bytes, key: bytes, authority: bytes) -> None:
     """
-    Check that a service can be known by these (PEM). Raises CertificateUnusable.
+    Check that these (PEM) can be read, and that the key is the certificate's. Raises CertificateUnusable.
 
     gRPC finds out when it opens a door, and can't say what is wrong.
     """
-    shown = _read("the certificate", x509.load_pem_x509_certificates, certificate)
+    shown = _read("the certificate", lambda pem: x509.load_pem_x509_certificates(pem)[0].public_key(), certificate)
+    proven = _read("the key", lambda pem: load_pem_private_key(pem, None).public_key(), key)
     _read("the authority's certificate", x509.load_pem_x509_certificates, authority)
-    proven = _read("the key", lambda pem: load_pem_private_key(pem, None), key)
-    if proven.public_key() != shown[0].public_key():
+    if proven != shown:
         raise CertificateUnusable("the key isn't the certificate's")
 
 

@@ -1,6 +1,7 @@
 """Reading settings, and saying what is wrong with them without repeating what was given: it may be a secret."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from types import MappingProxyType
@@ -11,6 +12,9 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsError
 
 T = TypeVar("T", bound=BaseSettings)
+
+_OF_KUBERNETES = re.compile(r"(^|_)(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)$")
+"""How the variables end that it puts into every pod for each of its services, such as PARLEY_VAULT_CATALOGUE_PORT."""
 
 
 class SettingsWrong(ValueError):
@@ -39,18 +43,12 @@ def _wrong(prefix: str, error: ErrorDetails) -> str:
 
 
 def _misspelt(kind: type[BaseSettings], environ: Mapping[str, str]) -> Iterator[str]:
-    """
-    What was meant for a setting and misses its name.
-
-    Only what comes close to one: Kubernetes puts PARLEY_BROKER_PORT and the like into the environment of every pod.
-    """
+    """What was meant for a setting and misses its name: only what comes close to one, as others set variables, too."""
     prefix = str(kind.model_config["env_prefix"]).upper()
     known = [name.upper() for name in kind.model_fields]
     for variable in environ:
         name = variable.upper().removeprefix(prefix)
-        if (
-            variable.upper() == prefix + name
-            and name not in known
-            and (near := get_close_matches(name, known, 1, 0.75))
-        ):
+        if variable.upper() != prefix + name or name in known or _OF_KUBERNETES.search(name):
+            continue
+        if near := get_close_matches(name, known, 1, 0.8):
             yield f"{variable}: no such setting; {prefix}{near[0]} is one"

@@ -45,19 +45,10 @@ class Answering:
 
     async def first(
         self, exchange: ExchangeRecord, pseudonym: str, record: Callable[[], Awaitable[bool]]
-    ) -> tuple[bool, brokerpb.Delivery | None, float]:
-        """
-        Record an exchange and answer it: whether it was recorded, the release, and when that was begun, by the monotonic clock.
-
-        Raises what recording raises.
-        """
-        async with self._convoys.joined():
-            begun = self._clock.monotonic()
-            return *await self._first(exchange, pseudonym, asyncio.ensure_future(record())), begun
-
-    async def _first(
-        self, exchange: ExchangeRecord, pseudonym: str, recorded: Awaitable[bool]
     ) -> tuple[bool, brokerpb.Delivery | None]:
+        """Record an exchange and answer it: whether it was recorded, and the release. Raises what recording raises."""
+        await self._convoys.join()
+        recorded = asyncio.ensure_future(record())
         participant, prepared = None, None
         with contextlib.suppress(Fault):  # what fails now, or takes too long, is taken up once it is recorded
             async with in_time():

@@ -18,8 +18,11 @@ from parley_kit.faults import Conflict, Fault
 from parley_kit.pages import Page
 from parley_rpc.principal import caller
 
-SILENCE_S = 0.25
-"""Seconds after which an answer says nothing: longer than opening an offer takes, so that time doesn't tell it from a refusal."""
+SILENCE_S = 0.3
+"""
+Seconds after which an answer says nothing: longer than waiting for company and opening an offer take, so that time tells neither
+from a refusal.
+"""
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,7 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
         create = partial(self.exchanges.create, record, request, response.SerializeToString())
         if request.release_in_answer:
             pseudonym = request.audience.pseudonyms.pseudonyms[0]
-            is_new, delivery, begun = await self.answering.first(record, pseudonym, create)
-            until = begun + SILENCE_S  # how long it waited for company is nobody's doing
+            is_new, delivery = await self.answering.first(record, pseudonym, create)
         else:
             is_new, delivery = await create(), None
         if not is_new:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -44,6 +45,15 @@ class Home:
         """Create it where it is missing, and what is missing above it: for its owner alone, each."""
         for path in (*reversed(self.root.parents), self.root):
             path.mkdir(mode=0o700, exist_ok=True)
+
+    def empty(self) -> None:
+        """Remove all that is in it but its lock, which somebody may hold; create it where it is missing."""
+        self.make()
+        for path in self.root.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path != self.lock:
+                path.unlink()
 
     @property
     def servers(self) -> Path:

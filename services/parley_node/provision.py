@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from parley_audit.policy import policy_text
-from parley_crypto.certificates import LIFE, end_of, issue
+from parley_crypto.certificates import LIFE, check, end_of, issue
 from parley_crypto.keyfiles import KeyFileUnusable, ensure_key, ensure_secret, read_key, write_key
 from parley_crypto.signing import Sealer, Signer
 from parley_crypto.tlog.note import PrivateKey
@@ -93,10 +93,12 @@ def certify(home: Home, now: datetime) -> None:
 
 
 def _certified(home: Home, until: datetime) -> bool:
-    keys, certificates = map(home.tls_key, SERVICES), map(home.tls_certificate, SERVICES)
-    whole = home.tls_authority.exists() and all(path.exists() for path in (*keys, *certificates))
-    with suppress(ValueError):  # its writing was cut short
-        return whole and end_of(home.tls_authority.read_bytes()) > until
+    """Whether all have one that is good until then; what was cut short or is missing is none."""
+    with suppress(FileNotFoundError, ValueError):
+        authority = home.tls_authority.read_bytes()
+        for zone in SERVICES:
+            check(home.tls_certificate(zone).read_bytes(), home.tls_key(zone).read_bytes(), authority)
+        return end_of(authority) > until
     return False
 
 

@@ -310,7 +310,7 @@ def test_up_waits_for_the_one_that_is_ending_and_takes_over_none_of_its_servers(
             with start(home.root, *UP) as up:
                 assert up.stdout is not None
                 try:
-                    assert up.stdout.readline() == "Waiting for another `parley up` on this home.\n"
+                    assert up.stdout.readline() == "Waiting for another Parley to end on this home.\n"
                 finally:
                     for number in (signal.SIGTERM, signal.SIGCONT):
                         ending.send_signal(number)

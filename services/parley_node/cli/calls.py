@@ -1,8 +1,10 @@
 """Running what a command does against a running Parley, and saying in a sentence why it couldn't be done."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+import os
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,12 +12,17 @@ from parley_client import errors
 from parley_client.connection import Connection
 from parley_crypto.keyfiles import KeyFileUnusable
 from parley_crypto.trust import TrustUnusable
+from parley_node.cli import show
 from parley_node.cli.stop import Stop
 from parley_node.conditions_text import ConditionUnclear
+from parley_node.embedded.paths import try_lock
 from parley_node.home import Home, NotRunning, Running
 from parley_node.people import staff
 
 T = TypeVar("T")
+
+_ENDING_S = 60.0
+"""Longer than calls that are under way, and the servers, have to end."""
 
 _STEPS: dict[type[Exception], str] = {
     errors.Unavailable: "`parley doctor` looks at what Parley stands on.",
@@ -62,7 +69,33 @@ def running(home: Path | None) -> tuple[Home, Running]:
     return chosen, chosen.running()
 
 
-def refuse_second(home: Home, otherwise: str) -> None:
+@contextmanager
+def alone(home: Home, otherwise: str) -> Iterator[None]:
+    """
+    Hold a home, once whoever is just ending on it is gone: its servers end with it.
+
+    Raises Stop where somebody else runs on it; what else could be done stands in ``otherwise``.
+    """
+    home.make()
+    until, told = time.monotonic() + _ENDING_S, False
+    while (lock := try_lock(home.lock)) is None:
+        _refuse_second(home, otherwise)
+        if time.monotonic() > until:
+            raise Stop(
+                f"another process starts or ends on {home.root}, and isn't done", f"`fuser {home.lock}` names it."
+            )
+        if not told:
+            show.say("Waiting for another Parley to end on this home.")
+            told = True
+        time.sleep(0.1)
+    try:
+        _refuse_second(home, otherwise)  # one of an earlier version holds no lock
+        yield
+    finally:
+        os.close(lock)
+
+
+def _refuse_second(home: Home, otherwise: str) -> None:
     """Raise Stop where Parley runs on this home."""
     with suppress(NotRunning):
         now = home.running()

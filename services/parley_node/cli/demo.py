@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from parley_node.cli.calls import refuse_second
+from parley_node.cli.calls import alone
 from parley_node.cli.options import HomeOption
 from parley_node.cli.stop import Stop
 from parley_node.demo.story import Source, Story, fresh
@@ -36,11 +36,11 @@ def demo(
         raise Stop("a file of customers and its mapping go together", "Give both --customers and --mapping.")
     source = Source(customers, mapping) if customers and mapping else None
     told = fresh(Home.choose(home))
-    refuse_second(told, ": the demo makes its home anew")
     try:
         if source:
             read_mapping(source.mapping)  # before what an earlier telling left is gone
-        asyncio.run(Story(told, Console(), source).tell())
+        with alone(told, ": the demo makes its home anew"):
+            asyncio.run(Story(told, Console(), source).tell())
     except MappingInvalid as error:
         raise Stop(str(error), "Nothing was imported: correct the file or its mapping.") from error
     except ServersUnavailable as error:

@@ -5,7 +5,6 @@ import os
 import shlex
 import signal
 import sys
-import time
 from collections.abc import Coroutine, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Annotated, Any, TextIO
@@ -20,11 +19,10 @@ from parley_crypto.trust import TrustUnusable
 from parley_db.migrate import MigrationError
 from parley_kit.faults import Fault
 from parley_node.cli import show
-from parley_node.cli.calls import refuse_second
+from parley_node.cli.calls import alone
 from parley_node.cli.options import HomeOption
 from parley_node.cli.stop import Stop
 from parley_node.embedded import ServersUnavailable
-from parley_node.embedded.paths import try_lock
 from parley_node.home import HOME, Home, Running
 from parley_node.node import Options, configure, run
 from parley_node.provision import provision
@@ -37,10 +35,6 @@ from parley_rpc.serving import arm
 from parley_rpc.settings import SettingsWrong
 
 app = typer.Typer(add_completion=False)
-
-_ENDING_S = 60.0
-"""Longer than calls that are under way, and the servers, have to end."""
-_ANOTHER_HOME = ", or choose another home with --home"
 
 
 def _http_url(text: str | None) -> str | None:
@@ -92,38 +86,12 @@ def up(
             f"{host} is reached over a network, and nothing here encrypts", "Choose an address such as 127.0.0.1."
         )
     chosen = Home.choose(home)
-    with _failures(chosen), _alone(chosen), _log(chosen, verbose=verbose) as log:
+    with _failures(chosen), alone(chosen, ", or choose another home with --home"), _log(chosen, verbose=verbose) as log:
         arm()
         _check_settings(chosen)
         options = Options(host, port, http_port, metrics_port, traces)
         _check_ports(options, split=split)
         asyncio.run(_until_stopped(_apart(chosen, options, log) if split else _run(chosen, options, log)))
-
-
-@contextmanager
-def _alone(home: Home) -> Iterator[None]:
-    """
-    Hold a home, once whoever is just ending on it is gone: its servers end with it.
-
-    Raises Stop where somebody else runs on it.
-    """
-    home.make()
-    until, told = time.monotonic() + _ENDING_S, False
-    while (lock := try_lock(home.lock)) is None:
-        refuse_second(home, _ANOTHER_HOME)
-        if time.monotonic() > until:
-            raise Stop(
-                f"another process starts or ends on {home.root} and doesn't get done", f"`fuser {home.lock}` names it."
-            )
-        if not told:
-            show.say("Waiting for another `parley up` on this home.")
-            told = True
-        time.sleep(0.1)
-    try:
-        refuse_second(home, _ANOTHER_HOME)  # one of an earlier version holds no lock
-        yield
-    finally:
-        os.close(lock)
 
 
 async def _until_stopped(everything: Coroutine[Any, Any, None]) -> None:

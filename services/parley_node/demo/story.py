@@ -60,8 +60,7 @@ class Story:
     async def tell(self) -> None:
         """Tell it, from an empty home to what to try next. Raises MappingInvalid for a file that doesn't fit."""
         started = time.monotonic()
-        shutil.rmtree(self.home.root, ignore_errors=True)
-        self.home.make()
+        self.home.empty()
         self._title("1. Parley starts", "identity, vault, consent, broker and audit, on a real PostgreSQL and Valkey")
         async with AsyncExitStack() as stack:
             log = stack.enter_context((self.home.root / "parley.log").open("w"))

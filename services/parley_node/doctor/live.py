@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from parley_crypto.certificates import CertificateUnusable
 from parley_crypto.keyfiles import KeyFileUnusable
 from parley_crypto.tlog.checkpoint import Checkpoint
 from parley_crypto.tlog.errors import TlogInvalid
@@ -59,7 +60,7 @@ async def _peers(home: Home, running: Running) -> str:
     for caller, callee in edges:
         try:
             own = Credentials.load(home.tls_certificate(caller), home.tls_key(caller), home.tls_authority).client()
-        except (OSError, KeyFileUnusable) as error:
+        except (OSError, KeyFileUnusable, CertificateUnusable) as error:
             raise Trouble(f"{caller} has no certificate that can be read", _certify(home, running)) from error
         async with dial(doors.peers(callee), own, server_name=callee) as channel:
             try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ async def connected(where: str) -> AsyncIterator[Any]:
         raise Unreached from error
     except asyncpg.PostgresError as error:
         found = f"PostgreSQL answers, but opens no session ({type(error).__name__})"
-        raise Trouble(found, "tail -n 20 POSTGRES.LOG  # it says why") from error
+        raise Trouble(found, 'psql "$PARLEY_POSTGRES_URL" -c "SELECT 1"  # it says why') from error
     try:
         yield connection
     finally:
@@ -118,6 +119,8 @@ async def _postgres(here: Around) -> str:
                 "it can't be reached where PARLEY_POSTGRES_URL points", 'pg_isready -d "$PARLEY_POSTGRES_URL"'
             )
         raise _away(here, here.pair.where.postgres_sockets / f".s.PGSQL.{postgres.PORT}")
+    if here.postgres_down and isinstance(here.pair, ServerPair):
+        raise Trouble(here.postgres_down.found, f"tail -n 20 {shlex.quote(str(here.pair.where.log('postgres')))}")
     if here.postgres_down:
         raise here.postgres_down
     async with connected(here.pair.admin_dsn) as admin:

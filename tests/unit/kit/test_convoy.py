@@ -1,4 +1,4 @@
-"""Convoys: who comes close together goes on together, and nobody waits for company where nobody is under way."""
+"""Convoys: who comes close together goes on together, and nobody waits for company where nobody has just set out."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -10,51 +10,52 @@ from parley_kit.convoy import Convoys
 
 
 class Road:
-    """Notes who set out in the same moment; each arrives when it is let."""
+    """Notes who set out in the same turn of the event loop."""
 
     def __init__(self) -> None:
         self.convoys = Convoys()
         self.out: list[set[str]] = []
         self._now: set[str] | None = None
-        self._let: dict[str, asyncio.Event] = {}
-        self._all: set[asyncio.Task[None]] = set()
 
     def go(self, *names: str) -> list[asyncio.Task[None]]:
         """Have some come."""
-        tasks = [asyncio.create_task(self._go(name)) for name in names]
-        self._all.update(tasks)
-        return tasks
+        return [asyncio.create_task(self._go(name)) for name in names]
 
     async def _go(self, name: str) -> None:
-        self._let[name] = asyncio.Event()
-        async with self.convoys.joined():
-            if self._now is None:
-                self._now = set()
-                self.out.append(self._now)
-                asyncio.get_running_loop().call_soon(self._passed)
-            self._now.add(name)
-            await self._let[name].wait()
+        await self.convoys.join()
+        if self._now is None:
+            self._now = set()
+            self.out.append(self._now)
+            asyncio.get_running_loop().call_soon(self._passed)
+        self._now.add(name)
 
     def _passed(self) -> None:
         self._now = None
-
-    async def arrive(self, *names: str) -> None:
-        """Let some arrive."""
-        for name in names:
-            self._let[name].set()
-        await turns()
 
     @property
     def under_way(self) -> set[str]:
         """Everybody who has set out."""
         return set().union(*self.out)
 
-    async def close(self) -> None:
-        """Have everybody arrive."""
-        for task in self._all:
-            task.cancel()
-        await asyncio.gather(*self._all, return_exceptions=True)
-        await turns()
+
+class Busy:
+    """An event loop in which there is always something to do that takes a while."""
+
+    def __init__(self) -> None:
+        self._task = asyncio.create_task(self._work())
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            until = loop.time() + 0.002
+            while loop.time() < until:
+                pass
+            await asyncio.sleep(0)
+
+    async def stop(self) -> None:
+        """Let it be."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
 
 
 async def turns() -> None:
@@ -65,67 +66,75 @@ async def turns() -> None:
 
 async def eventually(condition: Callable[[], object]) -> None:
     """Wait until something is true."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 - several things may make it true
             await asyncio.sleep(0.001)
 
 
 @pytest.fixture
-async def road(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Road]:
-    """An empty road; whoever is still on it at the end is called off."""
-    monkeypatch.setattr(convoy, "PATIENCE_S", 60)
-    road = Road()
-    yield road
-    await road.close()
+def road(monkeypatch: pytest.MonkeyPatch) -> Road:
+    """An empty road, on which only a calm loop lets the next set out."""
+    monkeypatch.setattr(convoy, "PAUSE_S", 60)
+    monkeypatch.setattr(convoy, "LINGER_S", 60)
+    return Road()
 
 
-async def test_who_finds_nobody_under_way_sets_out_at_once(road: Road) -> None:
+@pytest.fixture
+async def busy() -> AsyncIterator[Busy]:
+    """Something else to do, all the time."""
+    busy = Busy()
+    yield busy
+    await busy.stop()
+
+
+async def test_who_comes_when_nobody_has_just_set_out_sets_out_at_once(road: Road, busy: Busy) -> None:
     road.go("first")
     await turns()
     assert road.out == [{"first"}]
 
 
-async def test_those_who_come_meanwhile_set_out_together_once_all_are_home(road: Road) -> None:
+async def test_those_who_come_right_behind_set_out_together_once_there_is_little_to_do(road: Road, busy: Busy) -> None:
     road.go("a", "b")
     await turns()
     road.go("c")
     await turns()
     road.go("d", "e")
-    await road.arrive("a")
+    await turns()
     assert road.out == [{"a", "b"}]
-    await road.arrive("b")
+    await busy.stop()
     await eventually(lambda: len(road.out) == 2)
-    assert road.out == [{"a", "b"}, {"c", "d", "e"}]
+    assert road.out[1] == {"c", "d", "e"}
 
 
-async def test_who_takes_long_keeps_nobody_else_waiting(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convoy, "PATIENCE_S", 0)
-    late = road.go("late")
+@pytest.mark.parametrize(("first", "patient"), [(["a"], "PAUSE_S"), (["a", "b"], "LINGER_S")], ids=["one", "several"])
+async def test_however_busy_it_is_nobody_waits_for_long(
+    road: Road,
+    busy: Busy,
+    monkeypatch: pytest.MonkeyPatch,
+    first: list[str],
+    patient: str,
+) -> None:
+    monkeypatch.setattr(convoy, patient, 0)
+    road.go(*first)
     await turns()
-    road.go("a", "b")
-    await turns()
-    assert road.out == [{"late"}, {"a", "b"}]
-    monkeypatch.setattr(convoy, "PATIENCE_S", 60)
     road.go("c")
-    await road.arrive("late")
-    assert late[0].done()
+    await turns()
+    assert road.out == [set(first), {"c"}]
 
 
-async def test_who_gives_up_on_the_way_or_before_holds_nobody_up(road: Road) -> None:
-    (under_way,) = road.go("under way")
+async def test_who_gives_up_is_not_waited_for(road: Road) -> None:
+    road.go("under way")
     await turns()
-    waits, _ = road.go("gives up", "waits")
+    gives_up, _ = road.go("gives up", "waits")
     await turns()
-    waits.cancel()
-    under_way.cancel()
-    await eventually(lambda: len(road.out) == 2)
-    assert road.out == [{"under way"}, {"waits"}]
+    gives_up.cancel()
+    await eventually(lambda: "waits" in road.under_way)
+    assert road.under_way == {"under way", "waits"}
 
 
 @pytest.mark.parametrize("later", range(8))
 async def test_whenever_somebody_gives_up_the_next_set_out(road: Road, later: int) -> None:
-    (first,), (called,) = road.go("first"), road.go("called")
-    first.cancel()
+    (called,) = road.go("called")
     for _ in range(later):
         await asyncio.sleep(0)
     called.cancel()
@@ -133,93 +142,30 @@ async def test_whenever_somebody_gives_up_the_next_set_out(road: Road, later: in
     await eventually(lambda: "next" in road.under_way)
 
 
-async def test_failure_of_one_is_theirs_alone(road: Road) -> None:
-    async def fail() -> None:
-        async with road.convoys.joined():
-            raise ValueError("theirs")
-
-    failing = asyncio.create_task(fail())
-    road.go("a")
-    with pytest.raises(ValueError, match="theirs"):
-        await failing
-    await turns()
-    road.go("b")
-    await road.arrive("a")
-    await eventually(lambda: len(road.out) == 2)
-
-
-class Busy:
-    """An event loop in which there is always something to do that takes a while."""
-
-    def __init__(self, takes: float) -> None:
-        self.done = 0
-        self._takes = takes
-        self._task = asyncio.create_task(self._work())
-
-    async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            until = loop.time() + self._takes
-            while loop.time() < until:
-                self.done += 1
-            await asyncio.sleep(0)
-
-    async def stop(self) -> None:
-        """Let it be."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-
-
-@pytest.fixture
-async def busy() -> AsyncIterator[Busy]:
-    """Something else to do, all the time."""
-    busy = Busy(takes=0.002)
-    yield busy
-    await busy.stop()
-
-
-async def test_where_there_is_something_else_to_do_company_is_waited_for(
-    road: Road, busy: Busy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(convoy, "LINGER_S", 60)
-    road.go("a", "b")
-    await turns()
-    road.go("c")
-    await road.arrive("a", "b")
-    road.go("d")
-    await turns()
-    assert road.out == [{"a", "b"}]
-    await busy.stop()
-    await eventually(lambda: len(road.out) == 2)
-    assert road.out[1] == {"c", "d"}
-
-
-async def test_company_is_waited_for_no_longer_than_a_moment(
-    road: Road, busy: Busy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(convoy, "LINGER_S", 0)
-    road.go("a", "b")
-    await turns()
-    road.go("c")
-    await road.arrive("a", "b")
-    assert road.out == [{"a", "b"}, {"c"}]
-    assert busy.done
-
-
-async def test_where_all_is_quiet_nobody_is_waited_for(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convoy, "LINGER_S", 60)
-    road.go("a", "b")
-    await turns()
-    road.go("c")
-    await road.arrive("a", "b")
-    await eventually(lambda: len(road.out) == 2)
-    assert road.out[1] == {"c"}
-
-
-async def test_nothing_is_left_running_once_all_are_home(road: Road) -> None:
+async def test_calls_go_on_after_what_led_them_was_stopped_before_it_began(road: Road) -> None:
     before = asyncio.all_tasks()
-    tasks = road.go("a", "b")
+    (stranded,) = road.go("stranded")
+    await asyncio.sleep(0)
+    for task in asyncio.all_tasks() - before - {stranded}:
+        task.cancel()
     await turns()
-    await road.arrive("a", "b")
-    await asyncio.gather(*tasks)
+    road.go("next")
+    await eventually(lambda: {"stranded", "next"} <= road.under_way)
+
+
+async def test_who_waits_when_what_leads_is_stopped_is_stopped_too(road: Road, busy: Busy) -> None:
+    before = asyncio.all_tasks()
+    road.go("a", "b")
+    await turns()
+    (leading,) = asyncio.all_tasks() - before
+    (waits,) = road.go("waits")
+    await turns()
+    leading.cancel()
+    await asyncio.gather(waits, return_exceptions=True)
+    assert waits.cancelled()
+
+
+async def test_nothing_is_left_running(road: Road) -> None:
+    before = asyncio.all_tasks()
+    await asyncio.gather(*road.go("a", "b"))
     await eventually(lambda: not asyncio.all_tasks() - before)

@@ -1,6 +1,7 @@
 """What a home knows of who runs on it."""
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from parley_node.embedded.paths import try_lock
 from parley_node.home import Home, NotRunning, Running
 
 
@@ -88,3 +90,21 @@ def test_a_note_that_cannot_be_read_names_nobody(note: str, tmp_path: Path) -> N
 
     with pytest.raises(NotRunning):
         Home(tmp_path).running()
+
+
+def test_a_home_that_is_emptied_keeps_the_lock_that_is_held(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.empty()
+    (home.root / "keys" / "vault").mkdir(parents=True)
+    (home.root / "keys" / "vault" / "master.key").touch()
+    (home.root / "elsewhere").symlink_to(tmp_path)
+    home.trust.touch()
+    held = try_lock(home.lock)
+    assert held is not None
+
+    home.empty()
+
+    assert [home.lock] == list(home.root.iterdir())
+    assert try_lock(home.lock) is None
+    os.close(held)
+    assert tmp_path.is_dir()

@@ -89,10 +89,11 @@ def test_checkpoint_of_an_earlier_release_moves_to_its_directory(home: Home) -> 
 
 
 @pytest.mark.parametrize("left", [0, 40, -40], ids=["nothing", "its beginning", "nearly all"])
-def test_certificates_whose_last_was_cut_short_are_made_again(home: Home, left: int) -> None:
+@pytest.mark.parametrize("of", ["authority.pem", "keys/vault/tls.pem", "keys/broker/tls.key"])
+def test_certificates_of_which_one_was_cut_short_are_made_again(home: Home, of: str, left: int) -> None:
     certify(home, NOW)
     whole = home.tls_authority.read_bytes()
-    home.tls_authority.write_bytes(whole[:left])
+    (home.root / of).write_bytes((home.root / of).read_bytes()[:left])
     certify(home, NOW)
     again = home.tls_authority.read_bytes()
     assert again != whole

@@ -76,7 +76,7 @@ class BrokerServiceServicer:
         of it arrives on `Deliveries`.
 
         With `release_in_answer` and one known pseudonym the release is in the answer, if it may be made at once. If not, whatever the
-        reason, the answer takes a quarter of a second: with a deadline shorter than half a second it may come too late, and is had by
+        reason, the answer takes three tenths of a second: with a deadline shorter than half a second it may come too late, and is had by
         asking again.
         Idempotent by `request_id`. Callers: the marketer. Reasons: `NOT_SUPPORTED_YET`, `INVALID_CONSENT_PURPOSE`,
         `INVALID_DATE_RANGE`, `ATTRIBUTE_UNKNOWN`, `VALUE_INVALID`, `VERIFICATION_REQUIRED`, `MARKETER_SUSPENDED`,
