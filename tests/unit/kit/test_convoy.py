@@ -58,6 +58,11 @@ class Busy:
         await asyncio.gather(self._task, return_exceptions=True)
 
 
+def leading() -> set[asyncio.Task[None]]:
+    """The tasks that lead convoys; others live on this loop, too."""
+    return {task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__qualname__", "") == "Convoys._lead"}
+
+
 async def turns() -> None:
     """Let the loop do what is due by now."""
     for _ in range(12):
@@ -72,11 +77,12 @@ async def eventually(condition: Callable[[], object]) -> None:
 
 
 @pytest.fixture
-def road(monkeypatch: pytest.MonkeyPatch) -> Road:
+async def road(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Road]:
     """An empty road, on which only a calm loop lets the next set out."""
     monkeypatch.setattr(convoy, "PAUSE_S", 60)
     monkeypatch.setattr(convoy, "LINGER_S", 60)
-    return Road()
+    yield Road()
+    await eventually(lambda: not leading())
 
 
 @pytest.fixture
@@ -143,29 +149,26 @@ async def test_whenever_somebody_gives_up_the_next_set_out(road: Road, later: in
 
 
 async def test_calls_go_on_after_what_led_them_was_stopped_before_it_began(road: Road) -> None:
-    before = asyncio.all_tasks()
-    (stranded,) = road.go("stranded")
+    road.go("stranded")
     await asyncio.sleep(0)
-    for task in asyncio.all_tasks() - before - {stranded}:
-        task.cancel()
+    (task,) = leading()
+    task.cancel()
     await turns()
     road.go("next")
     await eventually(lambda: {"stranded", "next"} <= road.under_way)
 
 
 async def test_who_waits_when_what_leads_is_stopped_is_stopped_too(road: Road, busy: Busy) -> None:
-    before = asyncio.all_tasks()
     road.go("a", "b")
     await turns()
-    (leading,) = asyncio.all_tasks() - before
     (waits,) = road.go("waits")
     await turns()
-    leading.cancel()
+    (task,) = leading()
+    task.cancel()
     await asyncio.gather(waits, return_exceptions=True)
     assert waits.cancelled()
 
 
 async def test_nothing_is_left_running(road: Road) -> None:
-    before = asyncio.all_tasks()
     await asyncio.gather(*road.go("a", "b"))
-    await eventually(lambda: not asyncio.all_tasks() - before)
+    await eventually(lambda: not leading())
