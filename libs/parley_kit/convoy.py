@@ -6,6 +6,7 @@ import contextvars
 PAUSE_S, LINGER_S = 0.004, 0.04
 """How long after one alone, and after several, the next set out, unless the event loop is calm before."""
 _CALM_S, _STEP_S, _LATE_S = 0.005, 0.001, 0.0004
+"""The event loop is calm that wakes a sleeper in time for so long; how long each sleep is, and how much more is late."""
 
 
 class Convoys:

@@ -141,12 +141,9 @@ class Home:
         """
         with suppress(OSError, ValueError, AttributeError, TypeError):
             note = json.loads(self._running.read_text())
-            begun, home = (
-                note.pop("begun", None),
-                note.pop("home", str(self.root)),
-            )  # one of an earlier version doesn't say
+            begun, home = note.pop("begun", None), note.pop("home", None)  # one of an earlier version doesn't say
             running = Running(**note)
-            if home == str(self.root) and begun in (None, _begun(running.pid)):
+            if home in (None, str(self.root)) and begun in (None, _begun(running.pid)):
                 return running
         raise NotRunning(f"nothing runs on {self.root}: start it with `parley up`")
 

@@ -1,18 +1,22 @@
 """Doctor's checks: what one comes to, whatever it meets."""
 
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from parley_node.doctor import live
 from parley_node.doctor.findings import NotLooked, State, Trouble, look
 from parley_node.doctor.mending import option
 from parley_node.embedded.errors import ServersUnavailable
 from parley_node.embedded.external import POSTGRES_URL, VALKEY_URL, from_environment
 from parley_node.embedded.postgres import listener_of
-from parley_node.home import Home
+from parley_node.home import Home, Running
+from parley_node.provision import certify, provision
 
 
 @asynccontextmanager
@@ -72,3 +76,19 @@ def test_url_that_is_none_is_refused_without_a_word_of_it(name: str, url: str) -
         from_environment(given)
 
     assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("damaged", ["tls.pem", "tls.key"])
+async def test_certificate_that_is_damaged_is_a_finding_and_no_traceback(tmp_path: Path, damaged: str) -> None:
+    home = Home(tmp_path / "home")
+    provision(home)
+    certify(home, datetime.now(UTC))
+    for path in home.root.glob(f"keys/*/{damaged}"):
+        path.write_text(path.read_text()[:60])
+    running = Running("unix:{service}", "http://127.0.0.1:1", os.getpid())
+
+    finding = await look("peers", dict(live.checks(home, running))["peers"])
+
+    assert finding.state is State.FAILED
+    assert "has no certificate that can be read" in finding.found
+    assert finding.mend
