@@ -2,14 +2,17 @@
 Logs: one JSON object a line, on standard error, fields by allow-list (``parley_kit.redact``).
 
 An exception is logged as its types and frames. Its message and its locals never are: they are where values would leak.
+A line that can't be written is lost, and no more than that.
 """
 
+import io
 import logging
 import sys
 import traceback
 from collections.abc import Iterator, MutableMapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -22,7 +25,7 @@ _MAX_FRAMES = 24
 def logger(service: str, stream: TextIO = sys.stderr, level: int = logging.INFO) -> FilteringBoundLogger:
     """Make the log of one service. Nothing global is touched; contextvars bound by the server's chain are included."""
     log: FilteringBoundLogger = structlog.wrap_logger(
-        structlog.WriteLogger(stream),
+        structlog.WriteLogger(cast("TextIO", _Lossy(stream))),
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
@@ -45,6 +48,26 @@ def adopt_libraries(log: FilteringBoundLogger, level: int = logging.WARNING) -> 
     Only who spoke, where, and an exception's types survive: their texts hold whatever they were handed.
     """
     logging.basicConfig(handlers=[_Bridge(log)], level=level, force=True)
+
+
+class _Lossy(io.TextIOBase):
+    """
+    A stream that drops what it can't write, since its disk is full, or its reader gone.
+
+    Whoever logs is mostly in the midst of outliving something else: an error from here would end loops that nothing else ends.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str, /) -> int:
+        with suppress(OSError, ValueError):  # ValueError: it is closed
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 class _Bridge(logging.Handler):

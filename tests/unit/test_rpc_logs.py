@@ -1,7 +1,9 @@
+import errno
 import io
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -96,6 +98,44 @@ def test_libraries_speak_without_their_texts(stream: io.StringIO) -> None:
         ("asyncio", "ValueError < KeyError"),
     ]
     assert lines(stream)[0]["where"].startswith("test_rpc_logs:")
+
+
+class Clogged(io.StringIO):
+    """A log whose disk is full, or whose reader is gone, until that is mended."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error: Exception | None = error
+
+    def write(self, text: str) -> int:
+        if self.error:
+            raise self.error
+        return super().write(text)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), BrokenPipeError(), ValueError("I/O on closed file")]
+)
+def test_line_that_can_not_be_written_is_lost_and_nothing_else(root_logger: None, error: Exception) -> None:
+    stream = Clogged(error)
+    log = logs.logger("vault", stream)
+    logs.adopt_libraries(log)
+
+    log.warning("lost")
+    logging.getLogger("library").warning("lost as well")
+    stream.error = None
+    log.warning("told")
+
+    assert ["told"] == [line["event"] for line in lines(stream)]
+
+
+def test_log_on_a_full_disk_stops_nobody() -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        log = logs.logger("vault", full)
+        for _ in range(1000):
+            log.warning("lost")
+        with suppress(OSError):
+            full.close()
 
 
 def test_less_than_the_level_is_silent(stream: io.StringIO) -> None:

@@ -118,7 +118,7 @@ class Supervisor(threading.Thread):
             failures = 0 if came_up else failures + 1
             if failures == _PATIENCE and not self.up.done():
                 raise ServersUnavailable(f"{self._server} did not start (exit {code}): {self._last_words()}")
-            self._tell(self._log.warning, "server_restarted", code=code, attempt=failures)
+            self._log.warning("server_restarted", code=code, attempt=failures)
             self._stopping.wait(pause(failures))
 
     def _run_once(self, launch: Launch) -> tuple[bool, int]:
@@ -126,7 +126,7 @@ class Supervisor(threading.Thread):
         try:
             process = self._spawn(launch)
         except OSError as error:  # no memory or no files: likeliest just when the server has died of that
-            self._tell(self._log.warning, "server_not_started", reason=error.strerror)
+            self._log.warning("server_not_started", reason=error.strerror)
             return False, _NOT_EXECUTED
         if process is None:
             return False, 0
@@ -169,12 +169,7 @@ class Supervisor(threading.Thread):
         if not self.up.done():
             self.up.set_exception(failure)
         else:
-            self._tell(self._log.error, "server_abandoned", error_type=type(failure).__name__)
-
-    def _tell(self, say: Callable[..., object], event: str, **fields: object) -> None:
-        # A disk that is full may be what the server died of. It must not be what it stays dead of.
-        with suppress(OSError):
-            say(event, **fields)
+            self._log.error("server_abandoned", error_type=type(failure).__name__)
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:
