@@ -25,6 +25,8 @@ TRIES = 5
 LONGEST_ACQUIRE = 2.0
 LONGEST_STATEMENT = 30.0
 """Seconds. A statement that waits longer, for a lock or for a server that hangs, is given up."""
+LONGEST_SILENCE = 15.0
+"""Seconds. A transaction whose process says nothing for longer is ended: its machine is gone, and its locks hold others up."""
 
 _RETRY_AFTER = 0.2
 _PLANS = {
@@ -38,6 +40,8 @@ _PLANS = {
     "enable_material": "off",
     "random_page_cost": "1.1",
 }
+_KEEPALIVES = {"tcp_keepalives_idle": "15", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
+"""So that PostgreSQL lets go of a connection within half a minute of its machine being gone; Linux would take two hours."""
 _REFUSED = (
     asyncpg.ClientConfigurationError,  # no URL at all
     asyncpg.InvalidAuthorizationSpecificationError,  # 28: role and password
@@ -52,6 +56,7 @@ _AWAY = (
     asyncpg.CannotConnectNowError,  # starting up or recovering
     asyncpg.ReadOnlySQLTransactionError,  # a replica: the primary has moved
     asyncpg.LockNotAvailableError,  # within the lock_timeout
+    asyncpg.IdleInTransactionSessionTimeoutError,  # this process stood still in the midst of it
     ConnectionError,
     TimeoutError,
 )
@@ -130,7 +135,12 @@ class Database:
             max_size=max_size,
             command_timeout=LONGEST_STATEMENT,
             reset=_keep_session,
-            server_settings={"application_name": application_name, **_PLANS},
+            server_settings={
+                "application_name": application_name,
+                "idle_in_transaction_session_timeout": f"{LONGEST_SILENCE * 1000:.0f}ms",
+                **_KEEPALIVES,
+                **_PLANS,
+            },
         )
         await pool
         connections = Connections(pool, min(LONGEST_ACQUIRE, acquire_timeout))

@@ -6,6 +6,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from parley_db import database
 from parley_db.database import LONGEST_ACQUIRE, TRIES, Database, Tx
 from parley_kit.faultpoints import armed
 from parley_kit.faults import Conflict, Unavailable
@@ -229,6 +230,33 @@ async def test_a_lost_connection_is_unavailable_and_the_next_call_has_a_new_one(
             await one.run("test.lose", body)
         assert refusal.value.retry_after == 0.2
         assert await one.fetchval("SELECT 1") == 1
+
+
+async def test_a_transaction_whose_machine_is_gone_lets_go_of_its_locks_and_whoever_comes_back_hears_so(
+    db: Database, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await db.execute("INSERT INTO t VALUES (1)")
+    monkeypatch.setattr(database, "LONGEST_SILENCE", 0.2)
+
+    async def vanish(tx: Tx) -> None:
+        await tx.execute("UPDATE t SET n = 1")
+        async with asyncio.timeout(10):
+            await db.execute("UPDATE t SET n = 2")
+        await tx.execute("UPDATE t SET n = 3")
+
+    async with Database.open(dsn, application_name="gone") as gone:
+        with pytest.raises(Unavailable):
+            await gone.run("test.gone", vanish)
+        assert 2 == await gone.fetchval("SELECT n FROM t")
+
+
+async def test_postgres_is_told_to_look_whether_a_silent_machine_is_still_there(db: Database) -> None:
+    """Over a socket of one machine they mean nothing, and read as 0: what was asked for is where RESET goes back to."""
+    asked = await db.fetch(
+        "SELECT reset_val::int AS seconds FROM pg_settings WHERE name LIKE 'tcp_keepalives_%' ORDER BY name"
+    )
+    count, idle, interval = (row["seconds"] for row in asked)
+    assert 0 < idle + count * interval <= 30
 
 
 async def test_a_killed_postgres_is_unavailable_and_then_back_without_a_new_pool() -> None:
