@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from parley.common.v1 import permit_pb2 as permitpb
 from parley.common.v1 import terms_pb2 as termspb
@@ -46,7 +46,7 @@ class Identity:
         """A marketer's card, fresh enough to rely on. Raises what identity raises (unknown, suspended)."""
         now = self._clock.now()
         held = self._cards.get(marketer)
-        if held is None or now - held.fetched_at > _CARD_REFRESH:
+        if held is None or not timedelta() <= now - held.fetched_at <= _CARD_REFRESH:  # a clock may be set back
             answer = await call(self._stub.GetMarketerCard, identitypb.GetMarketerCardRequest(name=marketer))
             card = verify_card(answer.card, self._trust.keys("identity"), now)
             held = self._cards[marketer] = HeldCard(answer.card, card, now)

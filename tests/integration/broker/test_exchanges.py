@@ -106,6 +106,18 @@ async def test_repeat_is_answered_after_its_deadline_as_before(timed: Timed) -> 
         assert made == await marketer.ask(request)
 
 
+async def test_marketer_is_served_once_a_clock_that_was_ahead_is_set_right(timed: Timed) -> None:
+    world, age = timed.world, an_age()
+    await a_willing(world, age)
+    marketer = await world.marketer()
+    with timed.clock.ahead(timedelta(hours=6)):
+        await sign_in_at(marketer, timed.clock.now())
+        await ask(marketer, an_age())
+    await marketer.sign_in()
+    name = await ask(marketer, age)
+    assert [name] == [one.release.exchange for one in await marketer.collect(1)]
+
+
 async def test_release_in_the_answer_is_settled_again_for_a_repeat(world: World) -> None:
     age = an_age()
     customer = await a_willing(world, age)
