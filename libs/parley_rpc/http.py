@@ -12,6 +12,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from parley_rpc.channels import CannotListen
 
 PATIENCE_S = 10.0
+MOST_CONNECTIONS = 256
+"""At a time. Those of everybody together must leave descriptors to what the process is there for."""
+
 _INHERITED = "fd:"
 
 
@@ -56,11 +59,17 @@ async def serving(app: Any, listener: socket.socket) -> AsyncIterator[str]:
 
 
 class _Hurried(H11Protocol):
-    """Hangs up on whoever asks for nothing new within so many seconds: anybody may connect, and each takes a descriptor."""
+    """
+    Hangs up on whoever asks for nothing new within so many seconds, and on who is one too many.
+
+    Anybody may connect, and each takes a descriptor.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as its base class has it
         super().connection_made(transport)
         self._watch(None)
+        if len(self.connections) > MOST_CONNECTIONS:
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._watching.cancel()

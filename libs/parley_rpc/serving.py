@@ -38,6 +38,7 @@ from parley_kit.telemetry import SILENT, Telemetry, Tracer
 from parley_rpc import http
 from parley_rpc.channels import CannotListen, PlaintextRefused, is_local
 from parley_rpc.confine import ConfinementFailed, confine, named_in
+from parley_rpc.descriptors import allow_many
 from parley_rpc.health import follow
 from parley_rpc.logs import adopt_libraries, logger
 from parley_rpc.metrics import Metrics
@@ -153,6 +154,7 @@ def main(name: str, config: type[C], build: Build) -> None:
     """Serve until SIGTERM or SIGINT; ends the process. What stops a start is said in a sentence, a defect by its types."""
     log = logger(name)
     adopt_libraries(log)
+    allow_many()
     try:
         settings, own, zones = read_settings(Serving), read_settings(config), Zones.load()
         arm()

@@ -90,6 +90,23 @@ async def test_connection_that_asks_for_nothing_is_hung_up_on(said: bytes, monke
         assert await _ends(silent)
 
 
+async def test_connections_are_so_many_at_most_and_whoever_comes_once_one_is_gone_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http, "MOST_CONNECTIONS", 2)
+    listener = listen("127.0.0.1:0")
+    async with serving(_empty, listener):
+        silent = [socket.create_connection(listener.getsockname()) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        assert await _ends(socket.create_connection(listener.getsockname()))
+        silent.pop().close()
+        await asyncio.sleep(0.05)
+        with socket.create_connection(listener.getsockname()) as asking:
+            asking.sendall(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert (await asyncio.to_thread(asking.recv, 4096)).startswith(b"HTTP/1.1 204")
+        silent.pop().close()
+
+
 async def test_connection_whose_answer_nobody_reads_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "PATIENCE_S", 0.2)
     sent = asyncio.Event()

@@ -8,11 +8,12 @@ the others, and beside it that the same does work for whose it is: a refusal of 
 import asyncio
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -410,6 +411,21 @@ async def _registering(world: World) -> object:
         "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND query LIKE '%UPDATE requests%'",
     )
     return row["count"]
+
+
+async def test_service_may_open_more_files_than_systems_give_to_everybody(world: World, tmp_path: Path) -> None:
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, most), most))
+    try:
+        with _another_identity(world, tmp_path / "public.sock") as process:
+            allowed = (min(65_536, most), most)
+            await until(lambda: _equals(allowed, lambda: resource.prlimit(process.pid, resource.RLIMIT_NOFILE)), 30)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
+
+
+async def _equals(expected: object, found: Callable[[], object]) -> bool:
+    return expected == found()
 
 
 async def test_service_that_is_told_too_little_says_what_is_missing_and_no_value(world: World, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from parley_node.services import SERVICES
 from parley_node.split import run_apart
 from parley_rpc import http
 from parley_rpc.channels import CannotListen, is_local
+from parley_rpc.descriptors import allow_many
 from parley_rpc.logs import adopt_libraries, logger
 from parley_rpc.serving import arm
 from parley_rpc.settings import SettingsWrong
@@ -88,6 +89,7 @@ def up(
     chosen = Home.choose(home)
     with _failures(chosen), alone(chosen, ", or choose another home with --home"), _log(chosen, verbose=verbose) as log:
         arm()
+        allow_many()
         _check_settings(chosen)
         options = Options(host, port, http_port, metrics_port, traces)
         _check_ports(options, split=split)
