@@ -6,12 +6,14 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from parley_client.receipts import FILES
+from parley_node.embedded import paths, postgres
 from parley_node.home import Home, Running
 from tests.support.canaries import none_in_clear, word
 from tests.support.cli import UP, Parley, commands, environment, parley_up, start
@@ -318,6 +320,28 @@ def test_up_waits_for_the_one_that_is_ending_and_takes_over_none_of_its_servers(
                 while "answers on" not in up.stdout.readline():
                     assert up.poll() is None
                 assert parley.json("customer", "items") == []
+                up.send_signal(signal.SIGTERM)
+                assert up.wait(30) == 0
+
+
+def test_up_waits_for_a_migration_and_takes_over_none_of_its_servers() -> None:
+    with scratch_directory() as root:
+        home = Home(root / "home")
+        with commands(home.root) as parley, start(home.root, "migrate") as migrating:
+            while not postgres.ready(paths.layout(home.servers)):
+                assert migrating.poll() is None
+                time.sleep(0.01)
+            migrating.send_signal(signal.SIGSTOP)
+            with start(home.root, *UP) as up:
+                assert up.stdout is not None
+                try:
+                    assert up.stdout.readline() == "Waiting for another Parley to end on this home.\n"
+                finally:
+                    migrating.send_signal(signal.SIGCONT)
+                assert migrating.wait(60) == 0
+                while "answers on" not in up.stdout.readline():
+                    assert up.poll() is None
+                parley.run("customer", "join")
                 up.send_signal(signal.SIGTERM)
                 assert up.wait(30) == 0
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from typing import Annotated
 
@@ -13,10 +14,11 @@ from parley_bus.bus import BusAway
 from parley_crypto.keyfiles import KeyFileUnusable
 from parley_db.migrate import MigrationError, titles
 from parley_node.cli import show
+from parley_node.cli.calls import alone
 from parley_node.cli.options import HomeOption, ServiceName
 from parley_node.cli.stop import Stop
 from parley_node.embedded import ServersUnavailable, from_environment
-from parley_node.home import Home
+from parley_node.home import Home, NotRunning
 from parley_node.provision import provision
 from parley_node.services import SERVICES
 from parley_node.stores import pending, prepare, servers_of
@@ -61,14 +63,33 @@ async def _migrate(home: Home, names: Sequence[str], phase: Phase | None, *, pla
     if planned:
         due = await _planned(home, names)
         return [title for title in due if phase is None or title.endswith(f".{phase}")]
-    provision(home)
-    async with servers_of(home) as pair:
-        return await prepare(pair, home, Zones.load(), names, phase=phase.value if phase else None)
+    with _held(home):
+        provision(home)
+        async with servers_of(home) as pair:
+            return await prepare(pair, home, Zones.load(), names, phase=phase.value if phase else None)
 
 
 async def _planned(home: Home, names: Sequence[str]) -> list[str]:
     """What would be done: all of it where there are no servers yet, which a plan doesn't make."""
     if from_environment(os.environ) is None and not home.servers.exists():
         return [title for name in names for title in titles(f"parley_{name}")]
-    async with servers_of(home) as pair:
-        return await pending(pair, names)
+    with _held(home):
+        async with servers_of(home) as pair:
+            return await pending(pair, names)
+
+
+@contextmanager
+def _held(home: Home) -> Iterator[None]:
+    """Hold a home on which nobody runs: a Parley that started meanwhile would take over servers that end with this command."""
+    if from_environment(os.environ) is None and not _is_run_on(home):
+        with alone(home, ""):
+            yield
+    else:
+        yield
+
+
+def _is_run_on(home: Home) -> bool:
+    with suppress(NotRunning):
+        home.running()
+        return True
+    return False
