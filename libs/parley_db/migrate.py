@@ -98,7 +98,7 @@ async def check(db: Database, package: str) -> None:
     async with db.tx("migrate.check") as tx:
         behind = [migration.title for migration in await _pending(tx, package) if migration.phase == "pre"]
     if behind:
-        command = f"parley migrate {package.removeprefix('parley_')}"
+        command = f"parley migrate {package.removeprefix('parley_')} --phase pre"
         raise SchemaBehind(f"pending: {', '.join(behind)}; run `{command}`")
 
 

@@ -7,13 +7,16 @@ Against `parley up` in a process of its own: each fault is planted in what runs,
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +199,10 @@ def test_log_of_another_key_than_the_home_believes(parley: Parley) -> None:
 @pytest.mark.parametrize(
     ("entries", "mended"),
     [
-        (b"999999", "pg_restore --clean --dbname=parley_audit BACKUP  # a newer one"),  # the database fell back
+        (
+            b"999999",
+            "{stop}; mv {data} {data}.older && cp -a COPY {data}; {up}  # COPY: {which}",
+        ),  # the database fell back
         (b"0", "cp CHECKPOINT {published}  # the newest that anybody holds"),  # the file did
         (b"many", "cp CHECKPOINT {published}  # the newest that anybody holds"),
     ],
@@ -210,9 +216,42 @@ def test_log_that_is_not_what_was_published(parley: Parley, entries: bytes, mend
     key = PrivateKey(ORIGIN, read_key(key_file(parley.home, "audit", "log")))
     published.write_bytes(sign_note(b"\n".join([*lines[:3], b""]).decode(), [Ed25519Signer(key)]))
     (check, command), *_ = failures(parley).items()  # audit doesn't serve, either, once it has noticed
-    assert ("log", mended.format(published=published)) == (check, command)
+    pid, data = parley.home.running().pid, shlex.quote(str(parley.home.servers / "postgres"))
+    told = {
+        "stop": f"kill {pid}; tail --pid={pid} -f /dev/null",
+        "up": up_again(parley),
+        "which": "the newest backup, of all five databases as of one moment",
+    }
+    assert ("log", mended.format(published=published, data=data, **told)) == (check, command)
     published.write_bytes(own)
     eventually(lambda: is_sound(parley))
+
+
+def test_databases_that_fell_back_are_mended_by_a_newer_copy() -> None:
+    with scratch_directory() as root, commands(root / "home") as parley:
+        data = parley.home.servers / "postgres"
+        for size, who in enumerate(("earlier", "later"), 1):
+            with parley_up(parley.home.root):
+                parley.run("customer", "join", "--as", who)
+                eventually(partial(_has_logged, parley, size))
+            shutil.copytree(data, root / who, symlinks=True)
+        shutil.rmtree(data)
+        shutil.copytree(root / "earlier", data, symlinks=True)
+        with parley_up(parley.home.root) as up:
+            command = failures(parley)["log"].replace("COPY", shlex.quote(str(root / "later")), 1)
+            stop_and_restore, _, start_again = command.rpartition("; ")
+            assert start_again.startswith(up_again(parley))
+            reaped = threading.Thread(target=up.wait)
+            reaped.start()
+            assert 0 == shell(parley.home, stop_and_restore).code
+            reaped.join()
+        with parley_up(parley.home.root):
+            eventually(lambda: is_sound(parley))
+            assert [] == parley.json("customer", "items", "--as", "later")
+
+
+def _has_logged(parley: Parley, size: int) -> bool:
+    return found(parley, "log") == f"{size} entries, as published"
 
 
 def test_one_server_that_is_named_without_the_other(parley: Parley) -> None:
@@ -236,8 +275,19 @@ async def test_schema_that_is_behind(parley: Parley) -> None:
         await vault.execute("ALTER TABLE dead_letters DROP COLUMN replay_asked")
         await vault.execute("DELETE FROM schema_migrations WHERE set_name = 'parley_db' AND name = 'replay'")
     failed = failures(parley)
-    assert {"schema vault": "parley migrate vault"} == failed
+    assert {"schema vault": "parley migrate vault --phase pre"} == failed
     mend(parley, failed["schema vault"])
+
+
+async def test_schema_that_keeps_what_an_older_version_may_need(parley: Parley) -> None:
+    async with administrator(parley, "parley_broker") as broker:
+        await broker.execute("CREATE FUNCTION relay_step(bigint) RETURNS bigint LANGUAGE sql AS 'SELECT 0'")
+        await broker.execute("DELETE FROM schema_migrations WHERE set_name = 'parley_db' AND phase = 'post'")
+    assert is_sound(parley)
+    said, command = found(parley, "schema broker").split(": ")
+    assert "up to date; once no older version runs" == said
+    mend(parley, command)
+    assert "up to date" == found(parley, "schema broker")
 
 
 @pytest.mark.parametrize(

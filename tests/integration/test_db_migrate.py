@@ -88,7 +88,9 @@ async def test_a_failing_file_leaves_nothing_and_is_named(dsn: str, package: Pac
 
 async def test_a_service_starts_between_pre_and_post_and_not_before(dsn: str, package: Package) -> None:
     async with Database.open(dsn, application_name="test") as db:
-        with pytest.raises(SchemaBehind, match=f"run `parley migrate {package.name.removeprefix('parley_')}`"):
+        with pytest.raises(
+            SchemaBehind, match=f"run `parley migrate {package.name.removeprefix('parley_')} --phase pre`"
+        ):
             await check(db, package.name)
         await migrate(dsn, package.name, phase="pre")
         await check(db, package.name)

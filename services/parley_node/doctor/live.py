@@ -17,7 +17,7 @@ from parley_crypto.tlog.checkpoint import Checkpoint
 from parley_crypto.tlog.errors import TlogInvalid
 from parley_crypto.tlog.policy import Policy
 from parley_node.doctor.findings import Look, Trouble
-from parley_node.doctor.mending import again, lost_key, newer_database, newest_checkpoint, restart
+from parley_node.doctor.mending import again, lost_key, newest_backup, newest_checkpoint, restart
 from parley_node.doctor.still import policy
 from parley_node.home import Home, Running
 from parley_node.provision import key_file, policy_for
@@ -118,7 +118,7 @@ async def _log(home: Home, running: Running) -> str:
             return f"{served.size} entries, as published"
         await asyncio.sleep(0.1)
     found = f"{served.size} entries are served, and not the {published.size} that were published"
-    raise Trouble(found, newest_checkpoint(home) if served.size > published.size else newer_database("audit"))
+    raise Trouble(found, newest_checkpoint(home) if served.size > published.size else newest_backup(home, running))
 
 
 async def _served(believed: Policy, home: Home, running: Running) -> Checkpoint:

@@ -44,9 +44,15 @@ def lost_key(path: Path) -> str:
     return f"cp BACKUP {shlex.quote(str(path))}  # of this very home"
 
 
-def newer_database(service: str) -> str:
-    """Restore a database that isn't the newest that there was."""
-    return f"pg_restore --clean --dbname=parley_{service} BACKUP  # a newer one"
+def newest_backup(home: Home, running: Running) -> str:
+    """Restore the databases, which aren't the newest that there were: all of them, as one service's must fit the others'."""
+    data = home.servers / "postgres"
+    which = "the newest backup, of all five databases as of one moment"
+    if not data.exists():
+        return f"parley doctor{option(home)}  # once you have restored {which}"
+    where = shlex.quote(str(data))
+    restore = f"mv {where} {where}.older && cp -a COPY {where}; "
+    return f"{again(home, running, restore)}  # COPY: {which}"
 
 
 def option(home: Home) -> str:

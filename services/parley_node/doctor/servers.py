@@ -161,8 +161,10 @@ def _schema(name: str) -> Check:
             raise Trouble(str(error), "pip install .  # in the folder of a newer Parley") from error
         except (OSError, asyncpg.PostgresError) as error:
             raise Trouble(f"its role can't sign in ({type(error).__name__})", mend) from error
-        if pending:
-            raise Trouble(f"pending: {', '.join(pending)}", mend)
+        if needed := [title for title in pending if title.endswith(".pre")]:
+            raise Trouble(f"pending: {', '.join(needed)}", f"{mend} --phase pre")
+        if pending:  # an older version may still need what they take away
+            return f"up to date; once no older version runs: {mend} --phase post"
         return "up to date"
 
     return check
