@@ -405,12 +405,8 @@ class Store:
         await tx.execute(_SQL.audit_progress_set, seq)
 
     async def suspend(self, tx: Tx, marketer: str, seq: int, *, suspended: bool) -> None:
-        """
-        Note whether a marketer is suspended, as a place of identity's stream says.
-
-        In any order: a suspension counts whenever it comes, and is lifted only by what was said after it.
-        """
-        await tx.execute(_SQL.marketer_suspend if suspended else _SQL.marketer_reinstate, marketer, seq)
+        """Note whether a marketer is suspended, as a place of identity's stream says: in any order, the last place counts."""
+        await tx.execute(_SQL.marketer_suspended, marketer, seq, suspended)
 
 
 def _columns(of: SettleBatch | SettleItem | Notice) -> tuple[Any, ...]:

@@ -18,7 +18,7 @@ from tests.support.databases import FreshDatabase
 SERVICES = ("identity", "vault", "consent", "broker", "audit")
 WHOLE = re.compile(r"(?:Seq Scan|Scan (?:Backward )?using \w+) on (\w+).*(?!\n *Index Cond)$", re.MULTILINE)
 """A table that is read from one end to the other, be it along an index."""
-EMPTIED = ["outbox", "dead_letters", "deliveries", "notices", "claim_codes", "discoverable", "suspended_marketers"]
+EMPTIED = ["outbox", "dead_letters", "deliveries", "notices", "claim_codes", "discoverable"]
 """Tables that are empty again and again: the planner may have last seen them so."""
 CUSTOMERS = 2000
 CUSTOMER = "INSERT INTO customers (customer, audit_ref) SELECT 'c' || n, '' FROM generate_series(1, $1::int) AS n"

@@ -226,6 +226,10 @@ class World:
         """How many rows a table has."""
         return len(await self._rows(table))
 
+    async def suspended(self) -> int:
+        """How many marketers are suspended, as far as consent has heard."""
+        return int(await self.db.fetchval("SELECT count(*) FROM suspended_marketers WHERE suspended"))
+
     async def events(self, name: str = "") -> list[EventEnvelope]:
         """Events written and not yet relayed, in order; only those of a type, if one is given."""
         rows = await self.db.fetch("SELECT envelope FROM outbox WHERE type ~ $1 ORDER BY id", f"{name}$")

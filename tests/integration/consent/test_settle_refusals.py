@@ -196,11 +196,11 @@ async def test_suspended_marketer_settles_nothing_until_it_is_reinstated(world: 
 
     async with world.running("hear_identity"):
         await world.hear("identity", 1, suspended)
-        await until(lambda: world.count("suspended_marketers"))
+        await until(world.suspended)
         assert NOT_CONSENTED == await refusal(world, entry)
         assert SETTLED == (await world.settle(other))[0].refusal
         await world.hear("identity", 2, reinstated)
-        await until(lambda: no(world.count("suspended_marketers")))
+        await until(lambda: no(world.suspended()))
 
     assert SETTLED == (await world.settle(entry))[0].refusal
 
