@@ -1,7 +1,7 @@
 """The relay: carries a service's outbox to its stream, and forgets what every reader has acknowledged."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,9 @@ class Relay:
     Any number may run for one service: they take turns. ``groups`` are the readers that must acknowledge an event before
     it is forgotten (none: as soon as it is published); the relay makes their groups. ``poll`` is the longest time in
     seconds that a new row waits; :meth:`poke` shortens it.
+
+    Whoever may read a stream may acknowledge in another reader's name. Where that must not make an event forgotten, ``proven``
+    answers up to which place this database knows by other means that they were taken in.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Relay:
         groups: Sequence[str] = (),
         poll: float = 0.1,
         batch: int = 1000,
+        proven: Callable[[Tx], Awaitable[int]] | None = None,
         log: Log | None = None,
         telemetry: Telemetry = SILENT,
     ) -> None:
@@ -60,6 +64,7 @@ class Relay:
         self._groups = tuple(groups)
         self._poll = poll
         self._batch = batch
+        self._proven = proven
         self._service = service
         self._name = f"{service}.relay"
         self._poked = asyncio.Event()
@@ -79,7 +84,7 @@ class Relay:
                 await asyncio.sleep(self._state.bad("failing", error))
 
     def poke(self) -> None:
-        """Say that a row was just committed, so that it need not wait for the next poll."""
+        """Say that a row was just committed, or that one may be forgotten, so that it need not wait for the next poll."""
         self._poked.set()
 
     async def turn(self) -> int:
@@ -102,7 +107,7 @@ class Relay:
             await self._rebuild(tx)
             return 0
         await self._create_groups(view)
-        acked = acknowledged(view, self._groups, head.acked, published)
+        acked = await self._believed(tx, head.acked, acknowledged(view, self._groups, head.acked, published))
         if (published, acked) != (head.published, head.acked):
             await tx.execute(_SQL.relay_advance, published, acked)
         for group in self._groups:
@@ -110,6 +115,11 @@ class Relay:
         self._state.good("flowing")
         # Rows that had places before may be left over, where there were more, or longer ones, than a turn takes.
         return self._batch if entries and published < head.last - numbered else int(numbered)
+
+    async def _believed(self, tx: Tx, before: int, acked: int) -> int:
+        if self._proven is None or acked == before:
+            return acked
+        return max(before, min(acked, await self._proven(tx)))
 
     async def _publish(self, entries: Sequence[Entry], head: Head) -> View | None:
         causes = [entry.envelope for entry in entries] if self._tracer.on else []
@@ -135,8 +145,7 @@ class Relay:
         loop = asyncio.get_running_loop()
         until = loop.time() + UPKEEP
         while loop.time() < until:
-            await _wait(self._poked, self._poll)
-            if await self._has_work():
+            if await _heard(self._poked, self._poll) or await self._has_work():
                 return
 
     async def _has_work(self) -> Any:
@@ -167,10 +176,12 @@ def acknowledged(view: View, groups: Sequence[str], acked: int, published: int) 
     return max(acked, min(published, *(view.acked.get(group, 0) for group in groups)))
 
 
-async def _wait(event: asyncio.Event, seconds: float) -> None:
+async def _heard(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for an event, so long at most; whether it came."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()
     except TimeoutError:
-        return
+        return False
     event.clear()
+    return True

@@ -42,6 +42,15 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
         decisions = Decisions(store, scribe, signer, refs, request_key, clock)
         settlements = Settlements(store, scribe, signer, refs, clock)
         hearing = Hearing(store)
+        relay = Relay(
+            db,
+            platform.bus,
+            service="consent",
+            groups=("audit", "broker"),
+            proven=store.logged,  # what isn't in the log is kept, for settling to notice, whoever acknowledged it
+            log=platform.log,
+            telemetry=telemetry,
+        )
         consumers = {
             "audit": Consumer(
                 db,
@@ -49,6 +58,7 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
                 stream_of="audit",
                 group="consent",
                 handler=hearing.audit,
+                on_applied=lambda _seq: relay.poke(),
                 log=platform.log,
                 telemetry=telemetry,
             ),
@@ -63,14 +73,6 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
                 strict=True,  # a suspension that is skipped would let a suspended marketer go on for ever
             ),
         }
-        relay = Relay(
-            db,
-            platform.bus,
-            service="consent",
-            groups=("audit", "broker"),
-            log=platform.log,
-            telemetry=telemetry,
-        )
         servicer = ConsentServicer(acts, decisions, settlements, Mutations(db, request_key), trust, telemetry.meter)
         yield Service(
             registrations=[Registration(add_ConsentServiceServicer_to_server, servicer)],

@@ -35,7 +35,7 @@ class Hearing:
             if event.envelope.type == auditpb.StreamLogged.DESCRIPTOR.full_name
         ]
         if own := [event.seq for event in logged if event.service == "consent"]:
-            await self.store.logged(tx, max(own))
+            await self.store.set_logged(tx, max(own))
 
     async def identity(self, tx: Tx, events: Sequence[Received]) -> None:
         """Learn which marketers are suspended."""

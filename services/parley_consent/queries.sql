@@ -174,6 +174,10 @@ DELETE FROM notices WHERE notice_id = ANY (ARRAY(
 RETURNING customer, consent_id, marketer, pseudonym, notice, (
     SELECT audit_ref FROM customers WHERE customers.customer = notices.customer) AS audit_ref;
 
+-- name: audit_progress_find
+-- How far audit has logged this service's stream.
+SELECT logged_seq FROM audit_progress;
+
 -- name: audit_progress_set
 -- Note how far audit has logged this service's stream.
 UPDATE audit_progress SET logged_seq = greatest(logged_seq, $1);

@@ -400,7 +400,11 @@ class Store:
             for row in rows
         ]
 
-    async def logged(self, tx: Tx, seq: int) -> None:
+    async def logged(self, tx: Tx) -> int:
+        """How far audit has logged this service's stream."""
+        return int(await tx.fetchval(_SQL.audit_progress_find))
+
+    async def set_logged(self, tx: Tx, seq: int) -> None:
         """Note how far audit has logged this service's stream."""
         await tx.execute(_SQL.audit_progress_set, seq)
 

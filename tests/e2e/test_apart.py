@@ -32,7 +32,7 @@ from parley.identity.v1 import identity_pb2 as identitypb
 from parley.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from parley.vault.v1 import vault_pb2 as vaultpb
 from parley.vault.v1.vault_pb2_grpc import VaultServiceStub
-from parley_bus.bus import stream_key
+from parley_bus.bus import BLOCK, stream_key
 from parley_crypto.certificates import issue
 from parley_crypto.keyfiles import read_secret
 from parley_kit.faults import CallerNotAllowed, Fault, Unauthenticated
@@ -50,7 +50,7 @@ from parley_rpc.status import fault_from
 from parley_rpc.zones import Zones
 from tests.support.calls import request_id
 from tests.support.canaries import none_in_clear, word
-from tests.support.chaos import listener, rows
+from tests.support.chaos import frozen, listener, rows
 from tests.support.servers import scratch_directory
 from tests.support.waiting import until
 from tests.support.world import World, between, by_criteria, living_world, terms
@@ -184,6 +184,32 @@ async def test_stolen_user_of_valkey_writes_its_own_stream_and_reads_what_its_zo
 
         assert [] == await stolen.xreadgroup("broker", "thief", {stream_key("consent"): ">"})  # the controls
         assert await vault.xinfo_stream(stream_key("vault"))
+
+
+async def test_event_that_a_stolen_user_of_valkey_takes_in_audits_name_is_kept_until_it_is_in_the_log(
+    world: World,
+) -> None:
+    customer, stream = await world.customer(), stream_key("consent")
+    await until(lambda: _no_event_waits(world))
+    with frozen(_node(world).doors.socket("audit")):
+        await asyncio.sleep(BLOCK + 0.5)  # what it waits for just now would be its own
+        await customer.rule(consentpb.RULE_EFFECT_ASK)
+        async with _valkey(world, "broker") as stolen:
+            taken: Any = None
+            async with asyncio.timeout(15):
+                while not taken:
+                    taken = await stolen.xreadgroup("audit", "thief", {stream: ">"}, noack=True)
+    assert 1 == len(taken[0][1])
+    await asyncio.sleep(1.5)  # many turns of the relay
+    assert not await _no_event_waits(world)
+
+    async with _valkey(world, "consent") as own:  # what mends it: the relay makes the stream anew of what it kept
+        await own.delete(stream)
+    await until(lambda: _no_event_waits(world))
+
+
+async def _no_event_waits(world: World) -> bool:
+    return not await rows(world, "consent", "SELECT FROM outbox")
 
 
 # --- A stolen certificate, and every socket ------------------------------------------------------------------------------

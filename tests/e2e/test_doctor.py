@@ -22,18 +22,21 @@ from typing import Any
 
 import asyncpg
 import pytest
+from redis.asyncio import Redis
 
 from parley_audit.policy import policy_text
+from parley_bus.bus import stream_key
 from parley_crypto.certificates import issue
 from parley_crypto.keyfiles import ensure_key, read_key
 from parley_crypto.tlog.note import Ed25519Signer, PrivateKey, sign_note
-from parley_node.embedded import paths, postgres
+from parley_node.embedded import paths, postgres, valkey
 from parley_node.embedded.postgres import listener_of
 from parley_node.home import Home
 from parley_node.provision import ORIGIN, key_file, policy_for
 from parley_node.split import Doors
 from tests.support.cli import UP, Outcome, Parley, commands, environment, parley_up
 from tests.support.servers import scratch_directory
+from tests.support.waiting import until
 
 _PATIENCE_S = 60.0
 
@@ -367,6 +370,25 @@ async def test_relay_that_is_stuck(parley: Parley) -> None:
         assert {"events identity": f"kill {holder.get_server_pid()}"} == failed
         assert "the relay is stuck" in found(parley, "events identity")
         mend(parley, failed["events identity"])
+
+
+async def test_events_that_another_read_in_audits_name(parley: Parley) -> None:
+    where, stream = paths.layout(parley.home.servers), stream_key("consent")
+    async with administrator(parley, "parley_consent") as consent, Redis.from_url(valkey.admin_url(where)) as redis:
+        parley.run("customer", "join", "--as", "robbed")
+        last = int((await redis.xinfo_stream(stream))["last-generated-id"].split(b"-")[0])
+        await redis.xgroup_setid(stream, "audit", f"{last + 1}-0")
+        parley.run("customer", "refuse", "--as", "robbed")
+        await until(lambda: consent.fetchval("SELECT count(*) FROM outbox WHERE stream_seq = $1", last + 1))
+        await consent.execute("UPDATE outbox SET occurred_at = occurred_at - interval '2 minutes'")
+        eventually(lambda: "events consent" in failures(parley))
+        assert found(parley, "events consent").endswith("audit hasn't said that it logged them")
+        pid = parley.home.running().pid
+        data = shlex.quote(str(where.valkey_data))
+        mended = f"kill {pid}; tail --pid={pid} -f /dev/null; rm -r {data}; {up_again(parley)}"
+        assert {"events consent": mended} == failures(parley)
+        await redis.delete(stream)
+        eventually(lambda: is_sound(parley))
 
 
 async def test_poison_event_is_set_aside_while_others_flow_on_and_is_replayed(parley: Parley) -> None:

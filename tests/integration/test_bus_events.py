@@ -231,6 +231,28 @@ async def test_events_are_held_until_every_group_has_acknowledged_them(world: Wo
     assert await held(world.writer) == 0
 
 
+async def test_what_another_reader_took_in_somebodys_name_is_not_forgotten_before_that_one_says_so(
+    world: World,
+) -> None:
+    taken_in = 1
+
+    async def proven(_tx: Tx) -> int:
+        return taken_in
+
+    relay = world.relay(proven=proven)
+    await write(world.writer, 3)
+    await relay.turn()
+    await relay.turn()
+    stolen: Any = await world.redis.xreadgroup("audit", "thief", {world.stream: ">"}, noack=True)
+    assert 3 == len(stolen[0][1])
+    await relay.turn()
+    await relay.turn()
+    assert (2, 2) == (await held(world.writer), await world.redis.xlen(world.stream))
+    taken_in = 3
+    await relay.turn()
+    assert 0 == await held(world.writer)
+
+
 async def _ignore(_tx: Tx, _received: Sequence[Received]) -> None:
     """A handler with no effect."""
 

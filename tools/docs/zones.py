@@ -16,7 +16,9 @@ listed there is refused with `CALLER_NOT_ALLOWED`. Callers are zones, or people 
 What a zone's database role may do is granted from the same file, table by table, at every start and by `parley migrate`:
 databases and tables belong to the administrator. So is what its user of Valkey may do: write its own stream, and read those that
 it is listed for. A reader can't be kept from reading a stream as another of its readers; what concerns a customer in an event is
-sealed to one of them."""
+sealed to one of them. Nor can it be kept from acknowledging in the other's name. Consent therefore keeps each event until audit
+has said, in a stream of its own, that the event is in the log: whoever takes it in audit's place hides nothing, and stops the
+settling."""
 
 _LIMIT = """\
 ## What separates them

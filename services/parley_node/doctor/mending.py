@@ -3,6 +3,7 @@
 import shlex
 from pathlib import Path
 
+from parley_bus.bus import stream_key
 from parley_node.embedded.pair import ServerPair
 from parley_node.embedded.postgres import listener_of
 from parley_node.home import Home, Running
@@ -32,6 +33,13 @@ def end_session(pair: Servers, pid: int) -> str:
     if isinstance(pair, ServerPair):
         return f"kill {pid}"
     return f"""psql "$PARLEY_POSTGRES_URL" -c "SELECT pg_terminate_backend({pid})\""""
+
+
+def new_stream(pair: Servers, home: Home, running: Running, service: str) -> str:
+    """Have a service publish once more all that it keeps: a stream that isn't there is made anew."""
+    if isinstance(pair, ServerPair):
+        return again(home, running, f"rm -r {shlex.quote(str(pair.where.valkey_data))}; ")
+    return f"""valkey-cli -u "$PARLEY_VALKEY_URL" DEL '{stream_key(service)}'"""
 
 
 def newest_checkpoint(home: Home) -> str:
