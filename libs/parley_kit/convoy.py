@@ -1,10 +1,9 @@
 """Convoys: calls that come close together set out together, so that all they share on their way is shared."""
 
 import asyncio
-import contextvars
 
 PAUSE_S, LINGER_S = 0.004, 0.04
-"""How long after one alone, and after several, the next set out, unless the event loop is calm before."""
+"""How long after one alone the next set out, and after several, unless the event loop is calm before."""
 _CALM_S, _STEP_S, _LATE_S = 0.005, 0.001, 0.0004
 """The event loop is calm that wakes a sleeper in time for so long; how long each sleep is, and how much more is late."""
 
@@ -23,40 +22,42 @@ class Convoys:
 
     def __init__(self) -> None:
         self._waiting: list[asyncio.Future[None]] = []
-        self._leading: asyncio.Task[None] | None = None
+        self._next: asyncio.TimerHandle | None = None
+        self._clear_at = 0.0
 
     async def join(self) -> None:
         """Wait for the next convoy to set out."""
-        called: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        called: asyncio.Future[None] = loop.create_future()
         self._waiting.append(called)
-        if self._leading is None or self._leading.done():
-            # A context of its own: it leads others as well, and has nobody's deadline.
-            self._leading = asyncio.create_task(self._lead(), context=contextvars.Context())
+        if self._next is None:
+            self._next = loop.call_at(self._clear_at, self._set_out)
         await called
 
-    async def _lead(self) -> None:
-        """Send out one convoy after the other, until nobody waits."""
-        try:
-            while waiting := self._called():
-                began = asyncio.get_running_loop().time()
-                for called in waiting:
-                    called.set_result(None)
-                await _calm(began + (LINGER_S if len(waiting) > 1 else PAUSE_S))
-        finally:
-            for called in self._called():  # what stops this stops them
-                called.cancel()
+    def _set_out(self) -> None:
+        self._next = None
+        waiting, self._waiting = [one for one in self._waiting if not one.done()], []  # but for whoever gave up
+        for called in waiting:
+            called.set_result(None)
+        now = asyncio.get_running_loop().time()
+        self._clear_at = now + (LINGER_S if len(waiting) > 1 else PAUSE_S if waiting else 0)
+        if len(waiting) > 1:
+            self._watch(now, now, self._clear_at)
 
-    def _called(self) -> list[asyncio.Future[None]]:
-        """Those who wait, but for whoever gave up."""
-        waiting, self._waiting = self._waiting, []
-        return [one for one in waiting if not one.done()]
+    def _watch(self, now: float, calm_since: float, until: float) -> None:
+        asyncio.get_running_loop().call_later(_STEP_S, self._look, now, calm_since, until)
 
-
-async def _calm(until: float) -> None:
-    """Wait until the event loop was in time for a while, or for a moment of its clock."""
-    loop = asyncio.get_running_loop()
-    calm_since = loop.time()
-    while (began := loop.time()) < until and began - calm_since < _CALM_S:
-        await asyncio.sleep(_STEP_S)
-        if loop.time() - began > _STEP_S + _LATE_S:
-            calm_since = loop.time()
+    def _look(self, before: float, calm_since: float, until: float) -> None:
+        """See whether the event loop was in time for long enough; look again a step later, up to a moment of its clock."""
+        now = asyncio.get_running_loop().time()
+        if now - before > _STEP_S + _LATE_S:
+            calm_since = now
+        if now >= until:
+            return
+        if now - calm_since < _CALM_S:
+            self._watch(now, calm_since, until)
+            return
+        self._clear_at = now
+        if self._next:
+            self._next.cancel()
+            self._set_out()

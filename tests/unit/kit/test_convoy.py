@@ -58,11 +58,6 @@ class Busy:
         await asyncio.gather(self._task, return_exceptions=True)
 
 
-def leading() -> set[asyncio.Task[None]]:
-    """The tasks that lead convoys; others live on this loop, too."""
-    return {task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__qualname__", "") == "Convoys._lead"}
-
-
 async def turns() -> None:
     """Let the loop do what is due by now."""
     for _ in range(12):
@@ -77,12 +72,11 @@ async def eventually(condition: Callable[[], object]) -> None:
 
 
 @pytest.fixture
-async def road(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Road]:
+def road(monkeypatch: pytest.MonkeyPatch) -> Road:
     """An empty road, on which only a calm loop lets the next set out."""
     monkeypatch.setattr(convoy, "PAUSE_S", 60)
     monkeypatch.setattr(convoy, "LINGER_S", 60)
-    yield Road()
-    await eventually(lambda: not leading())
+    return Road()
 
 
 @pytest.fixture
@@ -99,7 +93,22 @@ async def test_who_comes_when_nobody_has_just_set_out_sets_out_at_once(road: Roa
     assert road.out == [{"first"}]
 
 
-async def test_those_who_come_right_behind_set_out_together_once_there_is_little_to_do(road: Road, busy: Busy) -> None:
+async def test_those_who_come_right_behind_one_alone_set_out_together_a_moment_later(
+    road: Road, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convoy, "PAUSE_S", 0.05)
+    road.go("first")
+    await turns()
+    road.go("b")
+    await turns()
+    road.go("c")
+    await eventually(lambda: len(road.out) == 2)
+    assert road.out == [{"first"}, {"b", "c"}]
+
+
+async def test_those_who_come_right_behind_several_set_out_together_once_there_is_little_to_do(
+    road: Road, busy: Busy
+) -> None:
     road.go("a", "b")
     await turns()
     road.go("c")
@@ -129,46 +138,23 @@ async def test_however_busy_it_is_nobody_waits_for_long(
 
 
 async def test_who_gives_up_is_not_waited_for(road: Road) -> None:
-    road.go("under way")
+    road.go("under way", "beside")
     await turns()
     gives_up, _ = road.go("gives up", "waits")
     await turns()
     gives_up.cancel()
     await eventually(lambda: "waits" in road.under_way)
-    assert road.under_way == {"under way", "waits"}
+    assert road.out == [{"under way", "beside"}, {"waits"}]
 
 
 @pytest.mark.parametrize("later", range(8))
-async def test_whenever_somebody_gives_up_the_next_set_out(road: Road, later: int) -> None:
+async def test_whenever_somebody_gives_up_the_next_set_out(
+    road: Road, monkeypatch: pytest.MonkeyPatch, later: int
+) -> None:
+    monkeypatch.setattr(convoy, "PAUSE_S", 0.001)
     (called,) = road.go("called")
     for _ in range(later):
         await asyncio.sleep(0)
     called.cancel()
     road.go("next")
     await eventually(lambda: "next" in road.under_way)
-
-
-async def test_calls_go_on_after_what_led_them_was_stopped_before_it_began(road: Road) -> None:
-    road.go("stranded")
-    await asyncio.sleep(0)
-    (task,) = leading()
-    task.cancel()
-    await turns()
-    road.go("next")
-    await eventually(lambda: {"stranded", "next"} <= road.under_way)
-
-
-async def test_who_waits_when_what_leads_is_stopped_is_stopped_too(road: Road, busy: Busy) -> None:
-    road.go("a", "b")
-    await turns()
-    (waits,) = road.go("waits")
-    await turns()
-    (task,) = leading()
-    task.cancel()
-    await asyncio.gather(waits, return_exceptions=True)
-    assert waits.cancelled()
-
-
-async def test_nothing_is_left_running(road: Road) -> None:
-    await asyncio.gather(*road.go("a", "b"))
-    await eventually(lambda: not leading())
