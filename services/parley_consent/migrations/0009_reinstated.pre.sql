@@ -1,5 +1,6 @@
 -- A suspension that is heard of after what lifted it, from a reader that died in between, is lifted: what was said last stays written
--- down, where a reinstatement left nothing that a late suspension could be told from a new one by.
+-- down, where a reinstatement left nothing that a late suspension could be told from a new one by. And who settles under consents
+-- that were given before doesn't go through the births of others.
 ALTER TABLE suspended_marketers ADD COLUMN suspended boolean NOT NULL DEFAULT true;
 COMMENT ON TABLE suspended_marketers IS 'Marketers that the operator suspended or reinstated, as identity last said.';
 COMMENT ON COLUMN suspended_marketers.suspended IS 'Whether it is suspended.';
@@ -78,47 +79,49 @@ BEGIN
         ORDER BY i.customer, i.release_id, i.ordinality
     ) AS each;
 
-    -- Nor does one call give two births to a rule for one time: one release of each marketer's stays.
-    SELECT array_agg(each.ordinality) INTO firsts FROM (
-        SELECT i.ordinality, r.one_time AND s.release_id IS NULL AS once, row_number() OVER (
-            PARTITION BY i.customer, i.rule_id, b.marketer, s.release_id IS NULL ORDER BY i.ordinality) AS place
-        FROM unnest(releases) WITH ORDINALITY AS i
-        JOIN unnest(batches) WITH ORDINALITY AS b ON b.ordinality = i.batch
-        LEFT JOIN LATERAL (
-            SELECT one_time FROM rules WHERE customer = i.customer AND rule_id = i.rule_id LIMIT 1) AS r ON true
-        LEFT JOIN LATERAL (
-            SELECT release_id FROM settlements WHERE customer = i.customer AND release_id = i.release_id LIMIT 1) AS s ON true
-        WHERE i.ordinality = ANY (firsts)
-    ) AS each
-    WHERE each.place = 1 OR each.once IS NOT TRUE;
+    IF EXISTS (SELECT FROM unnest(releases) AS i WHERE i.rule_id <> '') THEN
+        -- Nor does one call give two births to a rule for one time: one release of each marketer's stays.
+        SELECT array_agg(each.ordinality) INTO firsts FROM (
+            SELECT i.ordinality, r.one_time AND s.release_id IS NULL AS once, row_number() OVER (
+                PARTITION BY i.customer, i.rule_id, b.marketer, s.release_id IS NULL ORDER BY i.ordinality) AS place
+            FROM unnest(releases) WITH ORDINALITY AS i
+            JOIN unnest(batches) WITH ORDINALITY AS b ON b.ordinality = i.batch
+            LEFT JOIN LATERAL (
+                SELECT one_time FROM rules WHERE customer = i.customer AND rule_id = i.rule_id LIMIT 1) AS r ON true
+            LEFT JOIN LATERAL (
+                SELECT release_id FROM settlements WHERE customer = i.customer AND release_id = i.release_id LIMIT 1) AS s ON true
+            WHERE i.ordinality = ANY (firsts)
+        ) AS each
+        WHERE each.place = 1 OR each.once IS NOT TRUE;
 
-    -- 3. A consent that rests on a rule is born here; an offer of the same exchange is void.
-    WITH born AS (
-        INSERT INTO consents (customer, consent_id, state, marketer, marketer_name, marketer_entity, marketer_contact,
-            marketer_level, pseudonym, exchange, terms, offer_text, one_time, rule_id, artefact, salt, detail,
-            decision_deadline, valid_until, created_at, agreed_at)
-        SELECT i.customer, i.consent_id, 5, b.marketer, b.marketer_name, b.marketer_entity, b.marketer_contact,
-            b.marketer_level, i.pseudonym, b.exchange, b.terms, '', b.one_time, i.rule_id, i.artefact, i.born_salt,
-            i.born_detail, b.valid_until, b.valid_until, clock_timestamp(), clock_timestamp()
+        -- 3. A consent that rests on a rule is born here; an offer of the same exchange is void.
+        WITH born AS (
+            INSERT INTO consents (customer, consent_id, state, marketer, marketer_name, marketer_entity, marketer_contact,
+                marketer_level, pseudonym, exchange, terms, offer_text, one_time, rule_id, artefact, salt, detail,
+                decision_deadline, valid_until, created_at, agreed_at)
+            SELECT i.customer, i.consent_id, 5, b.marketer, b.marketer_name, b.marketer_entity, b.marketer_contact,
+                b.marketer_level, i.pseudonym, b.exchange, b.terms, '', b.one_time, i.rule_id, i.artefact, i.born_salt,
+                i.born_detail, b.valid_until, b.valid_until, clock_timestamp(), clock_timestamp()
+            FROM unnest(releases) WITH ORDINALITY AS i
+            JOIN unnest(batches) WITH ORDINALITY AS b ON b.ordinality = i.batch
+            WHERE i.ordinality = ANY (firsts) AND i.rule_id <> '' AND (
+                SELECT true FROM settlements AS s WHERE s.customer = i.customer AND s.release_id = i.release_id LIMIT 1) IS NULL
+            ON CONFLICT DO NOTHING
+            RETURNING customer, consent_id, exchange
+        ), voided AS (
+            UPDATE consents AS k SET state = 9 FROM born
+            WHERE k.ctid = (
+                SELECT o.ctid FROM consents AS o
+                WHERE o.customer = born.customer AND o.exchange = born.exchange AND o.rule_id = '' AND o.state IN (1, 2))
+        )
+        INSERT INTO outbox (event_id, type, envelope)
+        SELECT b.born_event_id, 'parley.consent.v1.ConsentBorn', with_payload(b.born_event, string_agg(i.born_note, ''::bytea))
         FROM unnest(releases) WITH ORDINALITY AS i
         JOIN unnest(batches) WITH ORDINALITY AS b ON b.ordinality = i.batch
-        WHERE i.ordinality = ANY (firsts) AND i.rule_id <> '' AND (
-            SELECT true FROM settlements AS s WHERE s.customer = i.customer AND s.release_id = i.release_id LIMIT 1) IS NULL
-        ON CONFLICT DO NOTHING
-        RETURNING customer, consent_id, exchange
-    ), voided AS (
-        UPDATE consents AS k SET state = 9 FROM born
-        WHERE k.ctid = (
-            SELECT o.ctid FROM consents AS o
-            WHERE o.customer = born.customer AND o.exchange = born.exchange AND o.rule_id = '' AND o.state IN (1, 2))
-    )
-    INSERT INTO outbox (event_id, type, envelope)
-    SELECT b.born_event_id, 'parley.consent.v1.ConsentBorn', with_payload(b.born_event, string_agg(i.born_note, ''::bytea))
-    FROM unnest(releases) WITH ORDINALITY AS i
-    JOIN unnest(batches) WITH ORDINALITY AS b ON b.ordinality = i.batch
-    JOIN born ON born.customer = i.customer AND born.consent_id = i.consent_id
-    WHERE i.ordinality = ANY (firsts)
-    GROUP BY b.born_event_id, b.born_event;
+        JOIN born ON born.customer = i.customer AND born.consent_id = i.consent_id
+        WHERE i.ordinality = ANY (firsts)
+        GROUP BY b.born_event_id, b.born_event;
+    END IF;
 
     -- 4. The settlements. A second asking inserts nothing; a second use of a one-time consent can't.
     WITH settled AS (
