@@ -182,8 +182,12 @@ SELECT logged_seq FROM audit_progress;
 -- Note how far audit has logged this service's stream.
 UPDATE audit_progress SET logged_seq = greatest(logged_seq, $1);
 
--- name: marketer_suspended
--- Note whether a marketer is suspended, as a place of the stream says, unless a later one has said so before.
-INSERT INTO suspended_marketers (marketer, seq, suspended) VALUES ($1, $2, $3)
-ON CONFLICT (marketer) DO UPDATE SET seq = excluded.seq, suspended = excluded.suspended
-WHERE suspended_marketers.seq < excluded.seq;
+-- name: marketer_suspend
+-- Note that a marketer is suspended, since a place of the stream that says so.
+INSERT INTO suspended_marketers (marketer, seq) VALUES ($1, $2)
+ON CONFLICT (marketer) DO UPDATE SET seq = greatest(suspended_marketers.seq, excluded.seq);
+
+-- name: marketer_reinstate
+-- Note that a marketer isn't suspended any more, since a place of the stream that says so.
+INSERT INTO suspended_marketers (marketer, reinstated_seq) VALUES ($1, $2)
+ON CONFLICT (marketer) DO UPDATE SET reinstated_seq = greatest(suspended_marketers.reinstated_seq, excluded.reinstated_seq);

@@ -43,17 +43,17 @@ class Settlements:
         """Commit releases, or refuse them, in the order asked."""
         items = await each(partial(self._item, _Together(self.scribe, self.clock.now())), entries)
         await reach("consent.before_settle")
-        wanted = [item for item in items if isinstance(item, SettleItem)]
+        wanted = [item.written for item in items if isinstance(item, _Wanted)]
         settled = iter(await self.store.settle(wanted) if wanted else [])
         await reach("consent.after_settle")
         return consentpb.SettleResponse(
             outcomes=[
-                _outcome(next(settled)) if isinstance(item, SettleItem) else consentpb.SettleOutcome(refusal=item)
+                _outcome(item, next(settled)) if isinstance(item, _Wanted) else consentpb.SettleOutcome(refusal=item)
                 for item in items
             ]
         )
 
-    def _item(self, together: "_Together", entry: consentpb.SettleEntry) -> "SettleItem | _Refusal.ValueType":
+    def _item(self, together: "_Together", entry: consentpb.SettleEntry) -> "_Wanted | _Refusal.ValueType":
         """What is to be written, or why it may not be."""
         try:
             ref = open_ref(self.ref_ring, "consent", entry.consent_ref)
@@ -69,7 +69,8 @@ class Settlements:
             return consentpb.SETTLE_REFUSAL_PERMIT_INVALID
         if together.now >= permit.expire_time.ToDatetime(UTC) or (own.until and together.now >= own.until):
             return consentpb.SETTLE_REFUSAL_STALE
-        return self._written(ref.subject, own.audit_ref, permit, basis, together.alike(permit))
+        written = self._written(ref.subject, own.audit_ref, permit, basis, together.alike(permit))
+        return _Wanted(written, permit.HasField("unchanged_since"))
 
     def _written(
         self, customer: str, audit_ref: bytes, permit: permitpb.PermitBody, basis: Basis, alike: "_Alike"
@@ -101,6 +102,18 @@ class Settlements:
             detail=opening.detail,
             note=eventspb.ReleaseSettled(notes=[note]).SerializeToString(),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is to be written, and whether the values were opened as they were when the release was settled before."""
+
+    written: SettleItem
+    as_before: bool
+
+    def has_other_values(self, settled: Settled) -> bool:
+        """Whether the release was settled before, for one time, and this one may hold what its customer has changed since."""
+        return settled.salt != self.written.salt and self.written.batch.one_time and not self.as_before
 
 
 @dataclass(frozen=True)
@@ -161,8 +174,10 @@ class _Together:
         return _Alike(self._scribe, batch, Deal(marketer, permit.exchange, terms))
 
 
-def _outcome(settled: Settled) -> consentpb.SettleOutcome:
+def _outcome(wanted: _Wanted, settled: Settled) -> consentpb.SettleOutcome:
     outcome = consentpb.SettleOutcome(refusal=_Refusal.ValueType(settled.refusal))
+    if settled.refusal == consentpb.SETTLE_REFUSAL_UNSPECIFIED and wanted.has_other_values(settled):
+        return consentpb.SettleOutcome(refusal=consentpb.SETTLE_REFUSAL_STALE)
     if settled.refusal == consentpb.SETTLE_REFUSAL_UNSPECIFIED:
         outcome.opening.CopyFrom(receiptpb.Opening(salt=settled.salt or b"", detail=settled.detail or b""))
         outcome.artefact = settled.artefact or ""

@@ -410,7 +410,7 @@ class Store:
 
     async def suspend(self, tx: Tx, marketer: str, seq: int, *, suspended: bool) -> None:
         """Note whether a marketer is suspended, as a place of identity's stream says: in any order, the last place counts."""
-        await tx.execute(_SQL.marketer_suspended, marketer, seq, suspended)
+        await tx.execute(_SQL.marketer_suspend if suspended else _SQL.marketer_reinstate, marketer, seq)
 
 
 def _columns(of: SettleBatch | SettleItem | Notice) -> tuple[Any, ...]:

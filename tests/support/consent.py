@@ -228,7 +228,7 @@ class World:
 
     async def suspended(self) -> int:
         """How many marketers are suspended, as far as consent has heard."""
-        return int(await self.db.fetchval("SELECT count(*) FROM suspended_marketers WHERE suspended"))
+        return int(await self.db.fetchval("SELECT count(*) FROM suspended_marketers WHERE seq > reinstated_seq"))
 
     async def events(self, name: str = "") -> list[EventEnvelope]:
         """Events written and not yet relayed, in order; only those of a type, if one is given."""

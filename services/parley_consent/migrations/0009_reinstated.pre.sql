@@ -1,9 +1,11 @@
--- A suspension that is heard of after what lifted it, from a reader that died in between, is lifted: what was said last stays written
--- down, where a reinstatement left nothing that a late suspension could be told from a new one by. And who settles under consents
+-- Settling, mended in three ways. A suspension that is heard of after what lifted it, from a reader that died in between, is lifted:
+-- both places stay written down, where a reinstatement left nothing that a late suspension could be told from a new one by. A release
+-- is settled again under the consent that it was made under and no other: its values name that one. And who settles under consents
 -- that were given before doesn't go through the births of others.
-ALTER TABLE suspended_marketers ADD COLUMN suspended boolean NOT NULL DEFAULT true;
-COMMENT ON TABLE suspended_marketers IS 'Marketers that the operator suspended or reinstated, as identity last said.';
-COMMENT ON COLUMN suspended_marketers.suspended IS 'Whether it is suspended.';
+ALTER TABLE suspended_marketers ADD COLUMN reinstated_seq bigint NOT NULL DEFAULT 0;
+COMMENT ON TABLE suspended_marketers IS 'Marketers that the operator has suspended or reinstated: suspended if that was said last.';
+COMMENT ON COLUMN suspended_marketers.seq IS 'Where identity''s stream said last that it is suspended; 0: never. Only grows.';
+COMMENT ON COLUMN suspended_marketers.reinstated_seq IS 'Where it said last that it isn''t. Only grows.';
 
 -- Commits releases or refuses them; answers, in the order asked, a parley.consent.v1.SettleRefusal (0: settled) with what
 -- opens the receipts.
@@ -45,7 +47,7 @@ BEGIN
             WHEN behind THEN 5
             WHEN i.revision IS DISTINCT FROM c.revision THEN 1
             WHEN c.objected_at IS NOT NULL THEN 2
-            WHEN (SELECT m.suspended FROM suspended_marketers AS m WHERE m.marketer = b.marketer LIMIT 1) THEN 2
+            WHEN (SELECT m.seq > m.reinstated_seq FROM suspended_marketers AS m WHERE m.marketer = b.marketer LIMIT 1) THEN 2
             WHEN k.consent_id IS NULL THEN CASE
                 WHEN i.rule_id = '' OR r.rule_id IS NULL OR r.ended_at IS NOT NULL THEN 2
                 WHEN b.valid_until <= clock_timestamp() THEN 4
@@ -146,7 +148,10 @@ BEGIN
     -- 5. What stands.
     RETURN QUERY
     SELECT i.ordinality,
-        (CASE WHEN verdicts[i.ordinality] = 0 AND s.release_id IS NULL THEN 3 ELSE verdicts[i.ordinality] END)::smallint,
+        (CASE
+            WHEN verdicts[i.ordinality] = 0 AND s.release_id IS NULL THEN 3
+            WHEN s.consent_id <> i.consent_id THEN 1
+            ELSE verdicts[i.ordinality] END)::smallint,
         s.salt, s.detail, k.artefact,
         CASE WHEN k.rule_id <> '' THEN k.salt END, CASE WHEN k.rule_id <> '' THEN k.detail END
     FROM unnest(releases) WITH ORDINALITY AS i

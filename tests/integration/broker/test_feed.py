@@ -273,7 +273,7 @@ async def test_suspended_marketer_is_sent_nothing_more(world: World) -> None:
     await marketer.collect(1)
     offer = await asked.offer()
     await set_marketer(world, marketer, suspended=True)
-    suspended = "SELECT FROM suspended_marketers WHERE marketer = $1 AND suspended"
+    suspended = "SELECT FROM suspended_marketers WHERE marketer = $1 AND seq > reinstated_seq"
     await until(partial(rows, world, "consent", suspended, marketer.name))
     await asked.accept(offer)
     assert [] == await releases(marketer)

@@ -35,7 +35,7 @@ async def test_release_for_one_time_is_sent_again_after_an_act_and_after_the_dea
 ) -> None:
     ann, marketer = Person(), Asker()
     once, first = await prepare(world, ann, marketer)
-    (before,) = await world.settle(first)
+    (before,) = await world.settle(*(await world.permits(marketer, [ann], E1, once)))
     await world.as_customer(ann).rule("REFUSE", rule_terms(attributes=["contact.email"]))
     world.clock.move(2 * HOUR if late else timedelta())
     kept = await world.dump()
@@ -129,7 +129,22 @@ async def test_consent_for_one_time_settles_one_release_of_two_in_one_call(world
     outcomes = await world.settle(*rivals)
 
     assert sorted([SETTLED, USED]) == sorted(outcome.refusal for outcome in outcomes)
-    assert outcomes == await world.settle(*rivals)
+    assert sorted([STALE, USED]) == sorted(outcome.refusal for outcome in await world.settle(*rivals))
+
+
+@ONCE_RELEASED
+async def test_permit_from_before_a_release_for_one_time_does_not_settle_it_again_but_one_for_the_values_of_then_does(
+    world: World, prepare: Any
+) -> None:
+    ann, marketer = Person(), Asker()
+    once, first = await prepare(world, ann, marketer)
+    before = await world.dump()
+
+    refused = await world.settle(first, first)
+    (again,) = await world.settle(*(await world.permits(marketer, [ann], E1, once)))
+
+    assert [consentpb.SettleOutcome(refusal=STALE)] * 2 == refused
+    assert (SETTLED, before) == (again.refusal, await world.dump())
 
 
 async def rivals_of_a_rule_for_one_time(world: World, ann: Person, marketer: Asker) -> list[consentpb.SettleEntry]:
@@ -154,8 +169,9 @@ async def test_rule_for_one_time_settles_one_release_of_two_in_one_call(world: W
 
     outcomes = await world.settle(*rivals, rivals[0])
 
-    assert [SETTLED, USED, SETTLED] == [outcome.refusal for outcome in outcomes]
-    assert (1, outcomes) == (await world.count("consents"), await world.settle(*rivals, rivals[0]))
+    assert [SETTLED, USED, STALE] == [outcome.refusal for outcome in outcomes]
+    assert [STALE, USED] == [outcome.refusal for outcome in await world.settle(*rivals)]
+    assert 1 == await world.count("consents")
 
 
 async def test_rule_for_one_time_gives_each_marketer_one_release(world: World) -> None:
