@@ -1,5 +1,5 @@
 """
-Settling: nothing is sent that consent did not settle within the last second.
+Settling: nothing is sent that consent did not settle within the last second, and nothing settled that vault opened longer before.
 
 What was settled is held here, in memory, from the moment of asking (on the monotonic clock) for one second, and is good for one
 send. There is no other way to a marketer: whatever is sent later is decided, opened and settled anew.
@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import TypeAlias
 
 from parley.broker.v1 import broker_pb2 as brokerpb
@@ -27,7 +28,7 @@ _MOST_AHEAD = 50
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """
-    Values of a participant of an exchange, opened under a permit and sealed to the marketer.
+    Values of a participant of an exchange, opened under a permit and sealed to the marketer; and when vault answered with them.
 
     Nothing has left, and nothing is kept.
     """
@@ -37,6 +38,7 @@ class Prepared:
     permit: permitpb.Permit = field(repr=False)
     batch: permitpb.PermitBatch = field(repr=False)
     sealed: bytes = field(repr=False)
+    opened: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +71,12 @@ class Settling:
     async def _settle(self, prepared: Sequence[Prepared]) -> Sequence[Outcome]:
         await reach("broker.before_settle")
         asked = self._clock.monotonic()
-        outcomes = await self._consent.settle([_entry(one) for one in prepared])
+        is_new = [asked - one.opened < WINDOW_S for one in prepared]  # else it may have been changed or deleted since
+        entries = [_entry(one) for one in compress(prepared, is_new)]
+        outcomes = iter(await self._consent.settle(entries) if entries else [])
         return [
-            outcome.refusal or Settled(_release(one, outcome), asked)
-            for one, outcome in zip(prepared, outcomes, strict=True)
+            _outcome(one, next(outcomes), asked) if new else consentpb.SETTLE_REFUSAL_STALE
+            for one, new in zip(prepared, is_new, strict=True)
         ]
 
     def hold(self, key: Key, settled: Settled) -> None:
@@ -117,6 +121,10 @@ class Settling:
     def is_fresh(self, settled: Settled) -> bool:
         """Whether it may still be sent."""
         return self._clock.monotonic() - settled.asked < WINDOW_S
+
+
+def _outcome(one: Prepared, outcome: consentpb.SettleOutcome, asked: float) -> Outcome:
+    return outcome.refusal or Settled(_release(one, outcome), asked)
 
 
 def _entry(one: Prepared) -> consentpb.SettleEntry:

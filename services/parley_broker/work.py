@@ -245,9 +245,9 @@ class Releasing:
         decided = list(zip(participants, answer.decisions, strict=True))
         await self._move_on(exchange, decided)
         allowed = _allowed(exchange, decided)
-        outcomes = await self._release(answer.batch, allowed)
+        outcomes, opened = await self._release(answer.batch, allowed)
         await self.store.decided(exchange, _void(allowed, outcomes))
-        return list(_prepared(answer.batch, allowed, outcomes))
+        return list(_prepared(answer.batch, allowed, outcomes, opened))
 
     async def prepare_new(self, new: Sequence[tuple[ExchangeRecord, ParticipantRecord]]) -> list[Prepared | None]:
         """
@@ -263,10 +263,8 @@ class Releasing:
             for (exchange, participant), response in zip(new, answer.responses, strict=True)
             for one in _allowed(exchange, zip([participant], response.decisions, strict=True))
         ]
-        outcomes = await self._release(answer.batch, allowed)
-        ready = {
-            (one.exchange.name, one.participant.pseudonym): one for one in _prepared(answer.batch, allowed, outcomes)
-        }
+        prepared = _prepared(answer.batch, allowed, *(await self._release(answer.batch, allowed)))
+        ready = {(one.exchange.name, one.participant.pseudonym): one for one in prepared}
         return [ready.get((exchange.name, participant.pseudonym)) for exchange, participant in new]
 
     async def _asking(
@@ -301,13 +299,14 @@ class Releasing:
 
     async def _release(
         self, batch: permitpb.PermitBatch, allowed: Sequence[Allowed]
-    ) -> Sequence[vaultpb.ReleaseOutcome]:
+    ) -> tuple[Sequence[vaultpb.ReleaseOutcome], float]:
+        """Have values opened; answers what came of it, and when (on the monotonic clock)."""
         if not allowed:
-            return []
+            return [], 0.0
         entries = [vaultpb.ReleaseEntry(vault_ref=one.participant.vault_ref, permit=one.permit) for one in allowed]
-        outcomes = await self.peers.vault.release(batch, entries)
+        outcomes, opened = await self.peers.vault.release(batch, entries), self.peers.clock.monotonic()
         await reach("broker.after_release")
-        return outcomes
+        return outcomes, opened
 
     async def settle(self, exchange: ExchangeRecord, prepared: Sequence[Prepared]) -> dict[str, Settled]:
         """Settle what is prepared; answers what may be sent now, by pseudonym, and moves the others on."""
@@ -383,11 +382,11 @@ def _allowed(
 
 
 def _prepared(
-    batch: permitpb.PermitBatch, allowed: Sequence[Allowed], outcomes: Sequence[vaultpb.ReleaseOutcome]
+    batch: permitpb.PermitBatch, allowed: Sequence[Allowed], outcomes: Sequence[vaultpb.ReleaseOutcome], opened: float
 ) -> Iterator[Prepared]:
     for one, outcome in zip(allowed, outcomes, strict=True):
         if outcome.sealed_release:
-            yield Prepared(one.exchange, one.participant, one.permit, batch, outcome.sealed_release)
+            yield Prepared(one.exchange, one.participant, one.permit, batch, outcome.sealed_release, opened)
 
 
 def _void(allowed: Sequence[Allowed], outcomes: Sequence[vaultpb.ReleaseOutcome]) -> Mapping[str, Participant]:

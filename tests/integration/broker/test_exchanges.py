@@ -12,13 +12,17 @@ import pytest
 from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.common.v1 import terms_pb2 as termspb
 from parley.consent.v1 import consent_pb2 as consentpb
+from parley.vault.v1 import vault_pb2 as vaultpb
 from parley_broker.clients import Consent
+from parley_broker.settling import WINDOW_S
+from parley_crypto.jws import verify_statement
 from parley_rpc.status import fault_from
 from tests.integration.broker.conftest import Timed
 from tests.support.broker import (
     FINALIZED,
     TERMINATED,
     a_willing,
+    acting,
     an_age,
     an_asked,
     ask,
@@ -199,6 +203,58 @@ async def test_repeats_at_once_release_once(world: World, times: int) -> None:
     deliveries = await marketer.collect(1)
     assert {deliveries[0].name} >= {answer.delivery.name for answer in answers if answer.HasField("delivery")}
     assert 1 == await settlements(world, answers[0].exchange.name)
+    for delivery in [*deliveries, *(answer.delivery for answer in answers if answer.HasField("delivery"))]:
+        artefact = verify_statement("consent", delivery.release.consent_artefact, world.trust.keys("consent"))
+        assert artefact["record_id"] == world.opened(marketer, delivery)["consent"]
+
+
+async def test_release_for_one_time_gives_no_second_value_though_both_calls_were_decided_before_it_settled(
+    world: World,
+) -> None:
+    age = an_age()
+    customer = await a_willing(world, age)
+    marketer, pseudonym = await known(world, age)
+    once = terms("profile.city", valid_for=timedelta(days=20), use=termspb.USE_ONE_TIME)
+    request = to_known(once, pseudonym, in_answer=True)
+    first: list[brokerpb.CreateExchangeResponse] = []
+
+    async def settle_another() -> None:
+        first.append(await marketer.ask(request))
+        await customer.put(profile_city="Porto")
+
+    with acting("broker.before_settle", settle_another):
+        second = await marketer.ask(request)
+    cities = [_city(world, marketer, answer.delivery) for answer in (first[0], second)]
+    assert ["Lisbon", None] == cities
+
+
+@pytest.mark.parametrize("change", ["put", "delete"])
+async def test_what_is_changed_while_a_settlement_waits_is_released_no_more(world: World, change: str) -> None:
+    age = an_age()
+    customer = await a_willing(world, age)
+    marketer, pseudonym = await known(world, age)
+    async with holding("broker.before_settle") as there:
+        asked = asyncio.ensure_future(
+            marketer.ask(to_known(terms("profile.city", valid_for=timedelta(days=20)), pseudonym, in_answer=True))
+        )
+        await there.wait()
+        if change == "put":
+            await customer.put(profile_city="Porto")
+        else:
+            await customer.call(
+                "vault", "DeleteItem", vaultpb.DeleteItemRequest(name="items/profile.city", request_id=request_id())
+            )
+        await asyncio.sleep(WINDOW_S)
+    answer = await asked
+    delivery = answer.delivery if answer.HasField("delivery") else (await marketer.collect(1))[0]
+    assert {"put": "Porto", "delete": None}[change] == _city(world, marketer, delivery)
+
+
+def _city(world: World, marketer: Marketer, delivery: brokerpb.Delivery) -> str | None:
+    fields = world.opened(marketer, delivery)["fields"]
+    return next(
+        (each["value"] for each in fields if each["attribute"] == "profile.city" and each["form"] == "exact"), None
+    )
 
 
 async def test_exchanges_asked_for_at_once_share_calls_and_each_is_answered_with_its_own_release(
