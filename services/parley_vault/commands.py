@@ -58,21 +58,24 @@ class Acts:
 
     async def get(self, who: Customer, attribute: str) -> Item:
         """An item in its newest version. Raises ItemNotFound."""
-        await self.store.look(who.subject)
+        await self._look(who)
         return self.safe.item(await self._kept(who, attribute))
 
     async def page(self, who: Customer, after: str, size: int) -> list[Item]:
         """Up to so many items behind an attribute, by attribute."""
-        await self.store.look(who.subject)
+        await self._look(who)
         return await self._items(await self.store.page(who.subject, after, size))
 
     async def versions(self, who: Customer, attribute: str) -> list[Item]:
         """An item's versions, newest first. Raises ItemNotFound."""
-        await self.store.look(who.subject)
+        await self._look(who)
         kept = await self.store.versions(who.subject, attribute)
         if not kept:
             raise ItemNotFound
         return await self._items(kept)
+
+    async def _look(self, who: Customer) -> None:
+        await self.store.look(who.subject, self.safe.make_dek(who.subject), self.clock.now())
 
     async def _own(self, tx: Tx, who: Customer, *, puts: bool = False) -> bytes:
         return await self.store.own(tx, who.subject, self.safe.make_dek(who.subject), self.clock.now(), puts=puts)

@@ -18,8 +18,10 @@ ON CONFLICT (subject) DO UPDATE SET owned = true, changed = coalesce(excluded.ch
 SELECT subject, dek FROM subjects WHERE subject > '' ORDER BY subject LIMIT 1;
 
 -- name: subject_look
--- Note that a subject's owner has looked at what is there, from which on nobody else puts items there either.
-UPDATE subjects SET owned = true WHERE subject = $1 AND NOT owned;
+-- Note that a subject's owner has looked at what is there, be it nothing, from which on nobody else puts items there either.
+INSERT INTO subjects (subject, dek, owned, created_at) SELECT $1, $2, true, $3
+WHERE (SELECT true FROM subjects WHERE subject = $1 AND owned) IS NULL
+ON CONFLICT (subject) DO UPDATE SET owned = true;
 
 -- name: transactions_now
 -- The oldest transaction that is still under way: a place in the order of transactions.

@@ -49,9 +49,9 @@ class Store:
         row = await self.db.fetchrow(_SQL.subject_any)
         return (row["subject"], row["dek"]) if row else None
 
-    async def look(self, subject: str) -> None:
-        """Note that a subject's owner looks at its items: what they have seen is nobody else's to change."""
-        await self.db.execute(_SQL.subject_look, subject)
+    async def look(self, subject: str, dek: bytes, at: datetime) -> None:
+        """Note that a subject's owner looks at its items, if any: what they have seen is nobody else's to change."""
+        await self.db.execute(_SQL.subject_look, subject, dek, at)
 
     async def now(self) -> int:
         """The present place in the order of transactions."""

@@ -118,6 +118,14 @@ async def test_what_its_owner_has_seen_is_nobody_else_s_to_change(world: World, 
     assert "42" == (await ada.get("profile.age")).value
 
 
+async def test_bank_that_its_owner_has_seen_empty_is_nobody_else_s_to_fill(world: World) -> None:
+    ada = world.person()
+    assert [] == list((await ada.ListItems(vaultpb.ListItemsRequest())).items)
+
+    assert InvalidRequest is type(await fault_of(importing(world, entry(ada, [("profile.age", "43")]))))
+    assert [] == list((await ada.ListItems(vaultpb.ListItemsRequest())).items)
+
+
 async def test_owner_who_has_done_nothing_yet_is_imported_into_still(world: World) -> None:
     ada = world.person()
     await importing(world, entry(ada, [("profile.age", "42")]))
