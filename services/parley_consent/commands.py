@@ -28,6 +28,8 @@ from parley_terms.wire import terms_read
 
 MOST_RULES = 500
 """That stand for one marketer, and for all others: a marketer's requests are held against both. Withdrawals may add more."""
+_SKEW = timedelta(seconds=5)
+"""That the database's clock, which dates what is agreed by a rule, may be ahead of this process's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,31 +116,61 @@ class Acts:
         now = self.clock.now()
         _require(consent, State.REVOKED, now)
         await self.store.add_rule(tx, who.customer, _refusal(consent, now), unless_it_stands=True)
-        (opening,) = await self._end(tx, who, [consent], now)
+        (opening,) = await self._end(tx, who, [consent], now, {})
         return _revoked(consent, now), opening
 
-    async def _end(self, tx: Tx, who: Customer, ended: Sequence[ConsentRecord], now: datetime) -> list[Opening]:
+    async def _end(
+        self, tx: Tx, who: Customer, ended: Sequence[ConsentRecord], now: datetime, due: dict[str, datetime]
+    ) -> list[Opening]:
         """
         End consents, all in two statements: a customer may have thousands, and must get through all the same.
 
-        A marketer hears of all its own at one time, for of many times the first and the last would tell when this was.
+        A marketer hears of all its own at one time, for of many times the first and the last would tell when this was: those that
+        are known are in ``due``.
         """
-        due = {marketer: now + self._delay() for marketer in {consent.marketer.marketer for consent in ended}}
+        for marketer in {consent.marketer.marketer for consent in ended} - due.keys():
+            due[marketer] = now + self._delay()
         notices = {one.consent_id: _notice(one, "ConsentRevoked", due[one.marketer.marketer]) for one in ended}
         await self.store.revoke(tx, who.customer, notices, at=now, by="customer")
         told = await each(partial(self._change, who, "consent:consent:withdrawn"), ended)
         await append(tx, [event for event, _ in told])
         return [opening for _, opening in told]
 
-    async def object(self, tx: Tx, who: Customer) -> list[ConsentRecord]:
-        """Object to all marketing, and end every consent; answers those that this ended."""
+    async def object(self, who: Customer) -> list[ConsentRecord]:
+        """
+        Object to all marketing, and end every consent; answers those that this ended.
+
+        From the first commit on nothing settles any more. Consents end after that, some in each transaction: a marketer may have
+        made any number of them, and must stop neither this nor others who wait. What is left where it stops, the next time ends.
+        """
+        await self.store.db.run("consent.Object", partial(self._object, who))
+        return await self._end_all(who)
+
+    async def end_objected(self, who: Customer) -> None:
+        """End what an objection of before left when it was stopped: lifted, it would count again."""
+        if objected := await self.store.objected(who.customer):
+            await self._end_all(who, objected + _SKEW)
+
+    async def _object(self, who: Customer, tx: Tx) -> None:
+        await self.store.act(tx, who.customer, who.audit_ref)
+        if await self.store.object(tx, who.customer, self.clock.now()):
+            await self._objection_event(tx, who, "consent:objection:made")
+
+    async def _end_all(self, who: Customer, agreed_by: datetime | None = None) -> list[ConsentRecord]:
+        """End what was agreed, by a moment if one is given."""
+        ended, due = list[ConsentRecord](), dict[str, datetime]()
+        while some := await self.store.db.run("consent.EndConsents", partial(self._end_some, who, agreed_by, due)):
+            ended += some
+        return ended
+
+    async def _end_some(
+        self, who: Customer, agreed_by: datetime | None, due: dict[str, datetime], tx: Tx
+    ) -> list[ConsentRecord]:
         await self.store.act(tx, who.customer, who.audit_ref)
         now = self.clock.now()
-        await self.store.object(tx, who.customer, now)
-        await self._objection_event(tx, who, "consent:objection:made")
-        live = await self.store.live(tx, who.customer, now)
+        live = await self.store.live(tx, who.customer, now, agreed_by)
         if live:
-            await self._end(tx, who, live, now)
+            await self._end(tx, who, live, now, due)
         return [_revoked(consent, now) for consent in live]
 
     async def lift_objection(self, tx: Tx, who: Customer) -> None:

@@ -4,8 +4,8 @@ INSERT INTO customers (customer, revision, audit_ref) VALUES ($1, 1, $2)
 ON CONFLICT (customer) DO UPDATE SET revision = customers.revision + 1, audit_ref = excluded.audit_ref;
 
 -- name: customer_object
--- Object to all marketing; a second time keeps the first.
-UPDATE customers SET objected_at = coalesce(objected_at, $2) WHERE customer = $1;
+-- Object to all marketing; answers whether that is new: a second time keeps the first.
+UPDATE customers SET objected_at = $2 WHERE customer = $1 AND objected_at IS NULL RETURNING true;
 
 -- name: customer_objected
 -- Read when the customer objected to all marketing.
@@ -16,15 +16,16 @@ SELECT objected_at FROM customers WHERE customer = $1;
 UPDATE customers SET objected_at = NULL WHERE customer = $1 AND objected_at IS NOT NULL RETURNING true;
 
 -- name: consents_live
--- The customer's active and paused consents that haven't expired at a moment, oldest first, each with so many of the newest
--- releases that settled under it.
+-- So many of the customer's active and paused consents that haven't expired at one moment, and were agreed by another, if it is given;
+-- each with so many of the newest releases that settled under it. In the order of an index: all may be many more than are asked for.
 SELECT consent_id, state, marketer, marketer_name, marketer_entity, marketer_contact, marketer_level, pseudonym, exchange, terms,
     offer_text, rule_id, artefact, salt, detail, decision_deadline, valid_until, created_at, agreed_at, revoked_at, revoked_by,
     ARRAY(
         SELECT ROW(s.release_id, s.exchange, s.settled_at) FROM settlements AS s
         WHERE s.customer = k.customer AND s.consent_id = k.consent_id ORDER BY s.settled_at DESC, s.release_id DESC LIMIT $3
     ) AS settlements
-FROM consents AS k WHERE customer = $1 AND state IN (5, 6) AND valid_until > $2 ORDER BY created_at, consent_id;
+FROM consents AS k WHERE customer = $1 AND state IN (5, 6) AND valid_until > $2 AND ($4::timestamptz IS NULL OR agreed_at <= $4)
+ORDER BY marketer LIMIT $5;
 
 -- name: customer_meet
 -- Make rows for customers who are asked for the first time.

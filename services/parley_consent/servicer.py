@@ -13,6 +13,7 @@ from parley_consent.domain.states import State
 from parley_consent.faults import ConsentNotFound, OfferNotFound
 from parley_consent.settlements import Settlements
 from parley_consent.wire import (
+    MOST_NAMED,
     checked_terms,
     consent_to,
     effect_from,
@@ -187,21 +188,23 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
     async def ObjectToMarketing(
         self, request: consentpb.ObjectToMarketingRequest, context: Any
     ) -> consentpb.ObjectToMarketingResponse:
-        count = 0
+        who = _customer()
+        answered = await self.mutations.answered(who.customer, request, consentpb.ObjectToMarketingResponse)
+        if answered is not None:
+            return answered
+        ended = await self.acts.object(who)  # twice does no harm: it keeps the first, and ends what is left
+        self.meter.withdrawn(len(ended))
 
-        async def body(tx: Tx, who: Customer) -> consentpb.ObjectToMarketingResponse:
-            nonlocal count
-            ended = await self.acts.object(tx, who)
-            count = len(ended)
-            return consentpb.ObjectToMarketingResponse(ended=ended_to(ended))
+        async def body(_tx: Tx, _who: Customer) -> consentpb.ObjectToMarketingResponse:
+            return consentpb.ObjectToMarketingResponse(ended=ended_to(ended[:MOST_NAMED]), ended_count=len(ended))
 
-        answer = await self._once(request, consentpb.ObjectToMarketingResponse, body)
-        self.meter.withdrawn(count)
-        return answer
+        return await self._once(request, consentpb.ObjectToMarketingResponse, body)
 
     async def LiftObjection(
         self, request: consentpb.LiftObjectionRequest, context: Any
     ) -> consentpb.LiftObjectionResponse:
+        await self.acts.end_objected(_customer())
+
         async def body(tx: Tx, who: Customer) -> consentpb.LiftObjectionResponse:
             await self.acts.lift_objection(tx, who)
             return consentpb.LiftObjectionResponse()

@@ -21,6 +21,9 @@ from parley_kit.pages import Page
 from parley_terms.terms import Level, Terms, Use, Validity
 from parley_terms.wire import terms_read
 
+MOST_ENDED = 500
+"""Consents that one transaction ends."""
+
 MOST_SETTLEMENTS, MOST_OF_MANY = 500, 10
 """Releases that come with a consent, and with each of many: a marketer may make any number of them, and may stop no answer so."""
 
@@ -322,17 +325,21 @@ class Store:
         columns = map(list, zip(*map(_columns, notices.values()), strict=True))
         await tx.execute(_SQL.consents_revoke, customer, list(notices), at, by, *columns)
 
-    async def object(self, tx: Tx, customer: str, at: datetime) -> None:
-        """Object to all marketing; a second time keeps the first."""
-        await tx.execute(_SQL.customer_object, customer, at)
+    async def object(self, tx: Tx, customer: str, at: datetime) -> bool:
+        """Object to all marketing; whether that is new: a second time keeps the first."""
+        return bool(await tx.fetchval(_SQL.customer_object, customer, at))
 
     async def lift_objection(self, tx: Tx, customer: str) -> bool:
         """Lift an objection; whether there was one."""
         return bool(await tx.fetchval(_SQL.customer_lift_objection, customer))
 
-    async def live(self, tx: Tx, customer: str, now: datetime) -> list[ConsentRecord]:
-        """The customer's active and paused consents that haven't expired, oldest first, with the newest releases under each."""
-        rows = await tx.fetch(_SQL.consents_live, customer, now, MOST_OF_MANY + 1)
+    async def live(self, tx: Tx, customer: str, now: datetime, agreed_by: datetime | None) -> list[ConsentRecord]:
+        """
+        Some of the customer's active and paused consents that haven't expired, with the newest releases under each.
+
+        Those of some marketers first; all were agreed by a moment, if one is given.
+        """
+        rows = await tx.fetch(_SQL.consents_live, customer, now, MOST_OF_MANY + 1, agreed_by, MOST_ENDED)
         return [_with_settlements(row, MOST_OF_MANY) for row in rows]
 
     async def settle(self, items: Sequence[SettleItem]) -> list[Settled]:

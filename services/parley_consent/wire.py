@@ -17,6 +17,8 @@ from parley_terms.terms import Form, Level, Terms
 from parley_terms.wire import terms_from, timestamp
 
 _MOST_IN_ALL = 10_000
+MOST_NAMED = 5_000
+"""Consents that one answer names: a few hundred bytes each."""
 
 
 def checked_terms(message: termspb.Terms, prefix: str) -> Terms:

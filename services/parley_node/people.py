@@ -155,10 +155,10 @@ class Customer:
         request = consentpb.ResumeConsentRequest(name=name)
         return (await self.connection.call(self._consent.ResumeConsent, request, service="consent")).consent
 
-    async def object(self) -> Sequence[consentpb.Consent]:
-        """Object to all marketing; returns the consents that this ended."""
+    async def object(self) -> int:
+        """Object to all marketing; answers how many consents this ended."""
         request = consentpb.ObjectToMarketingRequest()
-        return (await self.connection.call(self._consent.ObjectToMarketing, request, service="consent")).ended
+        return (await self.connection.call(self._consent.ObjectToMarketing, request, service="consent")).ended_count
 
     async def lift_objection(self) -> None:
         """Lift the objection."""

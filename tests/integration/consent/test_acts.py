@@ -12,9 +12,11 @@ import pytest
 from parley.common.v1 import terms_pb2 as termspb
 from parley.consent.v1 import consent_events_pb2 as eventspb
 from parley.consent.v1 import consent_pb2 as consentpb
+from parley_consent import store
 from parley_consent.faults import ConsentNotFound, InvalidConsentStatus, OfferNotFound, RuleNotFound
 from parley_consent.store import Asked, Store
-from parley_kit.faults import CallerNotAllowed, InvalidRequest, RequestIdReused, Unauthenticated
+from parley_kit.faultpoints import armed
+from parley_kit.faults import CallerNotAllowed, InvalidRequest, RequestIdReused, Unauthenticated, Unavailable
 from parley_kit.ids import new_id
 from parley_terms.purposes import DPV
 from parley_terms.wire import timestamp
@@ -316,7 +318,10 @@ async def test_withdrawals_leave_the_same_rule_once(world: World) -> None:
     assert rule.name != another.name
 
 
-async def test_objection_ends_whatever_number_of_consents_and_none_that_has_expired(world: World) -> None:
+async def test_objection_ends_whatever_number_of_consents_and_none_that_has_expired(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "MOST_ENDED", 2)
     ann, askers = Person(), [Asker() for _ in range(3)]
     customer = world.as_customer(ann)
     brief = world.terms(end=world.clock.now() + HOUR, deadline=world.clock.now() + HOUR)
@@ -327,10 +332,11 @@ async def test_objection_ends_whatever_number_of_consents_and_none_that_has_expi
     world.clock.move(2 * HOUR)
     customer = world.as_customer(ann)
 
-    ended = (
-        await customer.call("ObjectToMarketing", consentpb.ObjectToMarketingRequest(request_id=request_id()))
-    ).ended
+    request = consentpb.ObjectToMarketingRequest(request_id=request_id())
+    answer = await customer.call("ObjectToMarketing", request)
+    ended = answer.ended
 
+    assert (3, answer) == (answer.ended_count, await customer.call("ObjectToMarketing", request))
     assert sorted(consent.name for consent in consents) == sorted(one.name for one in ended)
     settled = {one.name: [each.release_id for each in one.settlements] for one in ended}
     assert [[body_of(made[0]).release_id], [], []] == [settled[consent.name] for consent in consents]
@@ -345,6 +351,34 @@ async def test_objection_ends_whatever_number_of_consents_and_none_that_has_expi
         for event in await world.events("ConsentChanged")
     ]
     assert 3 == kinds.count("consent:consent:withdrawn")
+
+
+async def test_objection_holds_though_it_stops_midway_and_what_it_left_is_ended_before_it_is_lifted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "MOST_ENDED", 1)
+    ann, marketer = Person(), Asker()
+    me = world.as_customer(ann)
+    await world.consented(marketer, [ann], E1)
+    await world.consented(Asker(), [ann], E2)
+    entries = await world.permits(marketer, [ann], E3)
+    objection = consentpb.ObjectToMarketingRequest(request_id=request_id())
+    turns = 0
+
+    async def stop_at_the_second() -> None:
+        nonlocal turns
+        turns += 1
+        if turns == 2:
+            raise Unavailable
+
+    with armed("consent.EndConsents.before_commit", stop_at_the_second):
+        assert Unavailable is type(await fault_of(me.call("ObjectToMarketing", objection)))
+    assert consentpb.SETTLE_REFUSAL_STALE == (await world.settle(*entries))[0].refusal
+    assert REFUSED == await world.outcome(marketer, ann, E3)
+
+    await me.call("LiftObjection", consentpb.LiftObjectionRequest(request_id=request_id()))
+    states = {one.state for one in (await me.consents()).consents}
+    assert {consentpb.CONSENT_STATE_REVOKED} == states
 
 
 async def test_what_has_expired_or_is_used_up_is_not_even_read_for_a_decision(world: World) -> None:

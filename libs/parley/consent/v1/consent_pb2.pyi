@@ -1126,20 +1126,24 @@ class ObjectToMarketingResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENDED_FIELD_NUMBER: _builtins.int
+    ENDED_COUNT_FIELD_NUMBER: _builtins.int
+    ended_count: _builtins.int
+    """How many it ended."""
     @_builtins.property
     def ended(self) -> _containers.RepeatedCompositeFieldContainer[Global___Consent]:
-        """The consents that this ended: of each its name, state, when and by whom it was revoked, and every settlement made before. There may be
-        thousands; `GetConsent` has the rest of each.
+        """The consents that this ended, 5,000 of them at most: of each its name, state, when and by whom it was revoked, and the newest
+        settlements made before. `GetConsent` has the rest of each, `ListConsents` names them all.
         """
 
     def __init__(
         self,
         *,
         ended: _abc.Iterable[Global___Consent] | None = ...,
+        ended_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "ended_count", b"ended_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -262,7 +262,8 @@ class ConsentServiceServicer:
 
     def ObjectToMarketing(self, request, context):
         """Objects to all marketing: ends every consent, and stands above all rules until it is lifted. The answer names what was
-        ended, with the newest settlements made before. No release commits after this answers.
+        ended, with the newest settlements made before. No release commits after this answers, nor after it was heard and fails while
+        it ends thousands of consents: object again, and it goes on with those that are left.
 
         Idempotent: objecting twice keeps the first time. Callers: the customer.
         """

@@ -80,7 +80,8 @@ class ConsentServiceStub:
     """
     ObjectToMarketing: _aio.UnaryUnaryMultiCallable[_consent_pb2.ObjectToMarketingRequest, _consent_pb2.ObjectToMarketingResponse]
     """Objects to all marketing: ends every consent, and stands above all rules until it is lifted. The answer names what was
-    ended, with the newest settlements made before. No release commits after this answers.
+    ended, with the newest settlements made before. No release commits after this answers, nor after it was heard and fails while
+    it ends thousands of consents: object again, and it goes on with those that are left.
 
     Idempotent: objecting twice keeps the first time. Callers: the customer.
     """
@@ -265,7 +266,8 @@ class ConsentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_consent_pb2.ObjectToMarketingRequest, _abc.Awaitable[_consent_pb2.ObjectToMarketingResponse]],
     ) -> _abc.Awaitable[_consent_pb2.ObjectToMarketingResponse]:
         """Objects to all marketing: ends every consent, and stands above all rules until it is lifted. The answer names what was
-        ended, with the newest settlements made before. No release commits after this answers.
+        ended, with the newest settlements made before. No release commits after this answers, nor after it was heard and fails while
+        it ends thousands of consents: object again, and it goes on with those that are left.
 
         Idempotent: objecting twice keeps the first time. Callers: the customer.
         """

@@ -54,11 +54,10 @@ def withdraw(name: ConsentName, me: CustomerOption = "me", home: HomeOption = No
 def object_(me: CustomerOption = "me", home: HomeOption = None) -> None:
     """Object to all marketing: every consent ends, and no rule counts until you lift it."""
 
-    async def work(customer: people.Customer) -> Sequence[consentpb.Consent]:
+    async def work(customer: people.Customer) -> int:
         return await customer.object()
 
-    ended = act(home, me, work)
-    show.say(f"You object to all marketing. Consents that ended with it: {len(ended)}.")
+    show.say(f"You object to all marketing. Consents that ended with it: {act(home, me, work)}.")
 
 
 @app.command("lift-objection")
