@@ -25,6 +25,7 @@ from parley_crypto.subject_ref import RefInvalid, SubjectRef, open_ref
 from parley_db.outbox import append
 from parley_kit.clock import Clock
 from parley_kit.ids import new_id
+from parley_kit.offload import each
 from parley_terms.terms import Level, Terms, Use
 from parley_terms.wire import field_to, timestamp
 
@@ -89,7 +90,9 @@ class Decisions:
         )
         response, bodies = consentpb.BatchDecideResponse(), list[permitpb.Permit]()
         for request, asked in zip(requests, people, strict=True):
-            verdicts = self._verdicts(request, [(person, next(stood)) if person else None for person in asked], now)
+            verdicts = await self._verdicts(
+                request, [(person, next(stood)) if person else None for person in asked], now
+            )
             if not request.asked.opens_no_offer:
                 await self._ask(request, [one.person for one in verdicts if one and _is_new_offer(one)], now)
             bodies += self._permits(request, verdicts, response.responses.add(), now)
@@ -103,16 +106,20 @@ class Decisions:
             return None
         return Person(ref, entry.audit_ref) if ref.marketer == card.marketer and ref.pseudonym else None
 
-    def _verdicts(
+    async def _verdicts(
         self, request: Request, people: Sequence[tuple[Person, Stood] | None], now: datetime
     ) -> list[Verdict | None]:
-        """What becomes of a request for each; None for nobody of ours."""
+        """What becomes of a request for each; None for nobody of ours. Some have hundreds of rules: others get their turns."""
         asking = Asking(request.card.marketer, Level(request.card.level), request.terms)
         agreed = agreed_to(asking, now)
-        return [
-            Verdict(*one, decide(one[1].standing, agreed if one[1].agreed else asking, now)) if one else None
-            for one in people
-        ]
+
+        def verdict(one: tuple[Person, Stood] | None) -> Verdict | None:
+            if one is None:
+                return None
+            person, stood = one
+            return Verdict(person, stood, decide(stood.standing, agreed if stood.agreed else asking, now))
+
+        return await each(verdict, people)
 
     async def _ask(self, request: Request, people: Sequence[Person], now: datetime) -> None:
         if not people:

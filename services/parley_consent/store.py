@@ -17,6 +17,7 @@ from parley_db.queries import load
 from parley_kit.coalesce import Coalescer
 from parley_kit.faultpoints import reach
 from parley_kit.faults import Unavailable
+from parley_kit.offload import each
 from parley_kit.pages import Page
 from parley_terms.terms import Level, Terms, Use, Validity
 from parley_terms.wire import terms_read
@@ -193,14 +194,10 @@ class Store:
 
     async def _stand(self, requests: Sequence[tuple[Sequence[Asked], datetime]]) -> list[list[Stood]]:
         """Look for all who wait, in one statement, as of the first of their moments: who decides looks at the time again."""
-        asked = [each for request, _ in requests for each in request]
-        columns = (
-            [each.customer for each in asked],
-            [each.marketer for each in asked],
-            [each.exchange for each in asked],
-        )
+        asked = [one for request, _ in requests for one in request]
+        columns = ([one.customer for one in asked], [one.marketer for one in asked], [one.exchange for one in asked])
         now = min(moment for _, moment in requests)
-        found = iter([_stood(row) for row in await self.db.fetch(_SQL.standing, *columns, now)])
+        found = iter(await each(_stood, await self.db.fetch(_SQL.standing, *columns, now)))
         return [list(islice(found, len(request))) for request, _ in requests]
 
     async def make_offers(self, tx: Tx, batch: OfferBatch, offers: Sequence[NewOffer]) -> set[str]:

@@ -4,6 +4,7 @@ import tomllib
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,9 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo  # type: ignore[import-untyped] # ships no types
 from grpc_status import rpc_status
 
-from parley.audit.v1 import audit_pb2
 from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.common.v1.error_reason_pb2 import ErrorReason
 from parley.consent.v1 import consent_pb2 as consentpb
-from parley.identity.v1 import identity_pb2 as identitypb
-from parley.vault.v1 import vault_pb2 as vaultpb
 from parley_node.services import SERVICES
 from tests.support.chaos import willing
 from tests.support.dumps import changes, quiet, without
@@ -60,11 +58,8 @@ class Rpc:
 
 
 def _rpcs() -> Iterator[Rpc]:
-    for name, file in zip(
-        ("audit", "broker", "consent", "identity", "vault"),
-        (audit_pb2, brokerpb, consentpb, identitypb, vaultpb),
-        strict=True,
-    ):
+    for name in sorted(SERVICES):
+        file = import_module(f"parley.{name}.v1.{name}_pb2")
         for service in file.DESCRIPTOR.services_by_name.values():
             yield from (Rpc(name, method) for method in service.methods)
 

@@ -158,6 +158,7 @@ def _flat(value: Any) -> Iterator[bytes]:
 
 def metrics(world: Copied) -> list[Piece]:
     """What every registry of this process would answer a scrape, and what other processes of this Parley do answer."""
+    gc.unfreeze()  # a node at work leaves what stays out of what is looked through
     registries = [each for each in gc.get_objects() if isinstance(each, CollectorRegistry)]
     found = [Piece("metrics", generate_latest(each)) for each in registries]
     with contextlib.suppress(NotRunning):
