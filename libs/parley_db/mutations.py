@@ -1,9 +1,11 @@
 """Mutations of the API that a retry doesn't repeat: :func:`parley_db.idempotency.once`, for protobuf messages."""
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 from google.protobuf.message import Message
 
@@ -33,6 +35,7 @@ class Mutations:
 
     db: Database
     key: bytes = field(repr=False)
+    _turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary, init=False, repr=False)
 
     async def once(
         self,
@@ -57,6 +60,14 @@ class Mutations:
             name=name.removeprefix("parley.").removesuffix("Request").replace(".v1.", "."),
         )
         return response.FromString(stored)
+
+    def turn(self, caller: str) -> asyncio.Lock:
+        """
+        What whoever mutates what is one caller's own holds meanwhile, so that one does after the other.
+
+        They would wait for each other at a row's lock, and keep a connection each: a flood of one caller's all that there are.
+        """
+        return self._turns.setdefault(caller, asyncio.Lock())
 
     def fingerprint(self, request: WithRequestId) -> bytes:
         """32 bytes that tell a retry from another request under the same id."""

@@ -56,7 +56,8 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
 
     async def _once(self, request: WithRequestId, response: type[M], body: Callable[[Tx, Customer], Awaitable[M]]) -> M:
         who = _customer()
-        return await self.mutations.once(who.customer, request, response, lambda tx: body(tx, who))
+        async with self.mutations.turn(who.customer):
+            return await self.mutations.once(who.customer, request, response, lambda tx: body(tx, who))
 
     async def CreateRule(self, request: consentpb.CreateRuleRequest, context: Any) -> consentpb.Rule:
         checked_terms(request.rule.terms, "rule.terms")
@@ -192,7 +193,8 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
         answered = await self.mutations.answered(who.customer, request, consentpb.ObjectToMarketingResponse)
         if answered is not None:
             return answered
-        ended = await self.acts.object(who)  # twice does no harm: it keeps the first, and ends what is left
+        async with self.mutations.turn(who.customer):
+            ended = await self.acts.object(who)  # twice does no harm: it keeps the first, and ends what is left
         self.meter.withdrawn(len(ended))
 
         async def body(_tx: Tx, _who: Customer) -> consentpb.ObjectToMarketingResponse:
@@ -203,7 +205,9 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
     async def LiftObjection(
         self, request: consentpb.LiftObjectionRequest, context: Any
     ) -> consentpb.LiftObjectionResponse:
-        await self.acts.end_objected(_customer())
+        who = _customer()
+        async with self.mutations.turn(who.customer):
+            await self.acts.end_objected(who)
 
         async def body(tx: Tx, who: Customer) -> consentpb.LiftObjectionResponse:
             await self.acts.lift_objection(tx, who)

@@ -57,7 +57,7 @@ class VaultServicer(vaultgrpc.VaultServiceServicer):
         async def body(tx: Tx) -> vaultpb.PutItemsResponse:
             return vaultpb.PutItemsResponse(versions=_versions(await self.acts.put(tx, who, values)))
 
-        async with self.finder.changing([who.subject]):
+        async with self.mutations.turn(who.subject), self.finder.changing([who.subject]):
             return await self.mutations.once(who.subject, request, vaultpb.PutItemsResponse, body)
 
     async def GetItem(self, request: vaultpb.GetItemRequest, _context: Any) -> Any:
@@ -84,7 +84,7 @@ class VaultServicer(vaultgrpc.VaultServiceServicer):
             await self.acts.delete(tx, who, attribute)
             return vaultpb.DeleteItemResponse()
 
-        async with self.finder.changing([who.subject]):
+        async with self.mutations.turn(who.subject), self.finder.changing([who.subject]):
             return await self.mutations.once(who.subject, request, vaultpb.DeleteItemResponse, body)
 
     async def SetDiscoverable(self, request: vaultpb.SetDiscoverableRequest, _context: Any) -> Any:
@@ -96,7 +96,7 @@ class VaultServicer(vaultgrpc.VaultServiceServicer):
             await self.acts.set_discoverable(tx, who, attribute, level)
             return vaultpb.Item()  # the answer is kept for a repeat, and holds no value
 
-        async with self.finder.changing([who.subject]):
+        async with self.mutations.turn(who.subject), self.finder.changing([who.subject]):
             await self.mutations.once(who.subject, request, vaultpb.Item, body)
         return _item_to(await self.acts.get(who, attribute))
 

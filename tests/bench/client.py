@@ -18,6 +18,7 @@ import grpc
 
 from parley_client import Kind, attribute
 from parley_rpc.channels import client_options
+from tests.bench.echo import ANSWER, REQUEST
 from tests.bench.job import STARTED, Job
 from tests.bench.leaves import leaves
 from tests.bench.outboxes import drained
@@ -48,12 +49,11 @@ async def measure(job: Job) -> dict[str, float]:
 
 
 async def _echo(job: Job) -> dict[str, float]:
-    payload = bytes(512)
     async with grpc.aio.insecure_channel(job.address, options=client_options()) as channel:
         echo: Any = channel.unary_unary("/bench.Echo/Echo", request_serializer=None, response_deserializer=None)
 
         async def one(_number: int) -> None:
-            assert payload == await echo(payload, timeout=10)
+            assert ANSWER == await echo(REQUEST, timeout=10)
 
         return await _load(job, one)
 

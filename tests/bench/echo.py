@@ -1,4 +1,4 @@
-"""The measure of all: a bare ``grpc.aio`` server that answers what it is sent, and prints where."""
+"""The measure of all: a bare ``grpc.aio`` server that answers as much as an exchange is answered with, and prints where."""
 
 import asyncio
 import signal
@@ -6,9 +6,12 @@ from typing import Any
 
 import grpc
 
+REQUEST, ANSWER = bytes(260), bytes(5260)
+"""As long as ``CreateExchange`` asks for five attributes of somebody, and brings them."""
 
-async def _echo(request: bytes, _context: Any) -> bytes:
-    return request
+
+async def _echo(_request: bytes, _context: Any) -> bytes:
+    return ANSWER
 
 
 async def main() -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 from rich.console import Console
 from rich.table import Table
 
@@ -64,7 +65,8 @@ def main() -> None:
     with scratch_directory() as root:
         figures = _measured(root, options)
     _OUT.parent.mkdir(exist_ok=True)
-    _OUT.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
+    out = _OUT.with_stem(f"bench-{options.only}") if options.only else _OUT
+    out.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
     _show(figures)
 
 
@@ -79,9 +81,13 @@ def _measured(root: Path, options: Any) -> dict[str, Any]:
         parts = _Parts(node.pid, _servers(home))
         say("  campaign")
         campaign = _run(job, parts, kind="campaign", customers=options.customers)
-        figures = {"campaign_customers_per_s": campaign.pop("customers_per_s"), **_named("campaign", campaign)}
+        figures: dict[str, Any] = {
+            "campaign_customers_per_s": campaign.pop("customers_per_s"),
+            **_named("campaign", campaign),
+        }
+        figures |= asyncio.run(_durability(home))
         if options.only == "campaign":
-            return figures
+            return figures | _where()
         for callers in () if options.only == "acts" else (1, 32):
             say(f"  single exchange, {callers} at once")
             single = _run(job, parts, kind="single", callers=callers, seconds=options.seconds)
@@ -102,11 +108,21 @@ def _measured(root: Path, options: Any) -> dict[str, Any]:
             figures |= _found(replace(job, kind="withdrawals"))
             say("  leaves of the log")
             figures |= _found(replace(job, kind="leaves"))
-    return figures | {
-        "machine": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "commit": _commit(),
-    }
+    return figures | _where()
+
+
+def _where() -> dict[str, Any]:
+    return {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), "commit": _commit()}
+
+
+async def _durability(home: Home) -> dict[str, str]:
+    """How the database keeps what it commits, as it says itself to a service."""
+    async with servers_of(home) as pair:
+        connection = await asyncpg.connect(dsn(pair, home, "consent"))
+        try:
+            return {name: await connection.fetchval(f"SHOW {name}") for name in ("fsync", "synchronous_commit")}
+        finally:
+            await connection.close()
 
 
 def _ratios(callers: int, single: dict[str, float], bare: dict[str, float]) -> dict[str, float]:

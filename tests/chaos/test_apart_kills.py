@@ -77,7 +77,8 @@ async def _kill_beneath(city: City, server: str, pids: dict[str, int], count: in
 
 def _shares(count: int) -> dict[str, int]:
     """How many of a server's kills fall to standing services."""
-    return {"broker": count - 3 * (count // 5), "consent": count // 5, "audit": count // 5, "vault": count // 5}
+    fifth = count // 5
+    return {"broker": count - 3 * fifth - 2, "consent": fifth, "audit": fifth, "vault": fifth, "identity": 2}
 
 
 async def test_campaign_survives_deaths_of_every_process(city: City, history: History) -> None:

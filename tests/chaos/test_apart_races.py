@@ -185,18 +185,28 @@ async def test_nothing_escapes_withdrawals_while_one_of_two_stands_still(twice: 
 
 @pytest.mark.timeout(900)
 async def test_nothing_escapes_500_withdrawals_while_any_one_stands_still(twice: Twice, history: History) -> None:
-    rng, before, after, stood = seeded(), 0, 0, 0
+    rng, before, after = seeded(), 0, 0
     for races, pointed in ((in_answers, False), (in_background, True)):
         for process in TARGETS:
-            around = await one_round(twice, history, races, process, rng, pointed=pointed)
+            around = await _until_it_stood(twice, history, races, process, rng, pointed=pointed)
             made, overtaken = both_came_first(around)
             print(f"{process.name}: {made} releases came before the withdrawal, {overtaken} were overtaken")
-            before, after, stood = before + made, after + overtaken, stood + around.stood
-    print(f"stood still in {stood} of {2 * len(TARGETS)} rounds")
-    assert stood > len(TARGETS)
-    assert PEOPLE * 10 == before + after
+            before, after = before + made, after + overtaken
+    assert before + after == 500
     assert min(before, after) >= 25  # or the two hardly ever met
     assert [] == await checked(twice.world, history)
+
+
+async def _until_it_stood(
+    twice: Twice, history: History, races: Races, process: Process, rng: Random, *, pointed: bool
+) -> Round:
+    """A round in whose middle a process stood still: it may not come by its point, for its twin does the work."""
+    for _ in range(5):
+        around = await one_round(twice, history, races, process, rng, pointed=pointed)
+        if around.stood:
+            return around
+        print(f"{process.name} didn't stand still, once more")
+    raise AssertionError(f"{process.name} never stood still")
 
 
 # --- Broken builds ---------------------------------------------------------------------------------------------------------

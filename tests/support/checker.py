@@ -93,6 +93,8 @@ class Databases:
     """The commitments that audit keeps details of."""
     entries: Sequence[bytes] = ()
     """The log's entries, hashed."""
+    places: Sequence[int] = ()
+    """In which of them each commitment is, by index."""
 
 
 def violations(history: Sequence[Line], found: Databases) -> list[Violation]:
@@ -197,8 +199,12 @@ def _consent(case: _Case, line: Line) -> str:
 
 
 def _standstill(case: _Case, since: float, until: float) -> float:
-    """How much of a span some process stood still, that may have checked a release and not yet sent it."""
-    spans = [min(until, float(stop["at"])) - max(since, float(stop["since"])) for stop in case.stopped]
+    """How much of a span a broker stood still: it alone may have checked a release and not yet sent it."""
+    spans = [
+        min(until, float(stop["at"])) - max(since, float(stop["since"]))
+        for stop in case.stopped
+        if stop["process"].startswith("broker")
+    ]
     return sum(span for span in spans if span > 0)
 
 
@@ -241,6 +247,8 @@ def _leaves(case: _Case) -> Iterator[Violation]:
         for commitment, count in found.items():
             if count > 1:
                 yield Violation(Kind.LEAF_TWICE, f"{commitment.hex()[:16]} is {count} times in the {place}")
+    if {*case.found.places} != {*range(len(case.found.entries))}:
+        yield Violation(Kind.LEAF_MISSING, "the log's entries and the commitments in them don't name each other")
     for entry, count in Counter(case.found.entries).items():
         if count > 1:
             yield Violation(Kind.LEAF_TWICE, f"entry {entry.hex()[:16]} is {count} times in the log")
@@ -319,8 +327,11 @@ async def _broker_rows(connection: asyncpg.Connection, callers: Sequence[str]) -
 async def _audit_rows(connection: asyncpg.Connection, _callers: Sequence[str]) -> dict[str, Any]:
     return {
         "commitments": [row[0] for row in await connection.fetch("SELECT commitment FROM log_commitments")],
+        "places": [row[0] for row in await connection.fetch("SELECT log_index FROM log_commitments")],
         "history": [row[0] for row in await connection.fetch("SELECT commitment FROM history")],
-        "entries": [row[0] for row in await connection.fetch("SELECT sha256(entry) FROM log_entries")],
+        "entries": [
+            row[0] for row in await connection.fetch("SELECT sha256(entry) FROM log_entries ORDER BY log_index")
+        ],
     }
 
 

@@ -27,8 +27,10 @@ _POINTS: Mapping[str, Mapping[str, int]] = {
     "vault": {"after_match": 1, "after_release": 9},
     "audit": {"publish.before_commit": 3, "publish.after_commit": 3},
 }
-_SELDOM = (".relay.before_commit", ".relay.after_commit", ".after_reopen")
-"""What comes first in a life, or may not come at all."""
+_SELDOM = (".after_reopen",)
+"""What may not come at all."""
+_RELAYED = 20
+"""Turns of a relay: two seconds where it has something to do."""
 _READS = ("broker", "consent", "audit")
 
 
@@ -70,14 +72,17 @@ def stops(rng: Random, services: Mapping[str, int]) -> dict[str, list[str]]:
     """
     Plans in which services stand still so many times each, at points of a campaign, all in one life of each.
 
-    Not at their relays': those come first in a life, and nobody would get any further.
+    At as many points as there are before it is at one again. At those of their relays, which come first in a life, after a while:
+    nobody would get any further.
     """
     plans: dict[str, list[str]] = {}
     for service, count in services.items():
-        found = points(service)
+        found = [point for point in points(service) if not point.endswith(_SELDOM)]
+        each = rng.sample(found, min(count, len(found)))
         times: dict[str, list[int]] = defaultdict(list)
-        for point in rng.choices([each for each in found if found[each] > 1 and not each.endswith(_SELDOM)], k=count):
-            times[point].append(max(times[point], default=0) + rng.randint(1, 5))
+        for point in [*each, *rng.choices(found, k=count - len(each))]:
+            first = _RELAYED if ".relay." in point else 0
+            times[point].append(max(times[point], default=first) + rng.randint(1, 5))
         plans[service] = [",".join(f"{point}=stop@{'+'.join(map(str, at))}" for point, at in times.items())]
     return plans
 

@@ -60,5 +60,5 @@ class History:
         self._note("withdrawn", consent=consent, releases=sorted(releases))
 
     def stopped(self, process: str, since: float) -> None:
-        """A process stood still from a moment until now, anywhere: what it had checked before, it sent after."""
+        """A process stood still from a moment until now: what a broker had checked before, it sent after."""
         self._note("stopped", process=process, since=since)

@@ -72,6 +72,7 @@ FOUND = Databases(
     commitments=[_commitment(name) for name in PEOPLE],
     history=[_commitment(name) for name in PEOPLE],
     entries=[b"1", b"2"],
+    places=[0, 1, 1],
 )
 
 
@@ -105,6 +106,8 @@ BAD_DATABASES: Sequence[tuple[Kind, Databases]] = [
     (Kind.UNEQUAL, _found(commitments=[_commitment("bea"), _commitment("cem")])),
     (Kind.LEAF_MISSING, _found(commitments=[_commitment("ana"), _commitment("bea")])),
     (Kind.LEAF_MISSING, _found(history=[_commitment("ana"), _commitment("cem")])),
+    (Kind.LEAF_MISSING, _found(entries=[])),
+    (Kind.LEAF_MISSING, _found(entries=[b"1", b"2", b"3"])),
     (Kind.LEAF_TWICE, _found(commitments=[*FOUND.commitments, _commitment("ana")])),
     (Kind.LEAF_TWICE, _found(history=[*FOUND.history, _commitment("ana")])),
     (Kind.LEAF_TWICE, _found(entries=[b"1", b"2", b"1"])),
@@ -134,11 +137,12 @@ def test_history_that_was_tampered_with_is_found_out(kind: Kind, history: Callab
     assert kind in _kinds(history())
 
 
-def test_release_that_a_standing_process_sent_late_is_not_held_against_it() -> None:
+def test_release_that_a_standing_broker_sent_late_is_not_held_against_it() -> None:
     late = _delivered("cem", 6.0)
     stopped = {"at": 5.9, "what": "stopped", "process": "broker", "since": 2.9}
 
     assert Kind.ESCAPED in _kinds([*HISTORY, late])
+    assert Kind.ESCAPED in _kinds([*HISTORY, late, {**stopped, "process": "vault"}])  # it has nothing to send
     assert set() == _kinds([*HISTORY, late, stopped])
 
 
@@ -156,7 +160,7 @@ def test_what_is_written_down_is_what_the_checker_reads(tmp_path: Path) -> None:
     history.delivered(M, SimpleNamespace(name="cem", release=_release_of("cem")))
     history.acknowledged(M, X, "ana")
     history.withdrawn("consents/cem", ["r-cem"])
-    history.stopped("vault", 1.0)
+    history.stopped("broker-2", 1.0)
     history.close()
 
     assert [] == violations(read_history(history.path), FOUND)

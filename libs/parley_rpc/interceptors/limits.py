@@ -19,8 +19,9 @@ class Allowance:
 # A connection carries a hundred calls, and a few more may be on their way out: whoever calls from one process, a marketer with
 # a hundred exchanges at a time, is queued by its own gRPC and never refused. Who opens more connections gets no more of the
 # server. So many calls wait for the 16 connections to a database: at 5 ms each they cost others 40 ms, however large the flood.
-# A stream costs a query every quarter of a second. Each process of a marketer's needs one, a crashed one holds its own until
-# keepalive misses it (70 s), and during a rollout there are twice as many.
+# What would wait for one customer's row waits before it takes one (parley_db.mutations). A stream costs a query every quarter
+# of a second. Each process of a marketer's needs one, a crashed one holds its own until keepalive misses it (70 s), and during
+# a rollout there are twice as many.
 EACH = Allowance(calls=128, streams=8)
 
 # Who shows no token can't be told from others who don't: they share, apart from everybody who does. At 10 ms for signing in

@@ -576,3 +576,17 @@ async def test_callers_are_let_in_by_what_they_are(world: World) -> None:
     early = world.as_customer(Person())
     world.clock.move(HOUR)
     assert Unauthenticated is type(await fault_of(early.rules()))
+
+
+async def test_flood_of_one_customers_acts_keeps_nobody_else_from_the_database(world: World) -> None:
+    ann, bob = Person(), Person()
+    await world.as_customer(ann).rule("ASK")
+    async with world.db.tx("test.lock") as tx:
+        await tx.execute("SELECT FROM customers WHERE customer = $1 FOR UPDATE", ann.customer)
+        flood = [asyncio.ensure_future(world.as_customer(ann).rule("ASK")) for _ in range(40)]
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(1):
+            await world.as_customer(bob).rule("ASK")
+            assert ASKED == await world.outcome(Asker(), bob, E1)
+    await asyncio.gather(*flood)
+    assert 41 == len((await world.as_customer(ann).rules()).rules)
