@@ -1,10 +1,11 @@
 """
 Who is asked, and what is asked, as expressions: ``attribute("profile.age").between(30, 45) & ~attribute("x.y").is_(True)``.
 
-Every question in them is canonical (equal questions have equal bytes): texts are trimmed, truths are ``true`` and ``false``,
-dates ISO 8601, sets sorted without repeats. Each is content too: a customer's consent must cover that very question.
+Every question in them is canonical (equal questions have equal bytes): texts are trimmed and in NFC, truths are ``true`` and
+``false``, dates ISO 8601, sets sorted without repeats. Each is content too: a customer's consent must cover that very question.
 """
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -130,7 +131,7 @@ def text_of(value: Value) -> str:
             return str(value)
         case date() if not isinstance(value, datetime):
             return value.isoformat()
-        case str() if text := value.strip():
+        case str() if text := unicodedata.normalize("NFC", value.strip()):  # an accent has one spelling
             return text
         case str():
             raise ValueError("a value is not empty")

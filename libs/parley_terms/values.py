@@ -1,6 +1,7 @@
 """Attributes and their values: one canonical text for each, so that equal values and equal questions have equal bytes."""
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -48,7 +49,7 @@ Catalogue = Mapping[str, Attribute]
 
 def canonical(attribute: Attribute, text: str) -> str:
     """Bring a value into the attribute's canonical text. Raises ValueInvalid."""
-    value = _parse(attribute, text.strip())
+    value = _parse(attribute, unicodedata.normalize("NFC", text.strip()))
     for bound, outside in ((attribute.min, -1), (attribute.max, 1)):
         if bound and _compare(attribute, value, bound) == outside:
             raise ValueInvalid(f"{attribute.name} lies between {attribute.min or 'any'} and {attribute.max or 'any'}")
@@ -88,7 +89,7 @@ def _expectation(attribute: Attribute) -> str:
         case ValueType.CHOICE:
             return "one of " + ", ".join(attribute.choices)
         case ValueType.TEXT:
-            return f"text like {attribute.pattern}" if attribute.pattern else "text of 1 to 256 characters"
+            return f"text like {attribute.pattern}" if attribute.pattern else "a line of 1 to 256 characters"
 
 
 def _compare(attribute: Attribute, left: str, right: str) -> int:

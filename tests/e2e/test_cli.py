@@ -346,6 +346,21 @@ def test_up_waits_for_a_migration_and_takes_over_none_of_its_servers() -> None:
                 assert up.wait(30) == 0
 
 
+def test_what_was_not_there_is_not_said_to_be_deleted(parley: Parley) -> None:
+    parley.run("customer", "join", "--as", "typing")
+    parley.run("customer", "put", "profile.city", "Lisbon", "--as", "typing")
+    outcome = parley.try_("customer", "delete", "profile.country", "--as", "typing")
+    assert (1, "") == (outcome.code, outcome.out)
+    assert "versions that it had: 1" in parley.run("customer", "delete", "profile.city", "--as", "typing").out
+
+
+@pytest.mark.parametrize("options", [["--home", ""], ["--days", "36501"]])
+def test_option_that_can_not_be_meant_is_refused(parley: Parley, options: list[str]) -> None:
+    outcome = parley.try_("customer", "allow", "--everyone", "--purpose", "Marketing", *options)
+    assert 2 == outcome.code
+    assert options[0] in outcome.err
+
+
 def _stop(up: subprocess.Popen[str], number: signal.Signals) -> None:
     up.send_signal(number)
     out, err = up.communicate(timeout=30)

@@ -15,7 +15,7 @@ from parley_node.cli import show
 from parley_node.cli.calls import run, running
 from parley_node.cli.feed import Inbox, kept, kept_rows, pseudonyms, release_row
 from parley_node.cli.names import find
-from parley_node.cli.options import HomeOption, JsonOption, LevelName, MarketerOption, level_text
+from parley_node.cli.options import MOST_DAYS, HomeOption, JsonOption, LevelName, MarketerOption, level_text
 from parley_node.cli.receipts import refuse_taken
 from parley_node.cli.stop import Stop
 from parley_node.cli.terms_text import check_purposes
@@ -45,10 +45,12 @@ Questions = Annotated[
 ]
 Purposes = Annotated[list[str], typer.Option("--purpose", help="What it is for, such as Marketing (w3id.org/dpv).")]
 Text = Annotated[str, typer.Option("--text", help="Your words to whoever is asked, the same for everyone.")]
-Days = Annotated[int, typer.Option("--days", min=1, help="How long you want to use it.")]
+Days = Annotated[int, typer.Option("--days", min=1, max=MOST_DAYS, help="How long you want to use it.")]
 DecideDays = Annotated[
     int | None,
-    typer.Option("--decide-days", min=1, help="How long an offer stays open; 7 if not given, --days at most."),
+    typer.Option(
+        "--decide-days", min=1, max=MOST_DAYS, help="How long an offer stays open; 7 if not given, --days at most."
+    ),
 ]
 Once = Annotated[bool, typer.Option("--once", help="For one release, not for a standing consent.")]
 ExchangeName = Annotated[str, typer.Argument(metavar="EXCHANGE", help="The first letters of its name will do.")]

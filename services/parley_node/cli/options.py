@@ -39,9 +39,20 @@ def _file_name(name: str) -> str:
     return name
 
 
+MOST_DAYS = 36_500
+
+
+def _directory(text: str) -> Path:
+    if not text:  # of a variable that isn't set: it would be wherever the command is typed
+        raise typer.BadParameter("names no directory")
+    return Path(text)
+
+
 HomeOption = Annotated[
     Path | None,
-    typer.Option("--home", metavar="PATH", help="Parley's home.", show_default="$PARLEY_HOME, else ~/.parley"),
+    typer.Option(
+        "--home", metavar="PATH", parser=_directory, help="Parley's home.", show_default="$PARLEY_HOME, else ~/.parley"
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, with full names.")]
 CustomerOption = Annotated[

@@ -25,6 +25,7 @@ AGE, JOB, LOAN = attribute("profile.age"), attribute("profile.job"), attribute("
         (LOAN.is_(False), OneOf(("false",))),
         (JOB.one_of("technician", " admin ", "technician"), OneOf(("admin", "technician"))),
         (AGE.one_of(9, 10, 9), OneOf(("10", "9"))),
+        (JOB.is_("me\u0301tier"), OneOf(("m\u00e9tier",))),
         (attribute("a.b").at_least(date(2000, 2, 29)), Range(min="2000-02-29")),
         (AGE.at_most(65), Range(max="65")),
         (AGE.between(30, 45), Range("30", "45")),

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from parley.vault.v1 import vault_pb2 as vaultpb
+from parley_node import people
 from parley_node.cli import show
 from parley_node.cli.customer.app import act, app
 from parley_node.cli.options import CustomerOption, HomeOption, JsonOption, LevelName, level_text
@@ -44,8 +45,13 @@ def versions(
 @app.command()
 def delete(attribute: Attribute, me: CustomerOption = "me", home: HomeOption = None) -> None:
     """Delete an item with all its versions."""
-    act(home, me, lambda customer: customer.delete(attribute))
-    show.say(f"{attribute} is deleted.")
+
+    async def work(customer: people.Customer) -> int:
+        versions = len(await customer.versions(attribute))  # to Parley, what isn't there is as good as deleted
+        await customer.delete(attribute)
+        return versions
+
+    show.say(f"{attribute} is deleted; versions that it had: {act(home, me, work)}.")
 
 
 @app.command()

@@ -40,10 +40,17 @@ def consent(
 def withdraw(name: ConsentName, me: CustomerOption = "me", home: HomeOption = None) -> None:
     """Withdraw a consent: nothing more is released under it, and a rule refuses its marketer from now on."""
 
-    async def work(customer: people.Customer) -> consentpb.Consent:
-        return (await customer.withdraw(await _find_consent(customer, name))).consent
+    async def work(customer: people.Customer) -> consentpb.WithdrawConsentResponse:
+        return await customer.withdraw(await _find_consent(customer, name))
 
-    ended = act(home, me, work)
+    answer = act(home, me, work)
+    ended = answer.consent
+    if not answer.HasField("opening"):
+        show.say(
+            f"{ended.name} was withdrawn before; nothing has changed.",
+            "`parley customer rules` lists what stands: whether one still refuses its marketer.",
+        )
+        return
     show.say(
         f"{ended.name} is withdrawn; releases made before: {_count(ended)}, and no more will be.",
         f"A rule refuses {ended.marketer_display_name} from now on; `parley customer rules` lists it.",

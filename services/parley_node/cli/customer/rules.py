@@ -13,7 +13,7 @@ from parley_node import people
 from parley_node.cli import show
 from parley_node.cli.customer.app import act, app
 from parley_node.cli.names import find, whole
-from parley_node.cli.options import CustomerOption, HomeOption, JsonOption, LevelName
+from parley_node.cli.options import MOST_DAYS, CustomerOption, HomeOption, JsonOption, LevelName
 from parley_node.cli.stop import Stop
 from parley_node.cli.terms_text import Effect, end_of, parts, rule, scope_text
 
@@ -35,7 +35,7 @@ Until = Annotated[
     datetime | None,
     typer.Option("--until", formats=["%Y-%m-%d"], help="Consents born from it end by then (00:00 UTC)."),
 ]
-Days = Annotated[int | None, typer.Option("--days", min=1, help="The same, as days from now.")]
+Days = Annotated[int | None, typer.Option("--days", min=1, max=MOST_DAYS, help="The same, as days from now.")]
 Once = Annotated[bool, typer.Option("--once", help="For one release each, not for standing consents.")]
 
 
