@@ -423,6 +423,7 @@ async def test_pseudonym_of_another_marketer_is_nobodys(world: World, deal: Deal
 
 async def test_what_is_another_customers_is_not_there(world: World, deal: Deal) -> None:
     other = await world.customer()
+    await other.call("vault", "ListItems", vaultpb.ListItemsRequest())  # from now on the bank is theirs
     rules = await deal.customer.call("consent", "ListRules", consentpb.ListRulesRequest())
     consent, absent, asked = deal.consent, f"consents/{new_id()}", request_id()
     async with nothing_changes(world):
