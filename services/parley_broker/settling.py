@@ -28,7 +28,7 @@ _MOST_AHEAD = 50
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """
-    Values of a participant of an exchange, opened under a permit and sealed to the marketer; and when vault answered with them.
+    Values of a participant of an exchange, opened under a permit and sealed to the marketer; and when vault was asked for them.
 
     Nothing has left, and nothing is kept.
     """

@@ -300,13 +300,16 @@ class Releasing:
     async def _release(
         self, batch: permitpb.PermitBatch, allowed: Sequence[Allowed]
     ) -> tuple[Sequence[vaultpb.ReleaseOutcome], float]:
-        """Have values opened; answers what came of it, and when (on the monotonic clock)."""
+        """Have values opened; answers what came of it, and when it was asked for (on the monotonic clock)."""
         if not allowed:
             return [], 0.0
         entries = [vaultpb.ReleaseEntry(vault_ref=one.participant.vault_ref, permit=one.permit) for one in allowed]
-        outcomes, opened = await self.peers.vault.release(batch, entries), self.peers.clock.monotonic()
+        asked = (
+            self.peers.clock.monotonic()
+        )  # and not when it was answered, which may be long after the values were read
+        outcomes = await self.peers.vault.release(batch, entries)
         await reach("broker.after_release")
-        return outcomes, opened
+        return outcomes, asked
 
     async def settle(self, exchange: ExchangeRecord, prepared: Sequence[Prepared]) -> dict[str, Settled]:
         """Settle what is prepared; answers what may be sent now, by pseudonym, and moves the others on."""

@@ -28,8 +28,6 @@ from parley_terms.wire import terms_read
 
 MOST_RULES = 500
 """That stand for one marketer, and for all others: a marketer's requests are held against both. Withdrawals may add more."""
-_SKEW = timedelta(seconds=5)
-"""That the database's clock, which dates what is agreed by a rule, may be ahead of this process's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,27 +146,26 @@ class Acts:
 
     async def end_objected(self, who: Customer) -> None:
         """End what an objection of before left when it was stopped: lifted, it would count again."""
-        if objected := await self.store.objected(who.customer):
-            await self._end_all(who, objected + _SKEW)
+        await self._end_all(who, left=True)
 
     async def _object(self, who: Customer, tx: Tx) -> None:
         await self.store.act(tx, who.customer, who.audit_ref)
         if await self.store.object(tx, who.customer, self.clock.now()):
             await self._objection_event(tx, who, "consent:objection:made")
 
-    async def _end_all(self, who: Customer, agreed_by: datetime | None = None) -> list[ConsentRecord]:
-        """End what was agreed, by a moment if one is given."""
+    async def _end_all(self, who: Customer, *, left: bool = False) -> list[ConsentRecord]:
+        """End what was agreed, or only what was ``left`` from before the objection, for as long as that stands."""
         ended, due = list[ConsentRecord](), dict[str, datetime]()
-        while some := await self.store.db.run("consent.EndConsents", partial(self._end_some, who, agreed_by, due)):
+        while some := await self.store.db.run("consent.EndConsents", partial(self._end_some, who, due, left)):
             ended += some
         return ended
 
-    async def _end_some(
-        self, who: Customer, agreed_by: datetime | None, due: dict[str, datetime], tx: Tx
-    ) -> list[ConsentRecord]:
+    async def _end_some(self, who: Customer, due: dict[str, datetime], left: bool, tx: Tx) -> list[ConsentRecord]:
         await self.store.act(tx, who.customer, who.audit_ref)
-        now = self.clock.now()
-        live = await self.store.live(tx, who.customer, now, agreed_by)
+        now, objected = self.clock.now(), await self.store.objected(who.customer, tx)
+        if objected is None:  # lifted meanwhile: what is agreed from then on isn't this one's to end
+            return []
+        live = await self.store.live(tx, who.customer, now, objected if left else None)
         if live:
             await self._end(tx, who, live, now, due)
         return [_revoked(consent, now) for consent in live]

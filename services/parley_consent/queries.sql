@@ -17,14 +17,16 @@ UPDATE customers SET objected_at = NULL WHERE customer = $1 AND objected_at IS N
 
 -- name: consents_live
 -- So many of the customer's active and paused consents that haven't expired at one moment, and were agreed by another, if it is given;
--- each with so many of the newest releases that settled under it. In the order of an index: all may be many more than are asked for.
+-- each with so many of the newest releases that settled under it. In the order of an index: all may be many more than are asked for. What
+-- a rule gave birth to is dated by this clock, which may be ahead of the service's.
 SELECT consent_id, state, marketer, marketer_name, marketer_entity, marketer_contact, marketer_level, pseudonym, exchange, terms,
     offer_text, rule_id, artefact, salt, detail, decision_deadline, valid_until, created_at, agreed_at, revoked_at, revoked_by,
     ARRAY(
         SELECT ROW(s.release_id, s.exchange, s.settled_at) FROM settlements AS s
         WHERE s.customer = k.customer AND s.consent_id = k.consent_id ORDER BY s.settled_at DESC, s.release_id DESC LIMIT $3
     ) AS settlements
-FROM consents AS k WHERE customer = $1 AND state IN (5, 6) AND valid_until > $2 AND ($4::timestamptz IS NULL OR agreed_at <= $4)
+FROM consents AS k WHERE customer = $1 AND state IN (5, 6) AND valid_until > $2
+    AND ($4::timestamptz IS NULL OR agreed_at <= $4 + CASE WHEN rule_id <> '' THEN interval '5 s' ELSE interval '0' END)
 ORDER BY marketer LIMIT $5;
 
 -- name: customer_meet

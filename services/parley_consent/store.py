@@ -263,9 +263,9 @@ class Store:
             for row in rows
         ]
 
-    async def objected(self, customer: str) -> datetime | None:
+    async def objected(self, customer: str, tx: Tx | None = None) -> datetime | None:
         """When the customer objected to all marketing; None where they don't."""
-        at: datetime | None = await self.db.fetchval(_SQL.customer_objected, customer)
+        at: datetime | None = await (tx or self.db).fetchval(_SQL.customer_objected, customer)
         return at
 
     async def consent(self, tx: Tx | Database, customer: str, consent_id: str) -> ConsentRecord | None:

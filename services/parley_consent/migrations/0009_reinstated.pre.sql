@@ -3,6 +3,7 @@
 -- is settled again under the consent that it was made under and no other: its values name that one. And who settles under consents
 -- that were given before doesn't go through the births of others.
 ALTER TABLE suspended_marketers ADD COLUMN reinstated_seq bigint NOT NULL DEFAULT 0;
+UPDATE suspended_marketers SET seq = 1 WHERE seq = 0;  -- from before places were written down; the first is 1
 COMMENT ON TABLE suspended_marketers IS 'Marketers that the operator has suspended or reinstated: suspended if that was said last.';
 COMMENT ON COLUMN suspended_marketers.seq IS 'Where identity''s stream said last that it is suspended; 0: never. Only grows.';
 COMMENT ON COLUMN suspended_marketers.reinstated_seq IS 'Where it said last that it isn''t. Only grows.';

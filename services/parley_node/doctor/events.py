@@ -61,7 +61,8 @@ async def _require_read(here: Around, name: str, row: Any) -> None:
         return
     behind = [f"{reader} ({lag})" for reader in readers if (lag := here.told.lag(name, reader))]
     found = f"{row['waiting']} wait, the oldest for {row['oldest']:.0f} s"
-    if here.running and here.told.relay(name) == "flowing" and not behind:
+    hears = "flowing" == here.told.relay("audit") == here.told.consumer("audit", name)  # how far audit has logged
+    if here.running and hears and here.told.relay(name) == "flowing" and not behind:
         # Consent keeps what isn't in the log. Another who may read its stream can have read it in audit's name.
         found = f"{found}: all readers acknowledged them, and audit hasn't said that it logged them"
         raise Trouble(found, new_stream(here.pair, here.home, here.running, name))

@@ -228,12 +228,15 @@ async def test_release_for_one_time_gives_no_second_value_though_both_calls_were
     assert ["Lisbon", None] == cities
 
 
+@pytest.mark.parametrize("point", ["vault.after_release", "broker.before_settle"])
 @pytest.mark.parametrize("change", ["put", "delete"])
-async def test_what_is_changed_while_a_settlement_waits_is_released_no_more(world: World, change: str) -> None:
+async def test_what_is_changed_before_a_settlement_that_waits_is_released_no_more(
+    world: World, point: str, change: str
+) -> None:
     age = an_age()
     customer = await a_willing(world, age)
     marketer, pseudonym = await known(world, age)
-    async with holding("broker.before_settle") as there:
+    async with holding(point) as there:
         asked = asyncio.ensure_future(
             marketer.ask(to_known(terms("profile.city", valid_for=timedelta(days=20)), pseudonym, in_answer=True))
         )

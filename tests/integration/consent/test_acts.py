@@ -578,6 +578,40 @@ async def test_callers_are_let_in_by_what_they_are(world: World) -> None:
     assert Unauthenticated is type(await fault_of(early.rules()))
 
 
+async def test_objection_that_is_lifted_while_it_ends_consents_ends_no_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "MOST_ENDED", 1)
+    ann = Person()
+    for exchange in (E1, E2, E3):
+        await world.consented(Asker(), [ann], exchange)
+
+    async def lift() -> None:
+        await world.db.execute("UPDATE customers SET objected_at = NULL WHERE customer = $1", ann.customer)
+
+    with armed("consent.EndConsents.after_commit", lift):
+        request = consentpb.ObjectToMarketingRequest(request_id=request_id())
+        answer = await world.as_customer(ann).call("ObjectToMarketing", request)
+    assert 1 == answer.ended_count
+
+
+async def test_consent_given_after_an_objection_outlives_its_end(world: World) -> None:
+    ann = Person()
+    me = world.as_customer(ann)
+    await world.consented(Asker(), [ann], E1)
+    await world.outcome(Asker(), ann, E2)
+    await me.call("ObjectToMarketing", consentpb.ObjectToMarketingRequest(request_id=request_id()))
+    world.clock.move(timedelta(milliseconds=1))
+    (offer,) = [one for one in (await me.offers()).offers if one.exchange == E2]
+    given = await me.accept(offer.name)
+
+    await me.call("LiftObjection", consentpb.LiftObjectionRequest(request_id=request_id()))
+
+    states = {one.name: one.state for one in (await me.consents()).consents}
+    assert consentpb.CONSENT_STATE_ACTIVE == states.pop(given.consent.name)
+    assert {consentpb.CONSENT_STATE_REVOKED} == {*states.values()}
+
+
 async def test_flood_of_one_customers_acts_keeps_nobody_else_from_the_database(world: World) -> None:
     ann, bob = Person(), Person()
     await world.as_customer(ann).rule("ASK")
