@@ -200,9 +200,9 @@ async def test_nothing_escapes_500_withdrawals_while_any_one_stands_still(twice:
 async def _until_it_stood(
     twice: Twice, history: History, races: Races, process: Process, rng: Random, *, pointed: bool
 ) -> Round:
-    """A round in whose middle a process stood still: it may not come by its point, for its twin does the work."""
-    for _ in range(5):
-        around = await one_round(twice, history, races, process, rng, pointed=pointed)
+    """A round in whose middle a process stood still: where its twin does the work and it comes by no point, at a moment."""
+    for still_pointed in (pointed, pointed, False):
+        around = await one_round(twice, history, races, process, rng, pointed=still_pointed)
         if around.stood:
             return around
         print(f"{process.name} didn't stand still, once more")
