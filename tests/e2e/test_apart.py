@@ -116,11 +116,13 @@ async def _signs_in(url: str) -> asyncpg.Connection:
     return await asyncpg.connect(url)
 
 
-async def test_stolen_role_of_one_zone_enters_no_others_database(world: World) -> None:
-    stolen = world.home.postgres_password("broker")
-    for other in sorted({*SERVICES} - {"broker"}):
+@pytest.mark.parametrize("zone", SERVICES)
+async def test_stolen_role_of_one_zone_enters_no_others_database(world: World, zone: str) -> None:
+    await (await world.customer()).put(profile_age="34")
+    stolen = world.home.postgres_password(zone)
+    for other in sorted({*SERVICES} - {zone}):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await _signs_in(world.servers.postgres_dsn(f"parley_{other}", "parley_broker", stolen))
+            await _signs_in(world.servers.postgres_dsn(f"parley_{other}", f"parley_{zone}", stolen))
         for role in (f"parley_{other}", "parley"):
             with pytest.raises(asyncpg.InvalidPasswordError):
                 await _signs_in(world.servers.postgres_dsn(f"parley_{other}", role, stolen))

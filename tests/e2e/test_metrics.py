@@ -1,12 +1,14 @@
 """Do the numbers say what happened, and nothing about anybody? Over the wire, as Prometheus reads them."""
 
-from collections import Counter
+import time
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 
 from parley_node.doctor.metrics import Sample, Told, ask
 from parley_node.services import SERVICES
 from parley_rpc.metrics import DESCRIBED
 from parley_rpc.zones import Zones
+from tests.support.broker import holding
 from tests.support.canaries import word
 from tests.support.waiting import until
 from tests.support.world import Customer, World, between, by_criteria, terms
@@ -65,6 +67,32 @@ async def test_every_service_shows_its_events_loops_pool_and_clock(world: World)
         assert ("parley_loop_lag_seconds_count", "") in shown
 
 
+async def test_time_that_passes_is_measured(world: World) -> None:
+    """Of a call, of the loop's delays, of the wait for a connection: none is nothing, and a call no longer than it took."""
+    before, began = await _sums(world), time.monotonic()
+    await world.customer()
+    took = time.monotonic() - began
+    registering = "parley_rpc_duration_seconds_sum parley.identity.v1.IdentityService/RegisterCustomer"
+    after = await _sums(world)
+    assert 0 < after[registering] - before.get(registering, 0) <= took
+    for each in await _all(world):
+        if each.name in ("parley_loop_lag_seconds_sum", "parley_pool_wait_seconds_sum"):
+            assert each.value > 0
+
+
+async def test_lag_shows_while_a_reader_is_held(world: World) -> None:
+    if world.apart:
+        return  # nobody reaches into another process: one that is shows enough
+    async with holding("audit.apply.before_commit") as there:
+        await world.customer()
+        await there.wait()
+        await until(lambda: _lags(world, "identity", "audit"))
+
+
+async def _lags(world: World, stream: str, group: str) -> bool:
+    return (await _told(world)).lag(stream, group) > 0
+
+
 async def test_lag_goes_back_to_nothing_once_all_is_read(world: World) -> None:
     await world.customer()
 
@@ -108,6 +136,15 @@ async def _all(world: World) -> list[Sample]:
     found = {id(samples): samples for samples in told.samples.values()}
     assert all(found.values())
     return [each for samples in found.values() for each in samples]
+
+
+async def _sums(world: World) -> Mapping[str, float]:
+    """What histograms have added up to, over all processes."""
+    sums = defaultdict[str, float](float)
+    for each in await _all(world):
+        if each.name.endswith("_seconds_sum"):
+            sums[f"{each.name} {each.labels.get('method', '')}"] += each.value
+    return sums
 
 
 async def _totals(world: World) -> Mapping[str, float]:

@@ -19,6 +19,7 @@ from tests.support.documents import ROOT
 
 PROGRAM = ROOT / "examples" / "verify-log"
 NO_GO = "Go is not on the path"
+NO_MODULES = "Go is there, and its modules can't be had"
 _WIDTH = 256
 _HASH = 32
 
@@ -63,7 +64,7 @@ def build_program(to: Path) -> Path:
     got = go("mod", "download")
     if got.returncode != 0:
         assert "SECURITY ERROR" not in got.stderr, got.stderr  # what was had is not what go.sum names
-        pytest.skip(NO_GO)
+        pytest.skip(NO_MODULES)
     built = go("build", "-o", to, ".")
     assert built.returncode == 0, built.stderr
     return to
