@@ -7,6 +7,7 @@ environment (``PARLEY_FAULTS="broker.before_settle=sleep:3,consent.after_settle=
 """
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
@@ -46,7 +47,7 @@ def arm_from(spec: str) -> None:
 
     An entry is ``point=sleep:SECONDS``, ``point=stop`` (SIGSTOP: all of the process stands still until somebody continues it) or
     ``point=kill``. With ``@2`` or ``@2+5`` behind it: the second, or the second and the fifth, time that the point is reached.
-    ``SERVICE.clock=ahead:SECONDS`` makes a service's clock wrong.
+    ``SERVICE.clock=ahead:SECONDS`` makes a service's clock wrong. What stops or ends the process is told before (stderr).
     """
     for entry in filter(None, spec.split(",")):
         point, _, rest = entry.partition("=")
@@ -55,16 +56,17 @@ def arm_from(spec: str) -> None:
         if verb == "ahead":
             _ahead[point.strip()] = float(seconds)
         else:
-            _armed[point.strip()] = _at(times, _parse(action)) if times else _parse(action)
+            done = _parse(point.strip(), action)
+            _armed[point.strip()] = _at(times, done) if times else done
 
 
-def _parse(action: str) -> Action:
+def _parse(point: str, action: str) -> Action:
     verb, _, argument = action.partition(":")
     if verb == "sleep":
         seconds = float(argument)
         return lambda: asyncio.sleep(seconds)
     if verb in _SIGNALS:
-        return lambda: _signal(_SIGNALS[verb])
+        return lambda: _signal(point, _SIGNALS[verb])
     raise ValueError(f"unknown fault action {verb!r}: use sleep:SECONDS, stop, kill or ahead:SECONDS")
 
 
@@ -81,5 +83,8 @@ def _at(times: str, action: Action) -> Action:
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
 
-async def _signal(number: signal.Signals) -> None:
+async def _signal(point: str, number: signal.Signals) -> None:
+    os.write(
+        2, (json.dumps({"event": "fault", "point": point}) + "\n").encode()
+    )  # as a log does: this may be the last word
     os.kill(os.getpid(), number)

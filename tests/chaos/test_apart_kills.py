@@ -16,7 +16,7 @@ import pytest
 
 from parley_node.services import SERVICES
 from tests.support.city import City, kill_another
-from tests.support.deaths import kills, pid_of, points, stands_still, stops
+from tests.support.deaths import drawn, hits, kills, pid_of, points, stands_still, stops
 from tests.support.history import History
 from tests.support.load import Backend, checked, seeded
 from tests.support.waiting import until
@@ -100,7 +100,11 @@ async def test_campaign_survives_deaths_of_a_server(city: City, history: History
 @pytest.mark.parametrize("service", SERVICES)
 async def test_campaign_survives_20_deaths_of_a_process(city: City, history: History, service: str) -> None:
     rng, backend = seeded(), await city.backend(history)
-    await survive_kills(city, backend, {service: kills(rng, service, max(20, len(points(service))))})
+    plan = kills(rng, service, max(20, len(points(service))))
+    wanted, log = drawn(plan), city.world.home.log(service)
+    before = hits(log)
+    await survive_kills(city, backend, {service: plan})
+    assert set() == wanted - {*(hits(log) - before)}  # it died at every one of them
     print(f"{len(backend.exchanges)} exchanges, {len(backend.kept)} releases, {backend.repeats} repeats")
     assert [] == await checked(city.world, backend.history)
 

@@ -116,6 +116,8 @@ async def race(twice: Twice, around: Round, races: Races, still: Awaitable[None]
     standing = asyncio.ensure_future(still)
     try:
         await racing
+        if around.stood:  # its twin may have done without it meanwhile
+            await standing
     finally:
         standing.cancel()
         await asyncio.gather(standing, return_exceptions=True)
@@ -145,13 +147,13 @@ async def at_a_point(twice: Twice, around: Round, process: Process, pid: int) ->
 
 async def _stand(around: Round, process: Process, pid: int, since: float) -> None:
     os.kill(pid, signal.SIGSTOP)
+    around.stood += 1
     try:
         await asyncio.sleep(STILL_S)
     finally:
         os.kill(pid, signal.SIGCONT)
-    assert around.history is not None
-    around.history.stopped(process.name, since)
-    around.stood += 1
+        assert around.history is not None
+        around.history.stopped(process.name, since)
 
 
 async def arm(twice: Twice, process: Process, rng: Random) -> int:

@@ -375,6 +375,14 @@ async def test_metadata_against_the_settings_is_refused_by_the_transport() -> No
         assert {} == counted(world)
 
 
+async def test_metadata_that_keeps_to_the_settings_always_passes() -> None:
+    """By default gRPC refuses what is longer than 8 KiB, the more often the longer it is."""
+    async with echo.tcp() as world:
+        long = (*ANN, *((f"x-{number}", "v" * 1_000) for number in range(14)))
+        for _ in range(20):
+            assert "some" == await ask(world.channel, long, "some")
+
+
 async def test_a_small_message_that_unpacks_to_a_huge_one_is_refused_cheaply() -> None:
     packer = zlib.compressobj(wbits=31)
     bomb = b"".join(packer.compress(bytes(1024 * 1024)) for _ in range(200)) + packer.flush()

@@ -1,9 +1,10 @@
 """Where processes die or stand still: plans drawn from a seed, an entry for each start of a process."""
 
+import json
 import os
 import signal
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +54,18 @@ class Deaths:
         self.starts[process] += 1
         plan = self.plans.get(process)
         return plan.pop(0) if plan else ""
+
+
+def hits(log: Path) -> Counter[str]:
+    """How often a process that logs there died or stood still at each point."""
+    told = (json.loads(line) for line in log.read_text().splitlines() if '"fault"' in line)
+    return Counter(line["point"] for line in told if line["event"] == "fault")
+
+
+def drawn(plan: Iterable[str]) -> set[str]:
+    """The points of a plan that a campaign is sure to come by."""
+    found = {entry.rpartition(",")[2].partition("=")[0] for entry in plan}
+    return {point for point in found if not point.endswith(_SELDOM)}
 
 
 def kills(rng: Random, service: str, count: int) -> list[str]:

@@ -54,20 +54,27 @@ async def test_points_are_armed_from_a_list(monkeypatch: pytest.MonkeyPatch) -> 
 
     # Only what this module sees: others sleep on the same loop.
     monkeypatch.setattr(faultpoints, "asyncio", SimpleNamespace(sleep=sleep))
-    monkeypatch.setattr(
-        faultpoints, "os", SimpleNamespace(getpid=os.getpid, kill=lambda pid, number: killed.append((pid, number)))
+    told: list[tuple[int, bytes]] = []
+    system = SimpleNamespace(
+        getpid=os.getpid,
+        write=lambda file, text: told.append((file, text)),
+        kill=lambda pid, number: killed.append((pid, number)),
     )
+    monkeypatch.setattr(faultpoints, "os", system)
     arm_from(" a.b = sleep:0.5 ,c.d=kill,")
     for point in ("a.b", "c.d", "e.f"):
         await reach(point)
 
     assert ([0.5], [(os.getpid(), signal.SIGKILL)]) == (slept, killed)
+    assert [(2, b'{"event": "fault", "point": "c.d"}\n')] == told
 
 
 async def test_point_is_armed_for_some_of_the_times_that_it_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[int] = []
     monkeypatch.setattr(
-        faultpoints, "os", SimpleNamespace(getpid=os.getpid, kill=lambda _pid, number: sent.append(number))
+        faultpoints,
+        "os",
+        SimpleNamespace(getpid=os.getpid, write=lambda *_: None, kill=lambda _pid, number: sent.append(number)),
     )
     arm_from("a.b=stop@2+4,c.d=kill@3")
     for _ in range(5):
