@@ -204,7 +204,7 @@ def test_log_of_another_key_than_the_home_believes(parley: Parley) -> None:
     [
         (
             b"999999",
-            "{stop}; mv {data} {data}.older && cp -a COPY {data}; {up}  # COPY: {which}",
+            "{stop}; cp -a COPY {data}.newer && mv {data} {data}.older && mv {data}.newer {data}; {up}  # COPY: {which}",
         ),  # the database fell back
         (b"0", "cp CHECKPOINT {published}  # the newest that anybody holds"),  # the file did
         (b"many", "cp CHECKPOINT {published}  # the newest that anybody holds"),

@@ -40,6 +40,7 @@ def _file_name(name: str) -> str:
 
 
 MOST_DAYS = 36_500
+"""A hundred years: no calendar ends before."""
 
 
 def _directory(text: str) -> Path:
