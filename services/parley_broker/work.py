@@ -304,9 +304,8 @@ class Releasing:
         if not allowed:
             return [], 0.0
         entries = [vaultpb.ReleaseEntry(vault_ref=one.participant.vault_ref, permit=one.permit) for one in allowed]
-        asked = (
-            self.peers.clock.monotonic()
-        )  # and not when it was answered, which may be long after the values were read
+        # Not when it was answered: that may be long after the values were read.
+        asked = self.peers.clock.monotonic()
         outcomes = await self.peers.vault.release(batch, entries)
         await reach("broker.after_release")
         return outcomes, asked
