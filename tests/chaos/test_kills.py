@@ -1,8 +1,8 @@
 """
 G6 and G7: kill -9 of anything, at any moment of a campaign, loses nothing and does nothing twice.
 
-A node runs in a process of its own while a marketer asks 1,000 customers; it, PostgreSQL and Valkey are killed, each ten
-times (the node four times where time is short), at moments drawn from a seed that is printed. Then an independent checker
+A node runs in a process of its own while a marketer asks 1,000 customers; it and its servers are killed at moments drawn from a
+seed that is printed, and so is the process that keeps the services running where these run apart. Then an independent checker
 compares what consent settled, what the broker finished and was told to be kept, what the marketer holds, and what is in the log.
 """
 
@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +23,8 @@ import pytest
 from parley_node.embedded.pair import ServerPair
 from parley_node.embedded.paths import layout, try_lock
 from parley_node.home import Home
+from parley_node.split import Doors
+from parley_rpc.channels import connect
 from tests.support.crashes import kill_listener
 from tests.support.history import History
 from tests.support.load import Backend, checked, populate, seeded
@@ -41,6 +43,7 @@ class City:
     home: Home
     port: int
     world: World
+    apart: bool
     process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -48,6 +51,7 @@ class City:
         with self._log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "tests.support.node_process", str(self.home.root), str(self.port), str(BATCH)),
+                *(["apart"] if self.apart else []),
                 cwd=ROOT,
                 env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT / 'libs'}:{ROOT / 'services'}:{ROOT}"},
                 stdout=asyncio.subprocess.PIPE,
@@ -62,7 +66,7 @@ class City:
         return self.home.root.parent / "node.log"
 
     async def kill(self) -> None:
-        """Kill -9 the node; its servers go with it."""
+        """Kill -9 the node; its servers go with it, and services that run apart."""
         assert self.process is not None
         self.process.kill()
         await self.process.wait()
@@ -71,10 +75,24 @@ class City:
 @pytest.fixture(scope="module")
 async def city() -> AsyncIterator[City]:
     """A node with everybody in it."""
+    async with _living(apart=False) as city:
+        yield city
+
+
+@pytest.fixture(scope="module")
+async def apart() -> AsyncIterator[City]:
+    """One whose services run apart."""
+    async with _living(apart=True) as city:
+        yield city
+
+
+@asynccontextmanager
+async def _living(*, apart: bool) -> AsyncIterator[City]:
     with scratch_directory() as scratch:
         home, port = Home(scratch / "home"), _free_port()
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=_EAGER) as channel:
-            city = City(home, port, _world(home, channel))
+        address = Doors.of(home).address if apart else f"127.0.0.1:{port}"
+        async with connect(address, options=_EAGER) as channel:
+            city = City(home, port, _world(home, channel), apart)
             await city.start()
             try:
                 await populate(city.world, PEOPLE)
@@ -137,18 +155,8 @@ async def _kill_server(path: Path) -> None:
             await asyncio.sleep(0.02)
 
 
-@pytest.mark.parametrize(
-    ("kill", "times"),
-    [
-        (kill_node, 4),
-        pytest.param(kill_node, 10, marks=pytest.mark.slow),
-        pytest.param(kill_postgres, 10, marks=pytest.mark.slow),
-        pytest.param(kill_valkey, 10, marks=pytest.mark.slow),
-    ],
-)
-async def test_campaign_survives_being_killed_again_and_again(
-    city: City, history: History, kill: Callable[[City], Awaitable[None]], times: int
-) -> None:
+async def survive(city: City, history: History, kill: Callable[[City], Awaitable[None]], times: int) -> None:
+    """Kill so many times in the middle of campaigns, then let all come to its end."""
     rng = seeded()
     backend, midway = Backend(await city.world.marketer(), history, PEOPLE), 0
     async with backend.working():
@@ -164,3 +172,25 @@ async def test_campaign_survives_being_killed_again_and_again(
         await backend.finish(city.world, 120)
     assert times == midway
     assert [] == await checked(city.world, history)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("kill", "times"),
+    [
+        (kill_node, 4),
+        pytest.param(kill_node, 20, marks=pytest.mark.slow),
+        pytest.param(kill_postgres, 20, marks=pytest.mark.slow),
+        pytest.param(kill_valkey, 20, marks=pytest.mark.slow),
+    ],
+)
+async def test_campaign_survives_being_killed_again_and_again(
+    city: City, history: History, kill: Callable[[City], Awaitable[None]], times: int
+) -> None:
+    await survive(city, history, kill, times)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_campaign_survives_20_deaths_of_what_keeps_its_services_running(apart: City, history: History) -> None:
+    await survive(apart, history, kill_node, 20)

@@ -1,9 +1,12 @@
 """
-An independent checker: ``python -m tests.support.checker HISTORY DSN...``.
+An independent checker: ``python -m tests.support.checker HISTORY AUDIT_KEY DSN...``.
 
 It reads a history (:mod:`tests.support.history`) and the final databases of consent, broker and audit, in any order, and says
-each thing that must not be. It shares no code with what it checks: of Parley it knows its tables, and that a leaf stands for the
-SHA-256 of salt and detail.
+each thing that must not be. It shares no code with what it checks: of Parley it knows its tables, that a leaf stands for the
+SHA-256 of salt and detail, and how audit encrypts what it keeps (:mod:`tests.support.openings`).
+
+A release is compared by exchange, pseudonym and release id. Broker keeps no such id: consent makes it of the other two, so that
+broker has the same releases if it has the same pairs, and nobody else has two ids for one of them.
 """
 
 import asyncio
@@ -12,6 +15,7 @@ import json
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -19,12 +23,16 @@ from typing import Any
 
 import asyncpg
 
+from tests.support.openings import Opening, open_history
+
 Line = Mapping[str, Any]
 Pair = tuple[str, str]
 Release = tuple[str, str, str]
 """Exchange, pseudonym, release id."""
 
 FINALIZED, TERMINATED = 5, 6
+SETTLED, ACKNOWLEDGED = "consent:release:settled", "broker:release:acknowledged"
+"""What audit calls a release that was committed, and one that the marketer keeps."""
 WINDOW_S = 1.0
 """What was settled may be sent for so long."""
 SLACK_S = 1.0
@@ -42,6 +50,7 @@ class Kind(StrEnum):
     UNEQUAL = "sets unequal"
     LEAF_MISSING = "leaf missing"
     LEAF_TWICE = "leaf twice"
+    LEAF_UNKNOWN = "leaf of nothing"
     TWO_OUTCOMES = "two outcomes"
 
 
@@ -89,8 +98,8 @@ class Databases:
     """What is stored for a caller's request id."""
     commitments: Sequence[bytes] = ()
     """Audit's, of all leaves."""
-    history: Sequence[bytes] = ()
-    """The commitments that audit keeps details of."""
+    history: Sequence[Opening] = ()
+    """What audit can say of commitments."""
     entries: Sequence[bytes] = ()
     """The log's entries, hashed."""
     places: Sequence[int] = ()
@@ -107,6 +116,7 @@ def violations(history: Sequence[Line], found: Databases) -> list[Violation]:
         _escaped,
         _unequal,
         _leaves,
+        _log,
         _outcomes,
     )
     return [violation for check in checks for violation in check(case)]
@@ -122,6 +132,7 @@ class _Case:
         self.asked, self.answered, self.delivered = lines["asked"], lines["answered"], lines["delivered"]
         self.acknowledged, self.stopped = lines["acknowledged"], lines["stopped"]
         self.found = found
+        self.told = [*_told(found, {line["caller"] for line in history if "caller" in line})]
         self.withdrawn: dict[str, Line] = {}
         for line in lines["withdrawn"]:
             self.withdrawn.setdefault(line["consent"], line)  # the first answer is the promise
@@ -152,7 +163,8 @@ def _ends(case: _Case) -> Iterator[Violation]:
 
 
 def _releases(case: _Case) -> Iterator[Violation]:
-    for where, releases in (("consent", case.settled), ("the marketer's end", {*case.held})):
+    at_audit = [said for kind, said in case.told if kind == SETTLED]
+    for where, releases in (("consent", case.settled), ("audit", at_audit), ("the marketer's end", {*case.held})):
         for pair, count in Counter(release[:2] for release in releases).items():
             if count > 1:
                 yield Violation(Kind.TWO_RELEASES, f"{pair}: {count} at {where}")
@@ -209,23 +221,24 @@ def _standstill(case: _Case, since: float, until: float) -> float:
 
 
 def _unequal(case: _Case) -> Iterator[Violation]:
-    logged = {*case.found.commitments} & {*case.found.history}
-    openings = [
-        *((one.salt, one.detail) for one in case.found.settlements),
-        *((bytes.fromhex(line["salt"]), bytes.fromhex(line["detail"])) for line in case.delivered),
-    ]
-    at_audit = {_said(detail) for salt, detail in openings if hashlib.sha256(salt + detail).digest() in logged}
+    at_audit = {said for kind, said in case.told if kind == SETTLED}
     at_consent = {*case.settled} - case.overtaken
     at_broker = {(one.exchange, one.pseudonym) for one in case.found.participants if one.state == FINALIZED}
+    kept = {(one.exchange, one.pseudonym) for one in case.found.participants if one.acknowledged}
+    over = {release[:2] for release in case.over}
     yield from _compared("consent", at_consent, "the marketer's end", {*case.held})
     yield from _compared("consent", at_consent, "audit", at_audit - case.overtaken)
-    over = {release[:2] for release in case.over}
     yield from _compared("consent", {release[:2] for release in at_consent} - over, "broker", at_broker - over)
+    yield from _compared("broker", kept, "audit", {said[:2] for kind, said in case.told if kind == ACKNOWLEDGED})
 
 
-def _said(detail: bytes) -> Release:
-    said = json.loads(detail)
-    return said["exchange"], said["pseudonym"], said["release"]
+def _told(found: Databases, callers: AbstractSet[str]) -> Iterator[tuple[str, Release]]:
+    """What audit can say of callers' releases, and has in the log."""
+    logged = {*found.commitments}
+    for opening in found.history:
+        detail = json.loads(opening.detail)
+        if opening.commitment in logged and detail["kind"] in (SETTLED, ACKNOWLEDGED) and detail["marketer"] in callers:
+            yield detail["kind"], (detail["exchange"], detail["pseudonym"], detail.get("release", ""))
 
 
 def _compared(one: str, first: set[Any], other: str, second: set[Any]) -> Iterator[Violation]:
@@ -240,13 +253,23 @@ def _leaves(case: _Case) -> Iterator[Violation]:
         hashlib.sha256(bytes.fromhex(line["salt"] + line["detail"])).digest(): line["release"]
         for line in case.delivered
     }
-    for place, found in (("log", Counter(case.found.commitments)), ("history", Counter(case.found.history))):
+    in_history = [opening.commitment for opening in case.found.history]
+    for place, found in (("log", Counter(case.found.commitments)), ("history", Counter(in_history))):
         for commitment, release in {**told, **commitments}.items():
             if not found[commitment]:
                 yield Violation(Kind.LEAF_MISSING, f"{release} is not in the {place}")
         for commitment, count in found.items():
             if count > 1:
                 yield Violation(Kind.LEAF_TWICE, f"{commitment.hex()[:16]} is {count} times in the {place}")
+
+
+def _log(case: _Case) -> Iterator[Violation]:
+    """Whether the log, the commitments in it and what audit can say of them are of the same things."""
+    for commitment in {*case.found.commitments} ^ {opening.commitment for opening in case.found.history}:
+        yield Violation(Kind.LEAF_UNKNOWN, f"{commitment.hex()[:16]} is in the log or in a history alone")
+    for opening in case.found.history:
+        if not opening.is_true:
+            yield Violation(Kind.LEAF_UNKNOWN, f"audit can't open {opening.commitment.hex()[:16]}")
     if {*case.found.places} != {*range(len(case.found.entries))}:
         yield Violation(Kind.LEAF_MISSING, "the log's entries and the commitments in them don't name each other")
     for entry, count in Counter(case.found.entries).items():
@@ -276,24 +299,32 @@ def _outcomes(case: _Case) -> Iterator[Violation]:
 # --- The databases ---------------------------------------------------------------------------------------------------------
 
 
-async def read_databases(dsns: Iterable[str], history: Sequence[Line]) -> Databases:
+async def read_databases(audit_key: Path, dsns: Iterable[str], history: Sequence[Line]) -> Databases:
     """Read what a history's marketers left in databases, which are known by their tables."""
     callers = sorted({line["caller"] for line in history if "caller" in line})
     parts: dict[str, Any] = {}
     for dsn in dsns:
         connection = await asyncpg.connect(dsn)
         try:
-            parts |= await _read(connection, callers)
+            async with connection.transaction(isolation="repeatable_read"):  # all as of one moment
+                parts |= await _read(connection, callers, audit_key)
         finally:
             await connection.close()
     return Databases(**parts)
 
 
-async def _read(connection: asyncpg.Connection, callers: Sequence[str]) -> dict[str, Any]:
-    for table, read in (("settlements", _consent_rows), ("participants", _broker_rows), ("log_entries", _audit_rows)):
-        if await connection.fetchval("SELECT to_regclass($1)", table):
-            return await read(connection, callers)
+async def _read(connection: asyncpg.Connection, callers: Sequence[str], audit_key: Path) -> dict[str, Any]:
+    if await _has(connection, "settlements"):
+        return await _consent_rows(connection, callers)
+    if await _has(connection, "participants"):
+        return await _broker_rows(connection, callers)
+    if await _has(connection, "log_entries"):
+        return await _audit_rows(connection, audit_key)
     raise LookupError("a database that is neither consent's nor broker's nor audit's")
+
+
+async def _has(connection: asyncpg.Connection, table: str) -> bool:
+    return bool(await connection.fetchval("SELECT to_regclass($1)", table))
 
 
 async def _consent_rows(connection: asyncpg.Connection, callers: Sequence[str]) -> dict[str, Any]:
@@ -324,11 +355,13 @@ async def _broker_rows(connection: asyncpg.Connection, callers: Sequence[str]) -
     }
 
 
-async def _audit_rows(connection: asyncpg.Connection, _callers: Sequence[str]) -> dict[str, Any]:
+async def _audit_rows(connection: asyncpg.Connection, audit_key: Path) -> dict[str, Any]:
+    keys = await connection.fetch("SELECT subject, wrapped FROM subject_keys")
+    history = await connection.fetch("SELECT subject, commitment, sealed FROM history")
     return {
         "commitments": [row[0] for row in await connection.fetch("SELECT commitment FROM log_commitments")],
         "places": [row[0] for row in await connection.fetch("SELECT log_index FROM log_commitments")],
-        "history": [row[0] for row in await connection.fetch("SELECT commitment FROM history")],
+        "history": [*open_history(audit_key, keys, history)],
         "entries": [
             row[0] for row in await connection.fetch("SELECT sha256(entry) FROM log_entries ORDER BY log_index")
         ],
@@ -340,15 +373,15 @@ def read_history(path: Path) -> list[Line]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-async def check(history: Path, *dsns: str) -> list[Violation]:
-    """Check a history's file against databases."""
+async def check(history: Path, audit_key: Path, *dsns: str) -> list[Violation]:
+    """Check a history's file against databases, audit's opened with its master key."""
     lines = read_history(history)
-    return violations(lines, await read_databases(dsns, lines))
+    return violations(lines, await read_databases(audit_key, dsns, lines))
 
 
 def main() -> None:
     """Say each violation; the exit code says whether there was one."""
-    found = asyncio.run(check(Path(sys.argv[1]), *sys.argv[2:]))
+    found = asyncio.run(check(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]))
     for violation in found:
         print(violation)
     print(f"{len(found)} violations")

@@ -260,4 +260,5 @@ async def streams_are_read(world: World) -> bool:
 
 async def checked(world: World, history: History) -> Sequence[Violation]:
     """What the independent checker says of a history and the databases."""
-    return await check(history.path, *(database_url(world, name) for name in ("consent", "broker", "audit")))
+    databases = (database_url(world, name) for name in ("consent", "broker", "audit"))
+    return await check(history.path, key_file(world.home, "audit", "master"), *databases)

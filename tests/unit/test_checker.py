@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from tests.support.checker import (
+    ACKNOWLEDGED,
     FINALIZED,
+    SETTLED,
     TERMINATED,
     Databases,
     Kind,
@@ -22,6 +24,7 @@ from tests.support.checker import (
     violations,
 )
 from tests.support.history import History
+from tests.support.openings import Opening
 
 M = "marketers/m"
 X = f"{M}/exchanges/x"
@@ -29,17 +32,26 @@ PEOPLE = ("ana", "bea", "cem")
 """Ana's release arrives, Bea's is overtaken by her withdrawal, and Cem's arrives before his."""
 
 
-def _detail(name: str) -> bytes:
-    said = {"exchange": X, "pseudonym": name, "release": f"r-{name}", "consent": f"consents/{name}"}
-    return json.dumps(said).encode()
+def _detail(name: str, release: str = "") -> bytes:
+    said = {"kind": SETTLED, "marketer": M, "exchange": X, "pseudonym": name, "release": release or f"r-{name}"}
+    return json.dumps({**said, "consent": f"consents/{name}"}).encode()
+
+
+def _opening(detail: bytes) -> Opening:
+    return Opening(hashlib.sha256(b"salt" + detail).digest(), b"salt", detail)
+
+
+def _kept(name: str) -> Opening:
+    """What audit can say of an acknowledgement."""
+    said = {"kind": ACKNOWLEDGED, "marketer": M, "exchange": X, "pseudonym": name}
+    return _opening(json.dumps(said).encode())
+
+
+OPENINGS = [*(_opening(_detail(name)) for name in PEOPLE), _kept("ana")]
 
 
 def _settlement(name: str) -> Settlement:
     return Settlement(X, name, f"r-{name}", f"consents/{name}", b"salt", _detail(name))
-
-
-def _commitment(name: str) -> bytes:
-    return hashlib.sha256(b"salt" + _detail(name)).digest()
 
 
 def _delivered(name: str, at: float, release: str = "") -> Line:
@@ -69,8 +81,8 @@ FOUND = Databases(
     ],
     exchanges=[X],
     answers={(M, "q"): b"\x0a" + X.encode()},
-    commitments=[_commitment(name) for name in PEOPLE],
-    history=[_commitment(name) for name in PEOPLE],
+    commitments=[opening.commitment for opening in OPENINGS],
+    history=OPENINGS,
     entries=[b"1", b"2"],
     places=[0, 1, 1],
 )
@@ -78,6 +90,13 @@ FOUND = Databases(
 
 def _found(**changed: Any) -> Databases:
     return replace(FOUND, **changed)
+
+
+def _logged(*openings: Opening, log: Sequence[Opening] | None = None) -> Databases:
+    """Audit's, with these openings, and the same in the log unless it is said what."""
+    return _found(
+        history=openings, commitments=[each.commitment for each in (openings if log is None else log)], places=[0, 1]
+    )
 
 
 def _kinds(history: Sequence[Line], found: Databases = FOUND) -> set[Kind]:
@@ -103,13 +122,20 @@ BAD_DATABASES: Sequence[tuple[Kind, Databases]] = [
     (Kind.ESCAPED, _found(settlements=[*FOUND.settlements[:2], replace(FOUND.settlements[2], release="r-3")])),
     (Kind.UNEQUAL, _found(settlements=FOUND.settlements[1:])),
     (Kind.UNEQUAL, _found(participants=FOUND.participants[1:])),
-    (Kind.UNEQUAL, _found(commitments=[_commitment("bea"), _commitment("cem")])),
-    (Kind.LEAF_MISSING, _found(commitments=[_commitment("ana"), _commitment("bea")])),
-    (Kind.LEAF_MISSING, _found(history=[_commitment("ana"), _commitment("cem")])),
+    (Kind.UNEQUAL, _logged(*OPENINGS, log=OPENINGS[1:])),
+    (Kind.UNEQUAL, _logged(*OPENINGS[1:])),
+    (Kind.UNEQUAL, _logged(*OPENINGS, _opening(_detail("dan")))),  # a release that nobody else knows
+    (Kind.UNEQUAL, _logged(*OPENINGS, _kept("cem"))),  # an acknowledgement that broker doesn't know
+    (Kind.UNEQUAL, _logged(*OPENINGS[:-1])),
+    (Kind.TWO_RELEASES, _logged(*OPENINGS, _opening(_detail("ana", "r-2")))),
+    (Kind.LEAF_MISSING, _logged(*OPENINGS, log=OPENINGS[:2])),
+    (Kind.LEAF_MISSING, _logged(*OPENINGS[:2], log=OPENINGS)),
+    (Kind.LEAF_UNKNOWN, _logged(*OPENINGS, log=[*OPENINGS, _kept("dan")])),
+    (Kind.LEAF_UNKNOWN, _logged(*OPENINGS, replace(OPENINGS[0], commitment=b"another", detail=b'{"kind": ""}'))),
     (Kind.LEAF_MISSING, _found(entries=[])),
     (Kind.LEAF_MISSING, _found(entries=[b"1", b"2", b"3"])),
-    (Kind.LEAF_TWICE, _found(commitments=[*FOUND.commitments, _commitment("ana")])),
-    (Kind.LEAF_TWICE, _found(history=[*FOUND.history, _commitment("ana")])),
+    (Kind.LEAF_TWICE, _logged(*OPENINGS, log=[*OPENINGS, OPENINGS[0]])),
+    (Kind.LEAF_TWICE, _logged(*OPENINGS, OPENINGS[0], log=OPENINGS)),
     (Kind.LEAF_TWICE, _found(entries=[b"1", b"2", b"1"])),
     (Kind.TWO_OUTCOMES, _found(answers={(M, "q"): b"something else"})),
     (Kind.TWO_OUTCOMES, _found(exchanges=[X, f"{M}/exchanges/y"])),
