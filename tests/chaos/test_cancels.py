@@ -2,15 +2,16 @@
 G12: whoever cancels, or runs out of time, at any moment of a call asks again and gets the one outcome that it had.
 
 Calls are cancelled and deadlines end at moments drawn from a seed, while fault points everywhere on the way take a random time.
-Each request is then repeated until it is answered, and once more. Nothing may be left of any of them: no second outcome, no task,
-no connection that isn't back in its pool.
+Each request, of every mutation that there is, is then repeated until it is answered, and once more. Nothing may be left of any of
+them: no second outcome, no task, no connection that isn't back in its pool.
 """
 
 import asyncio
+import hashlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -20,29 +21,27 @@ from typing import Any
 import grpc
 import pytest
 
-from parley.consent.v1 import consent_pb2 as consentpb
 from parley_db.connections import Connections
 from parley_kit.faultpoints import armed
-from tests.support.calls import request_id
-from tests.support.chaos import ALLOW, each, population
+from tests.support.chaos import each, population
 from tests.support.history import History
 from tests.support.load import Backend, checked, seeded, streams_are_read
+from tests.support.mutations import MAKERS, MUTATIONS, Cast
 from tests.support.servers import scratch_directory
 from tests.support.waiting import until
-from tests.support.world import Customer, Marketer, World, between, by_criteria, living_world, terms, to_known
+from tests.support.world import Caller, Marketer, World, between, by_criteria, living_world, terms, to_known
 
 pytestmark = pytest.mark.slow
 
-PEOPLE, AT_ONCE, LONGEST_S = 12, 8, 0.25
+PEOPLE, AT_ONCE, LONGEST_S = 12, 16, 0.25
+RETRYABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED)
 POINTS = [
     *(
-        "broker.after_create",
-        "broker.after_decide",
-        "broker.after_release",
-        "broker.before_settle",
-        "broker.after_settle",
+        f"broker.{point}"
+        for point in ("after_create", "after_decide", "after_release", "before_settle", "after_settle")
     ),
-    *("consent.before_settle", "consent.after_settle", "consent.CreateRule.before_commit", "vault.after_release"),
+    *("consent.before_settle", "consent.after_settle", "vault.after_release"),
+    *(f"{rpc}.{point}" for rpc in MUTATIONS for point in ("before_commit", "after_commit")),
 ]
 
 
@@ -58,12 +57,19 @@ async def here() -> AsyncIterator[World]:
 class Call:
     """A mutation that may be repeated: who asks what, and what of the answer is its outcome."""
 
-    caller: Customer | Marketer
-    service: str
-    method: str
+    caller: Caller
+    rpc: str
     request: Any
-    customers: int | None
-    outcome: Callable[[Any], Any]
+    outcome: Callable[[Any], str]
+    noted: bool
+    """Whether it is an exchange that the history tells of."""
+    outcomes: set[str] = field(default_factory=set)
+    """What its answers say that it did."""
+
+    async def make(self, **options: Any) -> Any:
+        """Make it, once. Raises grpc.aio.AioRpcError."""
+        service, _, method = self.rpc.partition(".")
+        return await self.caller.call(service, method, self.request, **options)
 
 
 @dataclass
@@ -74,6 +80,8 @@ class Impatient:
     rng: Random
     ended: Counter[str] = field(default_factory=Counter)
     overdue: list[float] = field(default_factory=list)
+    given_up_in: set[str] = field(default_factory=set)
+    """RPCs that somebody gave up in."""
 
     @property
     def given_up(self) -> int:
@@ -88,36 +96,43 @@ class Impatient:
         begun = time.monotonic()
         try:
             if with_deadline:
-                answer = await call.caller.call(call.service, call.method, call.request, timeout=seconds)
+                answer = await call.make(timeout=seconds)
             else:
-                answer = await asyncio.wait_for(call.caller.call(call.service, call.method, call.request), seconds)
+                answer = await asyncio.wait_for(call.make(), seconds)
         except TimeoutError:
-            self.ended["cancelled"] += 1
+            self._gave_up(call, "cancelled")
         except grpc.aio.AioRpcError as error:
-            self.ended[error.code().name] += 1
+            if error.code() not in (grpc.StatusCode.DEADLINE_EXCEEDED, *RETRYABLE):
+                raise
+            self._gave_up(call, error.code().name)
             self.overdue.append(time.monotonic() - begun - seconds)
         else:
             self.ended["answered"] += 1
             self._answered(call, answer)
-        first, second = [await self._until_answered(call) for _ in range(2)]
-        assert call.outcome(first) == call.outcome(second)
+        for _ in range(2):
+            await self._until_answered(call)
+        assert 1 == len(call.outcomes), call.rpc
 
-    async def _until_answered(self, call: Call) -> Any:
+    async def _until_answered(self, call: Call) -> None:
         while True:
             self._asked(call)
             with suppress_retryable():
-                answer = await call.caller.call(call.service, call.method, call.request, timeout=10)
-                self._answered(call, answer)
-                return answer
+                return self._answered(call, await call.make(timeout=10))
+
+    def _gave_up(self, call: Call, how: str) -> None:
+        self.ended[how] += 1
+        self.given_up_in.add(call.rpc)
 
     def _asked(self, call: Call) -> None:
-        if call.service == "broker":
-            self.history.asked(call.caller.name, call.request.request_id, call.customers)
+        if call.noted:
+            self.history.asked(call.caller.name, call.request.request_id, 1)
 
     def _answered(self, call: Call, answer: Any) -> None:
-        self.history.answered(call.caller.name, call.request.request_id, call.outcome(answer))
-        if call.service == "broker" and answer.HasField("delivery"):
-            self.history.delivered(call.caller.name, answer.delivery)
+        call.outcomes.add(call.outcome(answer))
+        if call.noted:
+            self.history.answered(call.caller.name, call.request.request_id, call.outcome(answer))
+            if answer.HasField("delivery"):
+                self.history.delivered(call.caller.name, answer.delivery)
 
 
 @contextmanager
@@ -126,53 +141,54 @@ def suppress_retryable() -> Iterator[None]:
     try:
         yield
     except grpc.aio.AioRpcError as error:
-        if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED):
+        if error.code() not in RETRYABLE:
             raise
-
-
-def _name(answer: Any) -> str:
-    return str(answer.name)
 
 
 def _exchange(answer: Any) -> str:
     return str(answer.exchange.name)
 
 
+def _all_of_it(answer: Any) -> str:
+    return hashlib.sha256(answer.SerializeToString(deterministic=True)).hexdigest()
+
+
 @dataclass(frozen=True)
-class Cast:
-    """A marketer and those it knows."""
+class Troupe:
+    """A marketer and those it knows, whose exchanges are written down; and others, who make every other mutation."""
 
     marketer: Marketer
-    people: Sequence[Customer]
     pseudonyms: Sequence[str]
+    cast: Cast
 
-    def draw(self, rng: Random) -> Call:
-        """Some call."""
-        asked = terms("profile.city", valid_for=timedelta(days=20))
-        kind = rng.choice(("in the answer", "in the background", "rule"))
-        if kind == "rule":
-            rule = consentpb.Rule(
-                effect=consentpb.RuleEffect.ValueType(ALLOW),
-                scope=consentpb.RuleScope(everyone=consentpb.Everyone()),
-                terms=terms("profile.city", "profile.age", valid_for=timedelta(days=300), decide_within=None),
-            )
-            request: Any = consentpb.CreateRuleRequest(rule=rule, request_id=request_id())
-            return Call(rng.choice(self.people), "consent", "CreateRule", request, None, _name)
-        request = to_known(asked, rng.choice(self.pseudonyms), in_answer=kind == "in the answer")
-        return Call(self.marketer, "broker", "CreateExchange", request, 1, _exchange)
+    @asynccontextmanager
+    async def call(self, rpc: str, rng: Random) -> AsyncIterator[Call]:
+        """Some call of an RPC, in its turn."""
+        if rpc == "broker.CreateExchange":
+            asked, in_answer = terms("profile.city", valid_for=timedelta(days=20)), rng.random() < 0.5
+            request = to_known(asked, rng.choice(self.pseudonyms), in_answer=in_answer)
+            yield Call(self.marketer, rpc, request, _exchange, noted=True)
+        else:
+            async with self.cast.mutation(rpc) as made:
+                yield Call(made.caller, rpc, made.request, _all_of_it, noted=False)
+
+    async def sign_in(self) -> None:
+        """Sign everybody in anew."""
+        await self.marketer.sign_in()
+        await self.cast.sign_in()
 
 
-async def _cast(world: World, history: History) -> Cast:
-    people = await population(world, [{"profile.city": "Lisbon", "profile.age": "34"}] * PEOPLE, "profile.age")
+async def _troupe(world: World, history: History) -> Troupe:
+    await population(world, [{"profile.city": "Lisbon", "profile.age": "117"}] * PEOPLE, "profile.age")
     marketer = await world.marketer()
-    request = by_criteria(terms("profile.city"), between("profile.age", "34", "34"))
+    request = by_criteria(terms("profile.city"), between("profile.age", "117", "117"))
     history.asked(marketer.name, request.request_id)
     history.answered(marketer.name, request.request_id, (await marketer.ask(request)).exchange.name)
     deliveries = await marketer.collect(PEOPLE)
     for delivery in deliveries:
         history.delivered(marketer.name, delivery)
     await marketer.acknowledge(*deliveries)
-    return Cast(marketer, people, [delivery.release.pseudonym for delivery in deliveries])
+    return Troupe(marketer, [delivery.release.pseudonym for delivery in deliveries], await Cast.of(world, AT_ONCE))
 
 
 @contextmanager
@@ -216,21 +232,33 @@ async def test_connection_that_is_not_given_back_is_noticed(here: World) -> None
         await connections.give_back(kept, is_good=True)
 
 
+def test_every_mutation_is_given_up_in() -> None:
+    assert {*map(str, MUTATIONS)} == {*MAKERS}
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("calls", [50, pytest.param(1000, marks=pytest.mark.slow)])
 async def test_whoever_gives_up_and_asks_again_gets_the_one_outcome(
     here: World, history: History, calls: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     rng = seeded()
-    cast = await _cast(here, history)
+    troupe = await _troupe(here, history)
     await until(lambda: streams_are_read(here))
-    before, impatient = _tasks(), Impatient(history, rng)
+    before, impatient, rpcs = _tasks(), Impatient(history, rng), [*map(str, MUTATIONS)]
+
+    async def some(rpc: str) -> None:
+        async with troupe.call(rpc, rng) as call:
+            await impatient.make(call)
+
     with _slow_everywhere(rng):
         while impatient.given_up < calls:
-            await each(impatient.make, [cast.draw(rng) for _ in range(50)], AT_ONCE)
+            drawn = rpcs + ["broker.CreateExchange"] * len(rpcs)
+            await each(some, rng.sample(drawn, len(drawn)), AT_ONCE)
+            await troupe.sign_in()
     print(dict(impatient.ended), f"{max(impatient.overdue, default=0):.3f} s past the deadline at most")
     assert min(impatient.ended["cancelled"], impatient.ended["DEADLINE_EXCEEDED"]) >= calls / 10
-    await _collect_all(here, cast.marketer, history)
+    assert calls < 1000 or set() == {*rpcs} - impatient.given_up_in
+    await _collect_all(here, troupe.marketer, history)
     await until(partial(_is_as_before, here, before), 30)
     assert [] == [record for record in caplog.records if record.name == "asyncio"]  # a transaction left open, above all
     assert [] == await checked(here, history)

@@ -262,21 +262,9 @@ class World:
     async def marketer(self, *, level: int = 2, entity: str = "") -> Marketer:
         """A new marketer of a verification level."""
         operator = await self.staff("operator")
-        signer, marketer_id = Signer(secrets.token_bytes(32)), secrets.token_hex(4)
-        marketer = Marketer(self.stubs, "", signer)
-        answer = await operator.call(
-            "identity",
-            "RegisterMarketer",
-            identitypb.RegisterMarketerRequest(
-                display_name=f"Marketer {marketer_id}",
-                legal_entity=entity or f"Marketer {marketer_id} Ltd",
-                verification_level=termspb.VerificationLevel.ValueType(level),
-                contact="privacy@marketer.example",
-                sealing_key=marketer.sealer.public_key,
-                signing_key=signer.public_key,
-                request_id=request_id(),
-            ),
-        )
+        marketer = Marketer(self.stubs, "", Signer(secrets.token_bytes(32)))
+        request = registration(marketer.sealer, marketer.signer, level=level, entity=entity)
+        answer = await operator.call("identity", "RegisterMarketer", request)
         marketer.name = answer.name
         await marketer.sign_in()
         return marketer
@@ -306,6 +294,22 @@ async def living_world(
         yield world
         for caller in world.callers.values():
             await caller.close()
+
+
+def registration(
+    sealer: Sealer, signer: Signer, *, level: int = 2, entity: str = ""
+) -> identitypb.RegisterMarketerRequest:
+    """What registers a new marketer, of a verification level."""
+    marketer_id = secrets.token_hex(4)
+    return identitypb.RegisterMarketerRequest(
+        display_name=f"Marketer {marketer_id}",
+        legal_entity=entity or f"Marketer {marketer_id} Ltd",
+        verification_level=termspb.VerificationLevel.ValueType(level),
+        contact="privacy@marketer.example",
+        sealing_key=sealer.public_key,
+        signing_key=signer.public_key,
+        request_id=request_id(),
+    )
 
 
 def calling(home: Home, name: str) -> grpc.aio.Channel:
