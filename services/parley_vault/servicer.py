@@ -129,13 +129,13 @@ class VaultServicer(vaultgrpc.VaultServiceServicer):
         return vaultpb.ReleaseResponse(outcomes=[_outcome_to(outcome) for outcome in outcomes])
 
     def _subject(self, sealed: bytes, index: int) -> str:
-        path = f"entries[{index}].vault_ref"
+        wrong = InvalidRequest(violations=[Violation(f"entries[{index}].vault_ref", "is no importer's reference")])
         try:
             ref = open_ref(self.refs, READER, sealed)
         except RefInvalid:
-            raise InvalidRequest(violations=[Violation(path, "is no reference for this service")]) from None
-        if ref.pseudonym or ref.marketer:  # an introduction's, which is broker's to use
-            raise InvalidRequest(violations=[Violation(path, "is no importer's reference")])
+            raise wrong from None
+        if ref.pseudonym or ref.marketer:  # an introduction's, which is broker's to use: as if it were none
+            raise wrong
         return ref.subject
 
 

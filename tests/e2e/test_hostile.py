@@ -27,7 +27,6 @@ from parley.common.v1 import terms_pb2 as termspb
 from parley.consent.v1 import consent_pb2 as consentpb
 from parley.consent.v1.consent_pb2_grpc import ConsentServiceStub
 from parley.identity.v1 import identity_pb2 as identitypb
-from parley.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from parley.vault.v1 import vault_pb2 as vaultpb
 from parley.vault.v1.vault_pb2_grpc import VaultServiceStub
 from parley_crypto.batch import sign_batch
@@ -53,6 +52,7 @@ from tests.support.api import (
     refusal,
 )
 from tests.support.calls import request_id
+from tests.support.carried import Carried, carried
 from tests.support.chaos import rows
 from tests.support.dumps import changes, quiet, without
 from tests.support.world import Caller, Customer, Metadata, World, between, by_criteria, terms, to_known
@@ -442,40 +442,6 @@ async def test_what_is_another_customers_is_not_there(world: World, deal: Deal) 
 # --- A hostile broker ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Permitted:
-    """What the broker holds of a customer: references, and a good permit with its batch."""
-
-    consent_ref: bytes
-    vault_ref: bytes
-    permit: permitpb.Permit
-    batch: permitpb.PermitBatch
-
-
-async def _permitted(world: World, deal: Deal) -> Permitted:
-    (refs,) = await rows(
-        world,
-        "broker",
-        "SELECT consent_ref, vault_ref, audit_ref FROM introductions WHERE marketer = $1 AND pseudonym = $2",
-        deal.marketer.name,
-        deal.pseudonym,
-    )
-    hub = world.calling("broker")
-    card: Any = await IdentityServiceStub(hub).GetMarketerCard(
-        identitypb.GetMarketerCardRequest(name=deal.marketer.name)
-    )
-    decided: Any = await ConsentServiceStub(hub).Decide(
-        consentpb.DecideRequest(
-            marketer_card=card.card,
-            exchange=f"{deal.marketer.name}/exchanges/{new_id()}",
-            terms=terms("profile.city", valid_for=timedelta(days=9)),
-            entries=[consentpb.DecideEntry(consent_ref=refs["consent_ref"], audit_ref=refs["audit_ref"])],
-        )
-    )
-    assert consentpb.DECISION_OUTCOME_ALLOWED == decided.decisions[0].outcome
-    return Permitted(refs["consent_ref"], refs["vault_ref"], decided.decisions[0].permit, decided.batch)
-
-
 def _signed(body: permitpb.PermitBody, signer: Signer, key_id: str) -> tuple[permitpb.Permit, permitpb.PermitBatch]:
     raw = body.SerializeToString(deterministic=True)
     batch, (proof,) = sign_batch(signer, [raw])
@@ -484,14 +450,14 @@ def _signed(body: permitpb.PermitBody, signer: Signer, key_id: str) -> tuple[per
     )
 
 
-def _changed(permitted: Permitted, **changed: Any) -> permitpb.PermitBody:
+def _changed(permitted: Carried, **changed: Any) -> permitpb.PermitBody:
     body = permitpb.PermitBody.FromString(permitted.permit.body)
     for name, value in changed.items():
         setattr(body, name, value)
     return body
 
 
-def _forgeries(permitted: Permitted, other: Permitted) -> dict[str, tuple[permitpb.Permit, permitpb.PermitBatch]]:
+def _forgeries(permitted: Carried, other: Carried) -> dict[str, tuple[permitpb.Permit, permitpb.PermitBatch]]:
     more = permitpb.PermitBody.FromString(permitted.permit.body)
     more.fields.add(attribute="contact.email", form=termspb.FORM_EXACT)
 
@@ -518,7 +484,7 @@ async def test_forged_permit_opens_nothing_and_settles_nothing(world: World, dea
     other = await deal_of(world, "122")
     hub = world.calling("broker")
     async with nothing_changes(world):
-        permitted, others = await _permitted(world, deal), await _permitted(world, other)
+        permitted, others = await carried(world, deal, "121"), await carried(world, other, "122")
         good = vaultpb.ReleaseRequest(
             batch=permitted.batch,
             entries=[vaultpb.ReleaseEntry(vault_ref=permitted.vault_ref, permit=permitted.permit)],

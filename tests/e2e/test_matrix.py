@@ -8,7 +8,7 @@ nowhere, or why it names nobody's. A new RPC without an entry fails.
 import hashlib
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,6 +25,8 @@ from parley_crypto.statements import make_assertion
 from parley_kit.ids import new_id
 from tests.support.api import RPCS, Deal, Rpc, deal_of, nothing_changes, reason_of
 from tests.support.calls import request_id
+from tests.support.carried import ASKED as PERMITTED
+from tests.support.carried import Carried, carried
 from tests.support.world import Caller, Customer, Marketer, World, between, by_criteria, terms, to_known
 
 
@@ -37,13 +39,18 @@ class Stage:
     rule: str
     customer: Customer
     marketer: Marketer
+    importer: Caller
+    carried: Carried
+    """What broker carries of it."""
+    own: Carried
+    """What it carries of another deal, of which it is asked."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A request for what is another's, and the same for what is not there; ``caller`` makes both."""
+    """A request for what is another's, and the same for what is not there; ``caller`` makes both, or else broker does."""
 
-    caller: Caller
+    caller: Caller | None
     theirs: Message
     absent: Message
 
@@ -118,12 +125,72 @@ def _signed_in(stage: Stage) -> Pair:
     return Pair(stage.customer, of(stage.deal.customer.name), of(f"customers/{new_id()}"))
 
 
+def _garbled(ref: bytes) -> bytes:
+    """What is as long as a reference, and none."""
+    return secrets.token_bytes(len(ref))
+
+
+def _introduced(stage: Stage) -> Pair:
+    theirs, own = stage.carried, stage.own
+
+    def of(ref: bytes) -> Message:
+        return identitypb.IntroduceRequest(marketer=own.marketer, exchange=own.exchange, candidate_refs=[ref])
+
+    return Pair(None, of(theirs.candidate_ref), of(_garbled(theirs.candidate_ref)))
+
+
+def _decide(stage: Stage, consent_ref: bytes) -> consentpb.DecideRequest:
+    entry = consentpb.DecideEntry(consent_ref=consent_ref, audit_ref=stage.carried.audit_ref)
+    return consentpb.DecideRequest(
+        marketer_card=stage.own.card, exchange=stage.own.exchange, terms=PERMITTED, entries=[entry]
+    )
+
+
+def _decided(stage: Stage) -> Pair:
+    ref = stage.carried.consent_ref
+    return Pair(None, _decide(stage, ref), _decide(stage, _garbled(ref)))
+
+
+def _all_decided(stage: Stage) -> Pair:
+    def of(ref: bytes) -> Message:
+        return consentpb.BatchDecideRequest(requests=[_decide(stage, ref)])
+
+    return Pair(None, of(stage.carried.consent_ref), of(_garbled(stage.carried.consent_ref)))
+
+
+def _settled(stage: Stage) -> Pair:
+    own, ref = stage.own, stage.carried.consent_ref
+
+    def of(ref: bytes) -> Message:
+        entry = consentpb.SettleEntry(consent_ref=ref, permit=own.permit, batch=own.batch)
+        return consentpb.SettleRequest(entries=[entry])
+
+    return Pair(None, of(ref), of(_garbled(ref)))
+
+
+def _released(stage: Stage) -> Pair:
+    own, ref = stage.own, stage.carried.vault_ref
+
+    def of(ref: bytes) -> Message:
+        return vaultpb.ReleaseRequest(batch=own.batch, entries=[vaultpb.ReleaseEntry(vault_ref=ref, permit=own.permit)])
+
+    return Pair(None, of(ref), of(_garbled(ref)))
+
+
+def _imported(stage: Stage) -> Pair:
+    item = vaultpb.ImportedItem(attribute="profile.city", value="Faro", provenance=vaultpb.PROVENANCE_IMPORTED)
+
+    def of(ref: bytes) -> Message:
+        entry = vaultpb.ImportEntry(vault_ref=ref, items=[item])
+        return vaultpb.ImportItemsRequest(entries=[entry], request_id=ASKED)
+
+    return Pair(stage.importer, of(stage.carried.vault_ref), of(_garbled(stage.carried.vault_ref)))
+
+
 OWN = "acts on the caller's own alone: the token says whose"
 PUBLIC = "answers everybody alike: what it names is public"
 STAFF = "its callers act for the operator or an import, whose things these are"
-BROKER = (
-    "broker alone calls it, and shows whom it is about by sealed references, which the service's own tests exchange"
-)
+BROKER = "broker alone calls it, for whichever marketer asks: it names no customer"
 PROOF = "what it names is the proof itself: whoever holds it has the thing"
 ENTRIES: Mapping[str, Make | str] = {
     "audit.GetProof": PUBLIC,
@@ -151,9 +218,9 @@ ENTRIES: Mapping[str, Make | str] = {
     "consent.ResumeConsent": _named(consentpb.ResumeConsentRequest, _consent, request_id=ASKED),
     "consent.ObjectToMarketing": OWN,
     "consent.LiftObjection": OWN,
-    "consent.BatchDecide": BROKER,
-    "consent.Decide": BROKER,
-    "consent.Settle": BROKER,
+    "consent.BatchDecide": _all_decided,
+    "consent.Decide": _decided,
+    "consent.Settle": _settled,
     "identity.RegisterCustomer": OWN,
     "identity.ClaimAccount": PROOF,
     "identity.SignIn": _signed_in,
@@ -163,7 +230,7 @@ ENTRIES: Mapping[str, Make | str] = {
     "identity.GetMarketer": PUBLIC,
     "identity.GetMarketerCard": BROKER,
     "identity.GetKeySet": PUBLIC,
-    "identity.Introduce": BROKER,
+    "identity.Introduce": _introduced,
     "identity.OpenImportedAccounts": STAFF,
     "identity.CompleteImportedAccounts": STAFF,
     "vault.ListAttributes": PUBLIC,
@@ -173,9 +240,9 @@ ENTRIES: Mapping[str, Make | str] = {
     "vault.ListItemVersions": _named(vaultpb.ListItemVersionsRequest, _item),
     "vault.DeleteItem": _deleted,
     "vault.SetDiscoverable": _named(vaultpb.SetDiscoverableRequest, _item, discoverable_to=1, request_id=ASKED),
-    "vault.ImportItems": STAFF,
+    "vault.ImportItems": _imported,
     "vault.Match": BROKER,
-    "vault.Release": BROKER,
+    "vault.Release": _released,
 }
 
 
@@ -189,7 +256,11 @@ async def stage(world: World) -> Stage:
     await deal.customer.put(profile_city=CITY)
     other = await world.customer()
     await other.put(profile_age="18")
+    others = await deal_of(world, "116")
     return Stage(
+        importer=await world.staff("importer"),
+        carried=await carried(world, deal, "117"),
+        own=await carried(world, others, "116"),
         deal=deal,
         offer=(await deal.customer.offer()).name,
         rule=rules.rules[0].name,
@@ -207,7 +278,7 @@ NAMES = {"name", "names", "parent", "pseudonym", "exchange", "resume_token", "as
 NAMED_ALL_THE_SAME = {
     "identity.GetMarketer": PUBLIC,
     "identity.UpdateMarketer": STAFF,
-    **dict.fromkeys(("identity.GetMarketerCard", "identity.Introduce", "vault.Match", "consent.Decide"), BROKER),
+    **dict.fromkeys(("identity.GetMarketerCard", "vault.Match"), BROKER),
 }
 
 
@@ -247,6 +318,14 @@ async def _tells_apart(world: World, rpc: Rpc, pair: Pair) -> bool:
     return theirs != absent
 
 
+async def test_what_broker_carries_for_whoever_asks_reads_like_neither(world: World, stage: Stage) -> None:
+    own = replace(stage, carried=stage.own)
+    pairs = {rpc: entry(own) for rpc in RPCS if callable(entry := ENTRIES[str(rpc)])}
+    brokers = {rpc: pair for rpc, pair in pairs.items() if pair.caller is None}
+    assert 5 == len(brokers)
+    assert [] == [str(rpc) for rpc, pair in brokers.items() if not await _tells_apart(world, rpc, pair)]
+
+
 LISTS = [rpc for rpc in RPCS if ENTRIES.get(str(rpc)) == OWN and rpc.method.name.startswith("List")]
 
 
@@ -260,7 +339,7 @@ async def test_what_lists_ones_own_lists_nothing_of_anothers(world: World, stage
     assert [each for each in secret if each.encode() in owners]  # the control
 
 
-async def _said(world: World, rpc: Rpc, caller: Caller, request: Message) -> tuple[object, ...]:
+async def _said(world: World, rpc: Rpc, caller: Caller | None, request: Message) -> tuple[object, ...]:
     """Everything that an answer says, but for what only says which request it answers."""
     try:
         answer = await _call(world, rpc, caller, request.SerializeToString())
@@ -273,9 +352,9 @@ async def _said(world: World, rpc: Rpc, caller: Caller, request: Message) -> tup
     return hashlib.sha256(answer).digest(), len(answer)
 
 
-async def _call(world: World, rpc: Rpc, caller: Caller, request: bytes) -> bytes:
-    channel: Any = world.stubs.channel
-    metadata = caller.tokens.get(rpc.service, ()) if str(rpc) != "identity.SignIn" else ()
+async def _call(world: World, rpc: Rpc, caller: Caller | None, request: bytes) -> bytes:
+    channel: Any = world.stubs.channel if caller else world.calling("broker")
+    metadata = caller.tokens.get(rpc.service, ()) if caller and str(rpc) != "identity.SignIn" else ()
     if rpc.method.server_streaming:
         stream = channel.unary_stream(rpc.path, request_serializer=None, response_deserializer=None)(
             request, metadata=metadata, timeout=5
