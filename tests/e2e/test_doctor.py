@@ -11,10 +11,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -31,7 +30,7 @@ from parley_crypto.keyfiles import ensure_key, read_key
 from parley_crypto.tlog.note import Ed25519Signer, PrivateKey, sign_note
 from parley_node.embedded import paths, postgres, valkey
 from parley_node.embedded.postgres import listener_of
-from parley_node.home import Home
+from parley_node.home import Home, NotRunning
 from parley_node.provision import ORIGIN, key_file, policy_for
 from parley_node.split import Doors
 from tests.support.cli import UP, Outcome, Parley, commands, environment, parley_up
@@ -77,18 +76,47 @@ def is_sound(parley: Parley) -> bool:
 
 def shell(home: Home, command: str) -> Outcome:
     """Run what doctor says, as somebody at a terminal would."""
-    told = environment(home.root)
-    told["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{told['PATH']}"
-    done = subprocess.run(
-        ["bash", "-c", command],
-        env=told,
-        cwd=home.root,
-        capture_output=True,
-        text=True,
-        timeout=_PATIENCE_S,
-        check=False,
-    )
-    return Outcome(done.returncode, done.stdout, done.stderr)
+    with _typed(home, command) as typed:
+        out, err = typed.communicate(timeout=_PATIENCE_S)
+        return Outcome(typed.returncode, out, err)
+
+
+@contextmanager
+def started_again(parley: Parley, command: str, up: subprocess.Popen[str], **variables: str) -> Iterator[None]:
+    """Run what doctor says, which ends Parley and starts it again; it runs for the length of the block."""
+    with _typed(parley.home, command, **variables) as typed:
+        up.communicate(timeout=_PATIENCE_S)  # it is our child, and nobody else sees it end
+        try:
+            eventually(lambda: typed.poll() is None and _runs(parley.home))
+            yield
+        finally:
+            os.kill(parley.home.running().pid, signal.SIGTERM)
+            typed.communicate(timeout=_PATIENCE_S)
+
+
+def _runs(home: Home) -> bool:
+    with suppress(NotRunning):
+        return bool(home.running())
+    return False
+
+
+def _typed(home: Home, command: str, **variables: str) -> subprocess.Popen[str]:
+    """A command in a shell. `parley up` is on free ports there: others run beside it."""
+    folder = home.root.parent / "bin"
+    folder.mkdir(exist_ok=True)
+    real, parley = Path(sys.executable).parent / "parley", folder / "parley"
+    parley.write_text(_ON_FREE_PORTS.format(parley=shlex.quote(str(real))))
+    parley.chmod(0o755)
+    told = environment(home.root) | variables
+    told["PATH"] = f"{folder}{os.pathsep}{told['PATH']}"
+    pipe = subprocess.PIPE
+    return subprocess.Popen(["bash", "-c", command], env=told, cwd=home.root, stdout=pipe, stderr=pipe, text=True)
+
+
+_ON_FREE_PORTS = """#!/bin/sh
+if [ "$1" = up ]; then shift; set -- up --port 0 --http-port 0 "$@"; fi
+exec {parley} "$@"
+"""
 
 
 def mend(parley: Parley, command: str) -> None:
@@ -242,15 +270,9 @@ def test_databases_that_fell_back_are_mended_by_a_newer_copy() -> None:
         shutil.copytree(root / "earlier", data, symlinks=True)
         with parley_up(parley.home.root) as up:
             command = failures(parley)["log"].replace("COPY", shlex.quote(str(root / "later")), 1)
-            stop_and_restore, _, start_again = command.rpartition("; ")
-            assert start_again.startswith(up_again(parley))
-            reaped = threading.Thread(target=up.wait)
-            reaped.start()
-            assert 0 == shell(parley.home, stop_and_restore).code
-            reaped.join()
-        with parley_up(parley.home.root):
-            eventually(lambda: is_sound(parley))
-            assert [] == parley.json("customer", "items", "--as", "later")
+            with started_again(parley, command, up):
+                eventually(lambda: is_sound(parley))
+                assert [] == parley.json("customer", "items", "--as", "later")
 
 
 def _has_logged(parley: Parley, size: int) -> bool:
@@ -335,23 +357,18 @@ def test_postgres_that_hangs(parley: Parley) -> None:
     "clock", ["consent.clock=ahead:600", pytest.param("vault.clock=ahead:-600", marks=pytest.mark.slow)]
 )
 def test_clock_that_is_off_by_ten_minutes(clock: str) -> None:
-    with scratch_directory() as root, commands(root / "home") as parley:
-        with parley_up(root / "home", PARLEY_FAULTS=clock) as wrong:
-            said, failed = found(parley, "clock"), failures(parley)
-            stop = f"kill {wrong.pid}; tail --pid={wrong.pid} -f /dev/null"
-            assert {"clock": f"{stop}; env -u PARLEY_FAULTS {up_again(parley)}"} == failed
-            off = rf"{clock.partition('.')[0]}'s clock is (599\.[5-9]|600\.[0-4]) s {'behind' if '-' in clock else 'ahead of'}"
-            assert re.search(off, said)
-            _stopped(parley, stop, wrong)
-        with parley_up(root / "home"):
+    with (
+        scratch_directory() as root,
+        commands(root / "home") as parley,
+        parley_up(root / "home", PARLEY_FAULTS=clock) as wrong,
+    ):
+        said, failed = found(parley, "clock"), failures(parley)
+        stop = f"kill {wrong.pid}; tail --pid={wrong.pid} -f /dev/null"
+        assert {"clock": f"{stop}; env -u PARLEY_FAULTS {up_again(parley)}"} == failed
+        off = rf"{clock.partition('.')[0]}'s clock is (599\.[5-9]|600\.[0-4]) s {'behind' if '-' in clock else 'ahead of'}"
+        assert re.search(off, said)
+        with started_again(parley, failed["clock"], wrong, PARLEY_FAULTS=clock):
             assert {} == failures(parley)
-
-
-def _stopped(parley: Parley, command: str, up: subprocess.Popen[str]) -> None:
-    """Run the part of a command that ends Parley; this process, whose child it is, must see it end."""
-    with subprocess.Popen(["bash", "-c", command], cwd=parley.home.root) as stopping:
-        up.communicate(timeout=_PATIENCE_S)
-        stopping.wait(_PATIENCE_S)
 
 
 # --- Events --------------------------------------------------------------------------------------------------------------
@@ -381,14 +398,16 @@ async def test_events_that_another_read_in_audits_name(parley: Parley) -> None:
         parley.run("customer", "refuse", "--as", "robbed")
         await until(lambda: consent.fetchval("SELECT count(*) FROM outbox WHERE stream_seq = $1", last + 1))
         await consent.execute("UPDATE outbox SET occurred_at = occurred_at - interval '2 minutes'")
-        eventually(lambda: "events consent" in failures(parley))
-        assert found(parley, "events consent").endswith("audit hasn't said that it logged them")
-        pid = parley.home.running().pid
-        data = shlex.quote(str(where.valkey_data))
-        mended = f"kill {pid}; tail --pid={pid} -f /dev/null; rm -r {data}; {up_again(parley)}"
-        assert {"events consent": mended} == failures(parley)
-        await redis.delete(stream)
-        eventually(lambda: is_sound(parley))
+        try:
+            missed = "audit hasn't said that it logged them"  # once all the others have read it
+            eventually(lambda: found(parley, "events consent").endswith(missed))
+            pid = parley.home.running().pid
+            data = shlex.quote(str(where.valkey_data))
+            mended = f"kill {pid}; tail --pid={pid} -f /dev/null; rm -r {data}; {up_again(parley)}"
+            assert {"events consent": mended} == failures(parley)
+        finally:
+            await redis.delete(stream)
+            eventually(lambda: is_sound(parley))
 
 
 async def test_poison_event_is_set_aside_while_others_flow_on_and_is_replayed(parley: Parley) -> None:
@@ -491,10 +510,10 @@ def test_services_that_refuse_each_other_hang_or_shut_their_doors() -> None:
             stop = (
                 f"kill {first.pid}; tail --pid={first.pid} -f /dev/null; rm -f {shlex.quote(str(home.tls_authority))}"
             )
-            assert {"peers": f"{stop}; {up_again(parley, split=True)}"} == failures(parley)
-            _stopped(parley, stop, first)
-        with parley_up(root / "home", "--split"):
-            assert {} == failures(parley)
+            failed = failures(parley)
+            assert {"peers": f"{stop}; {up_again(parley, split=True)}"} == failed
+            with started_again(parley, failed["peers"], first):
+                assert {} == failures(parley)
 
 
 def _make_foreign(home: Home, service: str) -> None:
