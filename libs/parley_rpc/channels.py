@@ -59,21 +59,22 @@ class CannotListen(OSError):
         super().__init__(f"can't listen on {address}: it is taken, not this user's to open, or no address")
 
 
-def client_options(max_response_bytes: int = MAX_RESPONSE_BYTES) -> list[tuple[str, str | int]]:
+def client_options() -> list[tuple[str, str | int]]:
     """Channel arguments for ``grpc.aio.insecure_channel`` and ``secure_channel``."""
+    # What gRPC calls the least time between connections is the most that it gives each of them to be made, however short the time
+    # between is: with less than the half dozen ways that it takes, whoever is far away never gets through.
     # A call may be quiet for long: without "pings_without_data" gRPC would send two pings and then one a minute. And of the time
     # that a ping's answer may take, gRPC 1.85 heeds only what stands under ping_timeout (a minute, unless set).
     return [
         ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-        ("grpc.enable_retries", 1),
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 5_000),
         ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.http2.ping_timeout_ms", 10_000),
         ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.max_receive_message_length", max_response_bytes),
+        ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
     ]
 

@@ -1,8 +1,10 @@
 """What a client of ours does when servers are slow, silent, gone or wrong, against real ones."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import grpc
@@ -61,19 +63,50 @@ async def test_a_server_that_is_killed_and_comes_back_costs_no_call() -> None:
         await asyncio.gather(*workers)  # would raise what a call raised
 
 
-async def test_a_client_knocks_again_and_again_within_seconds() -> None:
-    knocks = 0
+async def test_a_client_knocks_again_soon_and_never_gets_slow() -> None:
+    knocks: list[float] = []
 
     async def slam(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-        nonlocal knocks
-        knocks += 1
+        knocks.append(time.monotonic())
 
     async def is_patient() -> bool:
-        return knocks >= 6
+        return len(knocks) >= 11
 
-    async with hostile.listening(slam) as port, echo.connection(f"127.0.0.1:{port}") as channel:
+    quick = shipped("grpc.max_reconnect_backoff_ms", faster=2)
+    async with hostile.listening(slam) as port, echo.connection(f"127.0.0.1:{port}", quick) as channel:
         call = asyncio.create_task(ask(channel))
-        await until(is_patient, 6)  # by gRPC's own settings the sixth comes after some twenty seconds
+        await until(is_patient, 10)  # by gRPC's own setting the eleventh comes after some twenty seconds
+        call.cancel()
+    assert (
+        min(after - before for before, after in pairwise(knocks)) < 0.3
+    )  # by its own it begins with a second, or with the longest
+
+
+async def test_a_client_far_away_gets_through_the_first_time() -> None:
+    async with (
+        echo.tcp() as world,
+        hostile.far_away(world.port, way_s=0.2) as far,
+        echo.connection(f"127.0.0.1:{far.port}") as channel,
+    ):
+        assert "x" == await ask(channel)
+        assert 1 == far.connections
+
+
+async def test_a_server_that_takes_connections_and_never_speaks_is_not_waited_for() -> None:
+    connections = 0
+
+    async def listen(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.read()
+
+    async def came_again() -> bool:
+        return connections >= 3
+
+    quick = shipped("grpc.min_reconnect_backoff_ms", faster=10)
+    async with hostile.listening(listen) as port, echo.connection(f"127.0.0.1:{port}", quick) as channel:
+        call = asyncio.create_task(ask(channel))
+        await until(came_again, 15)  # by gRPC's own setting the third comes after forty seconds
         call.cancel()
 
 
@@ -128,6 +161,12 @@ async def test_a_quiet_call_is_kept_alive_for_as_long_as_it_takes() -> None:
 async def test_an_answer_beyond_bounds_is_not_taken(text: str) -> None:
     async with echo.tcp() as world:
         assert Code.RESOURCE_EXHAUSTED is (await fault_of(ask(world.channel, text))).code
+
+
+async def test_an_answer_within_bounds_is_always_taken() -> None:
+    async with echo.tcp() as world:
+        for _ in range(20):  # by gRPC's own settings, about every other is refused
+            assert "" == await ask(world.channel, "metadata just within")
 
 
 # --- Deadlines -----------------------------------------------------------------------------------------------------------

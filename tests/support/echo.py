@@ -134,6 +134,7 @@ class EchoServicer(echogrpc.EchoServiceServicer):
             "hold": self._hold,
             "large": self._large,
             "much metadata": self._much_metadata,
+            "metadata just within": self._metadata_just_within,
             "peer": self._peer,
             "peak": self._peak,
             "slow": self._slow,
@@ -176,6 +177,10 @@ class EchoServicer(echogrpc.EchoServiceServicer):
 
     async def _much_metadata(self, context: Any) -> echopb.EchoResponse:
         context.set_trailing_metadata([(f"x-{i}", "v" * 1000) for i in range(30)])
+        return echopb.EchoResponse()
+
+    async def _metadata_just_within(self, context: Any) -> echopb.EchoResponse:
+        context.set_trailing_metadata([(f"x-{i}", "v" * 1000) for i in range(14)])
         return echopb.EchoResponse()
 
     async def _peer(self, context: Any) -> echopb.EchoResponse:

@@ -337,3 +337,37 @@ async def mute(*, answers_pings: bool = False) -> AsyncIterator[Mute]:
     async with listening(serve) as port:
         serving = Mute(port)
         yield serving
+
+
+@dataclass
+class Far:
+    """A way to a server that takes long, and how many connections went it."""
+
+    port: int
+    connections: int = 0
+
+
+@contextlib.asynccontextmanager
+async def far_away(port: int, *, way_s: float) -> AsyncIterator[Far]:
+    """Another port of a server's, to which, and from which, everything takes so many seconds."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far.connections += 1
+        await asyncio.sleep(2 * way_s)  # as it takes until a connection is there
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            await asyncio.gather(_carry(reader, to_server, way_s), _carry(from_server, writer, way_s))
+        finally:
+            to_server.transport.abort()
+
+    async with listening(serve) as own:
+        far = Far(own)
+        yield far
+
+
+async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way_s: float) -> None:
+    """Hand on what comes, each piece after a while."""
+    loop = asyncio.get_running_loop()
+    while data := await reader.read(65_536):
+        loop.call_later(way_s, writer.write, data)
+    loop.call_later(way_s, writer.close)
