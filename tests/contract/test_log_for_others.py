@@ -2,7 +2,7 @@
 
 import re
 import secrets
-import shlex
+import shutil
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -26,7 +26,20 @@ from parley_crypto.tlog.receipt import Opening
 from tests.support.audit import ORIGIN, Audit, Secrets, Told, ask, audit_service, make_streams, migrate_audit
 from tests.support.databases import Databases
 from tests.support.documents import ROOT, blocks
-from tests.support.others import Falsified, Front, Get, Said, Tree, build_program, flipped, go, paths_of, run, serving
+from tests.support.others import (
+    PROGRAM,
+    Falsified,
+    Front,
+    Get,
+    Said,
+    Tree,
+    build_program,
+    flipped,
+    go,
+    paths_of,
+    run,
+    serving,
+)
 from tests.support.servers import Pair
 from tests.support.waiting import until
 
@@ -502,15 +515,28 @@ async def test_log_that_shrank_is_caught(log: Log, stranger: Stranger) -> None:
     assert log.checkpoints[3] == stranger.saved.read_bytes()
 
 
+TYPED = """set -e
+python() {{ {python} "$@"; }}
+parley() {{ {python} -m parley_node.cli "$@"; }}
+pip() {{ {python} -c 'import sys; from importlib.metadata import version; [*map(version, sys.argv[2:])]' "$@"; }}
+"""
+"""A shell in which to type what the document says; what it installs is installed."""
+
+
 async def test_commands_of_the_document_do_what_it_says(log: Log, stranger: Stranger) -> None:
-    await log.receipt(log.told[7], stranger.folder / "RECEIPT")
+    built = stranger.folder / "examples/verify-log"
+    shutil.copytree(PROGRAM, built, ignore=shutil.ignore_patterns(built.name))
+    for folder in (stranger.folder, built):
+        await log.receipt(log.told[7], folder / "RECEIPT")
+        (folder / "policy.txt").write_bytes(log.policy)
     (stranger.folder / "check_receipt.py").write_text(script_text(), encoding="utf-8")
-    typed = [line for block in blocks(DOCUMENT, "console") for line in block.commands]
     stranger.front.app = log.app
-    meanings = {"./verify-log": str(stranger.program), "python": sys.executable, "LOG": stranger.address}
-    commands = [[meanings.get(word, word) for word in shlex.split(line)] for line in typed]
-    ran = [await run(each, stranger.folder) for each in commands if each[0] in meanings.values()]
-    assert [(0, "")] * 5 == [(said.code, said.errors) for said in ran]
+    typed = [line for block in blocks(DOCUMENT, "console") for line in block.commands]
+    meant = [re.sub(r"\bLOG\b", stranger.address, line) for line in typed]
+    said = await run(["bash", "-c", "\n".join([TYPED.format(python=sys.executable), *meant])], stranger.folder)
+    assert (0, "") == (said.code, said.errors)
+    assert len(meant) == 9
+    assert (built / "checkpoint.txt").exists()
 
 
 def test_document_says_what_the_program_says() -> None:
