@@ -315,6 +315,11 @@ class AsCustomer:
         answer: consentpb.AcceptOfferResponse = await self.call("AcceptOffer", request)
         return answer
 
+    async def only_offer(self) -> consentpb.Offer:
+        """The one offer there is."""
+        (offer,) = (await self.offers()).offers
+        return offer
+
     async def accept_only_open(self) -> consentpb.Consent:
         """Accept the one offer that is open."""
         (offer,) = (await self.offers(open_only=True)).offers

@@ -1,5 +1,6 @@
 """Permits of releases, how they come about, and what becomes of them, in short words."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from parley.common.v1 import receipt_pb2 as receiptpb
@@ -71,3 +72,23 @@ async def released(world: World) -> list[receiptpb.AuditNote]:
 async def born(world: World) -> list[receiptpb.AuditNote]:
     events = await world.events("ConsentBorn")
     return [note for each in events for note in eventspb.ConsentBorn.FromString(each.payload).notes]
+
+
+async def much_released(world: World, consent: consentpb.Consent, count: int) -> list[str]:
+    """Have had so many releases made under a consent; their ids, newest first."""
+    query = """
+        INSERT INTO settlements (customer, release_id, consent_id, exchange, one_time, settled_at, salt, detail)
+        SELECT customer, left(consent_id, 16) || translate(lpad(nth::text, 16, '0'), '0189', 'abcd'), consent_id,
+            'exchanges/' || nth, false, created_at + nth / 2 * interval '1 s', '', ''
+        FROM consents, generate_series(1, $2) AS nth WHERE consent_id = $1
+        RETURNING release_id, settled_at
+    """
+    made = await world.db.fetch(query, consent.name.partition("/")[2], count)
+    return [
+        row["release_id"] for row in sorted(made, key=lambda row: (row["settled_at"], row["release_id"]), reverse=True)
+    ]
+
+
+def ids(settlements: Iterable[consentpb.Settlement]) -> list[str]:
+    """Of what releases settlements are."""
+    return [one.release_id for one in settlements]
