@@ -7,7 +7,7 @@ is one memory: this is for trying and testing, not for the separation of zones.
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -47,7 +47,7 @@ from parley_rpc.metrics import Metrics
 from parley_rpc.platform import Platform, Service
 from parley_rpc.server import Server, build_server
 from parley_rpc.serving import PEER_REQUEST_BYTES, running, tracing
-from parley_rpc.settings import read_settings
+from parley_rpc.settings import SettingsWrong, read_settings
 from parley_rpc.tokens import bearer
 from parley_rpc.traced import traced
 from parley_rpc.zones import Zones
@@ -178,9 +178,22 @@ def _build(
 
 
 def configure(name: str, home: Home, postgres_dsn: str, given: Mapping[str, Any] = MappingProxyType({})) -> Any:
-    """A service's settings on this home: keys and database, what is given, the environment for the rest. Raises SettingsWrong."""
-    config, _build = _BUILDERS[name]
-    return read_settings(config, {**_settings(name, home, postgres_dsn), **given})
+    """
+    A service's settings on this home: keys and database, what is given, the environment for the rest. Raises SettingsWrong.
+
+    Also for what the environment says and nobody would heed, because it is the home's to say.
+    """
+    (config, _build), own = _BUILDERS[name], _settings(name, home, postgres_dsn)
+    refuse_set(config, own)
+    return read_settings(config, {**own, **given})
+
+
+def refuse_set(kind: type[BaseSettings], names: Iterable[str]) -> None:
+    """Refuse settings that the environment has and nobody would heed. Raises SettingsWrong, which names one."""
+    prefix = str(kind.model_config["env_prefix"]).upper()
+    for variable in (prefix + name.upper() for name in names):
+        if variable in os.environ:
+            raise SettingsWrong(f"{variable}: is for `parley serve`; `parley up` sets it by itself")
 
 
 _BUILDERS: Mapping[str, tuple[type[BaseSettings], Callable[..., AbstractAsyncContextManager[Service]]]] = {

@@ -375,3 +375,12 @@ def test_setting_that_cant_be_read_is_named_without_its_value() -> None:
     assert "PARLEY_CONSENT_LONGEST_NOTICE_DELAY" in err
     assert "secret" not in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("variable", ["PARLEY_VAULT_MASTER_KEY", "PARLEY_BROKER_POSTGRES_DSN", "PARLEY_SERVE_GRACE"])
+def test_setting_that_nobody_would_heed_is_refused(variable: str) -> None:
+    with scratch_directory() as root, start(root / "home", *UP, **{variable: "secret"}) as up:
+        _out, err = up.communicate(timeout=60)
+    assert 1 == up.returncode
+    assert f"{variable}: is for `parley serve`; `parley up` sets it by itself" in err
+    assert "secret" not in err

@@ -24,7 +24,7 @@ from parley_node.cli.options import HomeOption
 from parley_node.cli.stop import Stop
 from parley_node.embedded import ServersUnavailable
 from parley_node.home import HOME, Home, Running
-from parley_node.node import Options, configure, run
+from parley_node.node import Options, configure, refuse_set, run
 from parley_node.provision import provision
 from parley_node.services import SERVICES
 from parley_node.split import run_apart
@@ -32,7 +32,7 @@ from parley_rpc import http
 from parley_rpc.channels import CannotListen, is_local
 from parley_rpc.descriptors import allow_many
 from parley_rpc.logs import adopt_libraries, logger
-from parley_rpc.serving import arm
+from parley_rpc.serving import Serving, arm
 from parley_rpc.settings import SettingsWrong
 
 app = typer.Typer(add_completion=False)
@@ -137,6 +137,7 @@ def _step(step: str) -> None:
 
 def _check_settings(home: Home) -> None:
     """Raise SettingsWrong before anything is started."""
+    refuse_set(Serving, Serving.model_fields)
     provision(home)
     for name in SERVICES:
         configure(name, home, "postgresql:///not-known-yet")
@@ -190,7 +191,7 @@ def _failures(home: Home) -> Iterator[None]:
     except BusAway as error:
         raise Stop("Valkey can't be used, or takes no users from this one", "`parley doctor` looks at it.") from error
     except SettingsWrong as error:
-        raise Stop(str(error), "Correct it in the environment.") from error
+        raise Stop(str(error), "Correct it in the environment, or unset it there.") from error
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise Stop(
             f"PostgreSQL doesn't let Parley do what it has to ({type(error).__name__})", "`parley doctor` looks at it."
