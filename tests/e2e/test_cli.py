@@ -146,7 +146,8 @@ def test_refusals_say_why_and_what_next(parley: Parley) -> None:
     wrong = parley.try_("customer", "put", "profile.age", word(), "--as", "clumsy")
     assert (1, True, False) == (wrong.code, "whole number" in wrong.err, "Traceback" in wrong.err)
     assert 2 == parley.try_("customer", "put", "profile.age", "--as", "clumsy").code
-    assert "parley customer join --as nobody" in parley.try_("customer", "items", "--as", "nobody").err
+    as_nobody = ("--as", "nobody", "--home", str(parley.home.root))
+    assert f"`parley customer join {' '.join(as_nobody)}`" in parley.try_("customer", "items", *as_nobody).err
     assert 1 == parley.try_("customer", "join", "--as", "clumsy").code
     parley.run("marketer", "register", "Clumsy", "--as", "clumsy")
     unclear = parley.try_(

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from parley_node.cli import hints
 from parley_node.cli.stop import Stop
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
@@ -52,6 +53,7 @@ class _Commands(TyperGroup):
         return name, load(name), args[1:]
 
     def invoke(self, ctx: Any) -> Any:
+        hints.forget()
         try:
             return super().invoke(ctx)
         except Stop as stop:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from parley_node.cli import hints
 from parley_node.services import SERVICES
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,40}")
@@ -33,9 +34,18 @@ def level_text(number: int) -> str:
 ServiceName = StrEnum("ServiceName", {name.upper(): name for name in SERVICES})  # type: ignore[misc] # names of services
 
 
-def _file_name(name: str) -> str:
+def _customer(name: str) -> str:
+    return _file_name("customer", name)
+
+
+def _marketer(name: str) -> str:
+    return _file_name("marketer", name)
+
+
+def _file_name(group: str, name: str) -> str:
     if not _NAME.fullmatch(name):
         raise typer.BadParameter("a name of letters, digits, - and _: it names a file on this machine")
+    hints.known_as(group, name)
     return name
 
 
@@ -46,6 +56,7 @@ MOST_DAYS = 36_500
 def _directory(text: str) -> Path:
     if not text:  # of a variable that isn't set: it would be wherever the command is typed
         raise typer.BadParameter("names no directory")
+    hints.at_home(text)
     return Path(text)
 
 
@@ -57,8 +68,8 @@ HomeOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, with full names.")]
 CustomerOption = Annotated[
-    str, typer.Option("--as", metavar="NAME", callback=_file_name, help="Which customer of this home to be.")
+    str, typer.Option("--as", metavar="NAME", callback=_customer, help="Which customer of this home to be.")
 ]
 MarketerOption = Annotated[
-    str, typer.Option("--as", metavar="NAME", callback=_file_name, help="Which marketer of this home to be.")
+    str, typer.Option("--as", metavar="NAME", callback=_marketer, help="Which marketer of this home to be.")
 ]

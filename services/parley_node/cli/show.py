@@ -17,6 +17,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from parley_node.cli.hints import completed
+
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -65,10 +67,10 @@ def print_json(found: Any) -> None:
 
 
 def say(*lines: str) -> None:
-    """Print lines for a person."""
+    """Print lines for a person; commands in them are about the same home and people as the one at hand."""
     console = _console()
     for line in lines:
-        console.print(plain(line), soft_wrap=True)
+        console.print(plain(completed(line)), soft_wrap=True)
 
 
 def plain(text: str) -> Text:

@@ -48,8 +48,7 @@ class CustomerFile:
     def account(self) -> str:
         """The account's name. Raises Stop where there is none."""
         if not self.joined:
-            asked = "" if self.name == "me" else f" --as {self.name}"
-            raise Stop(f"no customer {self.name!r} is on this home", f"`parley customer join{asked}` opens an account.")
+            raise Stop(f"no customer {self.name!r} is on this home", "`parley customer join` opens an account.")
         return str(json.loads(self._file.read_text())["customer"])
 
 
@@ -93,8 +92,7 @@ class MarketerFile:
     def marketer(self) -> str:
         """Its name. Raises Stop where there is none."""
         if not self.registered:
-            asked = "" if self.name == "shop" else f" --as {self.name}"
-            step = f'`parley marketer register "My shop"{asked}` registers it.'
+            step = '`parley marketer register "My shop"` registers it.'
             raise Stop(f"no marketer {self.name!r} is on this home", step)
         return str(json.loads(self._file.read_text())["marketer"])
 
