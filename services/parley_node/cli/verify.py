@@ -8,8 +8,8 @@ import typer
 from parley_client.receipts import FILES
 from parley_crypto.tlog.receipt import Receipt
 from parley_node.cli import show
+from parley_node.cli.history_text import detail_text
 from parley_node.cli.options import JsonOption
-from parley_node.cli.receipts import detail_text
 from parley_node.cli.stop import Stop
 from parley_node.verify import ReceiptInvalid, verify_files
 

@@ -16,7 +16,8 @@ from parley_client import errors
 from parley_kit.faults import Violation
 from parley_node.cli import COMMANDS, app, load, names, show
 from parley_node.cli.calls import explain
-from parley_node.cli.receipts import choose, detail_text
+from parley_node.cli.history_text import detail_text
+from parley_node.cli.receipts import choose
 from parley_node.cli.stop import Stop
 from parley_node.cli.terms_text import Effect, end_of, parts, rule, scope_text
 

@@ -7,8 +7,9 @@ import typer
 
 from parley_node.cli import show
 from parley_node.cli.customer.app import act, app
+from parley_node.cli.history_text import history_rows
 from parley_node.cli.options import CustomerOption, HomeOption, JsonOption
-from parley_node.cli.receipts import customer_receipt, history_rows, refuse_taken
+from parley_node.cli.receipts import customer_receipt, refuse_taken
 from parley_node.home import Home
 
 
