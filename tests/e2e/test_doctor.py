@@ -322,6 +322,11 @@ async def test_schema_that_keeps_what_an_older_version_may_need(parley: Parley) 
         ("GRANT parley_vault TO parley_broker", "postgres"),
         ("ALTER ROLE parley_broker CREATEDB", "postgres"),
         ("GRANT DELETE ON log_entries TO parley_audit", "parley_audit"),
+        ("GRANT DELETE ON log_entries TO PUBLIC", "parley_audit"),
+        ("GRANT UPDATE (entry) ON log_entries TO parley_audit", "parley_audit"),
+        ("GRANT UPDATE (artefact) ON consents TO PUBLIC", "parley_consent"),
+        ("GRANT CREATE ON SCHEMA public TO parley_broker", "parley_broker"),
+        ("GRANT CONNECT ON DATABASE parley_vault TO PUBLIC", "postgres"),
     ],
 )
 async def test_role_with_too_much(parley: Parley, given: str, database: str) -> None:

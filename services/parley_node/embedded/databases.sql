@@ -63,27 +63,38 @@ WHERE EXISTS (
 
 -- name: grants
 -- The statements between what a role ($1) may do here and what it should: connect, and the privileges ($3) on the tables ($2)
--- of the same place. None where all is as it should be.
-WITH role AS (
-    SELECT oid FROM pg_roles WHERE rolname = $1::text
+-- of the same place. What everybody may do, and what may be done to a column, counts. None where all is as it should be.
+WITH who AS (
+    SELECT oid, format('%I', rolname) AS name FROM pg_roles WHERE rolname = $1::text
+    UNION ALL
+    SELECT 0, 'PUBLIC'
 ), wanted AS (
-    SELECT format('ON TABLE %I', w.relation) AS object, w.privilege
+    SELECT format('ON TABLE %I', w.relation) AS object, w.privilege, format('%I', $1::text) AS name
     FROM unnest($2::text[], $3::text[]) AS w (relation, privilege)
     JOIN pg_class AS c ON c.relname = w.relation AND c.relnamespace = 'public'::regnamespace
     UNION ALL
-    SELECT format('ON DATABASE %I', current_database()), 'CONNECT'
-), held AS (
-    SELECT format('ON TABLE %I', c.relname) AS object, a.privilege_type AS privilege
-    FROM pg_class AS c CROSS JOIN aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) AS a JOIN role ON a.grantee = role.oid
-    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')
+    SELECT format('ON DATABASE %I', current_database()), 'CONNECT', format('%I', $1::text)
+), granted AS (
+    SELECT format(CASE relkind WHEN 'S' THEN 'ON SEQUENCE %I' ELSE 'ON TABLE %I' END, relname) AS object, NULL AS part,
+        coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", relowner)) AS acl
+    FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'S')
     UNION ALL
-    SELECT format('ON DATABASE %I', d.datname), a.privilege_type
-    FROM pg_database AS d CROSS JOIN aclexplode(d.datacl) AS a JOIN role ON a.grantee = role.oid
-    WHERE d.datname = current_database()
+    SELECT format('ON TABLE %I', c.relname), format(' (%I)', a.attname), a.attacl
+    FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
+    WHERE c.relnamespace = 'public'::regnamespace AND a.attacl IS NOT NULL
+    UNION ALL
+    SELECT format('ON DATABASE %I', datname), NULL, coalesce(datacl, acldefault('d', datdba))
+    FROM pg_database WHERE datname = current_database()
+    UNION ALL
+    SELECT 'ON SCHEMA public', NULL, nspacl FROM pg_namespace WHERE oid = 'public'::regnamespace
+), held AS (
+    SELECT g.object, a.privilege_type || coalesce(g.part, '') AS privilege, who.name
+    FROM granted AS g CROSS JOIN aclexplode(g.acl) AS a JOIN who ON who.oid = a.grantee
+    WHERE (g.object, a.privilege_type) <> ('ON SCHEMA public', 'USAGE')  -- everybody's, or no table could be named
 )
-SELECT format('REVOKE %s %s FROM %I', privilege, object, $1::text) AS statement
-FROM (SELECT object, privilege FROM held EXCEPT SELECT object, privilege FROM wanted) AS beyond
+SELECT format('REVOKE %s %s FROM %s', privilege, object, name) AS statement
+FROM (SELECT object, privilege, name FROM held EXCEPT SELECT object, privilege, name FROM wanted) AS beyond
 UNION ALL
-SELECT format('GRANT %s %s TO %I', privilege, object, $1::text)
-FROM (SELECT object, privilege FROM wanted EXCEPT SELECT object, privilege FROM held) AS missing
+SELECT format('GRANT %s %s TO %s', privilege, object, name)
+FROM (SELECT object, privilege, name FROM wanted EXCEPT SELECT object, privilege, name FROM held) AS missing
 ORDER BY statement;
