@@ -13,7 +13,13 @@ from typing import Any
 import asyncpg
 
 LONGEST_CLOSE = 5.0
-"""Seconds that a connection is given to end what it is doing when it is released, and all of them when the pool closes."""
+"""Seconds that all connections are given to end what they are doing when the pool closes."""
+_CLEANED_WITHIN_S = 0.15
+"""
+Seconds that a connection is given to end what it is doing when it is released, which takes a few milliseconds.
+
+A call whose time is up waits for that with a silent server, and keeps its caller's place: it must end soon after its deadline.
+"""
 MOST_AT_HAND = 4
 
 _IDLE_S = 300.0
@@ -87,7 +93,7 @@ class Connections:
     async def _release(self, connection: Any) -> None:
         """Hand a connection to the pool, which cleans it up; one that can't be, as its server is silent, is ended."""
         try:
-            await self._pool.release(connection, timeout=LONGEST_CLOSE)
+            await self._pool.release(connection, timeout=_CLEANED_WITHIN_S)
         except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
             drop(connection)
 
