@@ -101,16 +101,16 @@ class Client:
         Ask customers: whoever meets ``where``, or those with these ``pseudonyms``. What comes of it is on the feed.
 
         :class:`parley_client.exchanges.Wanted` says what the terms mean. A call whose answer is lost may have made the exchange
-        all the same: with a ``request_id``, ``valid_until`` and ``decide_by`` it can be made again, even after a crash, and makes
-        none twice. Raises VerificationRequired, InvalidConsentPurpose, AttributeUnknown, ValueInvalid, InvalidDateRange, ...;
-        ValueError and TypeError for what can't be asked at all.
+        all the same: with a ``request_id``, ``valid_until`` and ``decide_by`` it can be made again within a day, even after a
+        crash, and makes none twice. Raises VerificationRequired, InvalidConsentPurpose, AttributeUnknown, ValueInvalid,
+        InvalidDateRange, ...; ValueError and TypeError for what can't be asked at all.
         """
         wanted = Wanted(purposes, ask, valid_for, decide_within, valid_until, decide_by, one_time, offers)
         request = brokerpb.CreateExchangeRequest(
             terms=wanted.terms(self._clock.now()),
             audience=audience_of(where, pseudonyms),
             offer_text=offer_text,
-            request_id=str(request_id or ""),
+            request_id=wanted.request_id(request_id),
         )
         return exchange_from((await self._create(request)).exchange)
 
@@ -142,7 +142,7 @@ class Client:
             audience=audience_of(None, [pseudonym]),
             offer_text=offer_text,
             release_in_answer=True,
-            request_id=str(request_id or ""),
+            request_id=wanted.request_id(request_id),
         )
         answer = await self._create(request)
         delivery = self._delivery(answer.delivery) if answer.HasField("delivery") else None
@@ -219,11 +219,11 @@ class Client:
         return await asyncio.to_thread(receipt.save, directory)
 
     async def _acknowledge(self, calls: Sequence[Sequence[str]]) -> list[ParleyError | None]:
-        """Acknowledge for all calls that wait, as far as one request holds them; answers what each failed with."""
-        names = [name for call in calls for name in call]
-        if len(names) > _MOST_AT_ONCE:
-            return [await self._acknowledge_all(call) for call in calls]
-        failed = await self._acknowledge_all(names)
+        """Acknowledge for all calls that wait, in as few requests as hold them; answers what each failed with."""
+        return [failed for together in _in_requests(calls) for failed in await self._acknowledge_together(together)]
+
+    async def _acknowledge_together(self, calls: Sequence[Sequence[str]]) -> list[ParleyError | None]:
+        failed = await self._acknowledge_all([name for call in calls for name in call])
         if not isinstance(failed, DeliveryNotFound) or len(calls) == 1:
             return [failed] * len(calls)
         return [await self._acknowledge_all(call) for call in calls]  # one of them named what isn't there
@@ -254,6 +254,19 @@ class Client:
 
     def _delivery(self, message: brokerpb.Delivery) -> Delivery:
         return Delivery(message, self._opener)
+
+
+def _in_requests(calls: Sequence[Sequence[str]]) -> list[list[Sequence[str]]]:
+    """The calls in their order, as many together as one request holds."""
+    requests: list[list[Sequence[str]]] = []
+    held = 0
+    for call in calls:
+        if not requests or held + len(call) > _MOST_AT_ONCE:
+            requests.append([])
+            held = 0
+        requests[-1].append(call)
+        held += len(call)
+    return requests
 
 
 def _load(settings: Settings) -> tuple[Signer, Opener, Verifier]:

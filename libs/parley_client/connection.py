@@ -5,7 +5,7 @@ Every Parley method may be repeated: mutations carry a ``request_id``, which is 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -28,6 +28,8 @@ from parley_kit.clock import Clock, SystemClock
 from parley_kit.ids import new_id
 from parley_rpc.channels import client_options, connect, is_local
 
+IDLE_MS = 60_000
+"""Milliseconds after which a connection that nobody uses is closed; the next call makes another."""
 AT_ONCE = 64
 """
 How many calls a connection has under way; the others wait their turn here, within their deadlines.
@@ -57,8 +59,9 @@ class Connection:
     One channel, and the tokens of whoever signed in on it. An async context manager.
 
     ``deadline`` bounds each call with all its tries, where the call names no other. Without a credential only methods that
-    anyone may call can be called. Local addresses are dialled in clear, others with TLS (``credentials``: other than the
-    system's certificate authorities). A ``channel`` that is given is shared, and left open.
+    anyone may call can be called. Local addresses are dialled in clear, and past any proxy, others with TLS
+    (``credentials``: other than the certificate authorities that come with gRPC, or that
+    ``GRPC_DEFAULT_SSL_ROOTS_FILE_PATH`` names). A ``channel`` that is given is shared, and left open.
     """
 
     def __init__(
@@ -80,7 +83,6 @@ class Connection:
         self._clock = clock or SystemClock()
         self._backoff = backoff or Backoff()
         self._tls = credentials
-        self._turns = asyncio.Semaphore(AT_ONCE)
         self._tokens = Tokens(self._sign_in, self._clock)
 
     @property
@@ -94,6 +96,7 @@ class Connection:
         return self._open
 
     async def __aenter__(self) -> Self:
+        self._turns = asyncio.Semaphore(AT_ONCE)  # of this event loop
         self._open = self._given or _dial(self._address, self._tls)
         return self
 
@@ -120,21 +123,24 @@ class Connection:
         """
         self._require_open()
         message = _with_request_id(request)
-        within = deadline or self._deadline
-        return await self._persist(lambda until: self._authorised(method, message, service, until), within)
+        within, request_id = deadline or self._deadline, str(getattr(message, "request_id", ""))
+        return await self._persist(lambda until: self._authorised(method, message, service, until), within, request_id)
 
     async def open(
         self, method: UnaryStreamMultiCallable[_Request, _Response], request: _Request, *, service: str
     ) -> "Stream[_Response]":
         """Open a server stream, signed in. It is not tried again. Raises what signing in raises."""
-        token = await self._tokens.of(service)
+        token = await self._token(service)
         self._require_open()
         return Stream(method(request, metadata=_bearer(token)), lambda: self._tokens.drop(token), self._while_open)
 
     async def _sign_in(self) -> identitypb.SignInResponse:
         if self._credential is None:
             raise errors.Unauthenticated("UNAUTHENTICATED", "this connection has no credential to sign in with")
-        return await self._persist(self._present, self._deadline)
+        try:
+            return await self._persist(self._present, self._deadline)
+        except errors.Unauthenticated as refused:
+            raise errors.sign_in_refused(refused, self._credential.subject) from None
 
     async def _present(self, until: float) -> identitypb.SignInResponse:
         assert self._credential is not None
@@ -149,12 +155,16 @@ class Connection:
     ) -> _Response:
         if not service:
             return await self._send(method, request, until, "")
-        token = await self._tokens.of(service)
+        token = await self._token(service)
         try:
             return await self._send(method, request, until, token)
         except errors.Unauthenticated:
             self._tokens.drop(token)
-        return await self._send(method, request, until, await self._tokens.of(service))
+        return await self._send(method, request, until, await self._token(service))
+
+    async def _token(self, service: str) -> str:
+        with self._while_open():
+            return await self._tokens.of(service)
 
     async def _send(
         self, method: UnaryUnaryMultiCallable[_Request, _Response], request: _Request, until: float, token: str
@@ -177,15 +187,17 @@ class Connection:
                 raise RuntimeError("the client was closed while this was under way") from None
             raise
 
-    async def _persist(self, attempt: Callable[[float], Awaitable[_T]], within: timedelta) -> _T:
+    async def _persist(self, attempt: Callable[[float], Awaitable[_T]], within: timedelta, request_id: str = "") -> _T:
         """Try until it works, or the next try would come too late. ``attempt`` gets the loop's time limit."""
         until = asyncio.get_running_loop().time() + within.total_seconds()
-        async with self._limit(until, within):
+        tries: list[errors.ParleyError] = []
+        async with self._limit(until, within, request_id, tries):
             failures = 0
             while True:
                 try:
                     return await attempt(until)
                 except _PASSING as error:
+                    tries.append(error)
                     failures += 1
                     delay = self._backoff.delay(failures, error.retry_after)
                     if delay >= _left(until):
@@ -193,13 +205,16 @@ class Connection:
                 await asyncio.sleep(delay)
 
     @asynccontextmanager
-    async def _limit(self, until: float, within: timedelta) -> AsyncIterator[None]:
+    async def _limit(
+        self, until: float, within: timedelta, request_id: str, tries: Sequence[errors.ParleyError]
+    ) -> AsyncIterator[None]:
         scope = asyncio.timeout_at(until)
         try:
             async with scope:
                 yield
         except (TimeoutError, errors.DeadlineExceeded):  # gRPC's own limit and this one pass at the same moment
-            raise errors.deadline_exceeded(within.total_seconds(), self._address) from None
+            last = next((each for each in reversed(tries) if not isinstance(each, errors.DeadlineExceeded)), None)
+            raise errors.deadline_exceeded(within.total_seconds(), self._address, request_id, last) from None
 
 
 class Stream(Generic[_Response]):
@@ -235,7 +250,8 @@ class Stream(Generic[_Response]):
 def _dial(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
     # This package tries again by itself, keeps the delay that the server asks for, and signs a new assertion each time:
     # gRPC's own retries would multiply with it and send a used assertion. Of an option that stands twice the first counts.
-    options = [("grpc.enable_retries", 0), *client_options()]
+    # A connection that nobody used for a while is left: a box on the way that has forgotten it would swallow what is sent.
+    options = [("grpc.enable_retries", 0), ("grpc.client_idle_timeout_ms", IDLE_MS), *client_options()]
     if credentials is None and not is_local(address):
         credentials = grpc.ssl_channel_credentials()
     return connect(address, credentials, options)

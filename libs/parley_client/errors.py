@@ -23,6 +23,9 @@ class ParleyError(Exception):
     fields of the request that are wrong; ``retry_after`` is in seconds, where the server named a delay.
     """
 
+    is_foreign = False
+    """Not Parley said so: gRPC, or whatever stands between."""
+
     def __init__(
         self,
         reason: str,
@@ -211,22 +214,34 @@ _BROKEN = {Code.CANCELLED, Code.UNKNOWN, Code.INTERNAL}
 def error_from(failed: grpc.RpcError) -> ParleyError:
     """Read a failed call."""
     fault = fault_from(failed)
-    return _class_of(fault)(
+    error = _class_of(fault)(
         fault.reason,
         fault.message,
         metadata=fault.metadata,
         violations=fault.violations,
         retry_after=fault.retry_after,
     )
+    error.is_foreign = isinstance(fault, ForeignFault) and fault.reason == fault.code.name
+    return error
 
 
-def deadline_exceeded(seconds: float, address: str) -> DeadlineExceeded:
-    """Say that no answer came within so many seconds."""
-    message = (
-        f"no answer within {seconds:g} s: check that Parley runs at {address}, or allow more time; what was asked for may have"
-        " happened all the same, so ask again with the same request_id if it must happen once"
-    )
-    return DeadlineExceeded(Code.DEADLINE_EXCEEDED.name, message)
+def deadline_exceeded(
+    seconds: float, address: str, request_id: str = "", last: ParleyError | None = None
+) -> DeadlineExceeded:
+    """Say that no answer came within so many seconds, what was heard last, and how to ask once more."""
+    message = f"no answer within {seconds:g} s: check that Parley runs at {address}, or allow more time"
+    if last is not None:
+        message += f" (heard last: {last.reason}, {last.message})"
+    if request_id:
+        message += "; it may have happened all the same: ask again with the same request_id if it must happen once"
+    metadata = {"request_id": request_id} if request_id else {}
+    return DeadlineExceeded(Code.DEADLINE_EXCEEDED.name, message, metadata=metadata)
+
+
+def sign_in_refused(refused: Unauthenticated, subject: str) -> Unauthenticated:
+    """Say what keeps whoever signs in from it: identity doesn't."""
+    message = f"{subject} can't sign in: check that name, that its signing key is registered, and this machine's clock"
+    return Unauthenticated(refused.reason, message, metadata=refused.metadata)
 
 
 def _class_of(fault: Fault) -> type[ParleyError]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -84,6 +85,18 @@ class Wanted:
                 decision_deadline=_moment(now, decide_within=self.decide_within, decide_by=self.decide_by),
             ),
         )
+
+    def request_id(self, given: UUID | None) -> str:
+        """The id to ask under; none is for the connection to make. Raises TypeError for one that couldn't be used again."""
+        if given is None:
+            return ""
+        if not isinstance(given, UUID):
+            raise TypeError("request_id is a UUID")
+        if self.valid_for is not None or self.decide_within is not None:
+            raise TypeError(
+                "give valid_until and decide_by with a request_id: spans from now make each call another request"
+            )
+        return str(given)
 
 
 def _moment(now: datetime, **given: timedelta | datetime | None) -> Timestamp:

@@ -36,6 +36,7 @@ _PASSING = (
     errors.DeadlineExceeded,
     errors.DeadlineTooShort,
     errors.Interrupted,
+    errors.Internal,
     errors.TooManyCalls,
 )
 
@@ -47,7 +48,7 @@ def after(error: errors.ParleyError, *, resumed: bool, refused: bool) -> Next:
     ``resumed``: the feed was opened with a resume token. ``refused``: the access token was refused before, and nothing came
     since.
     """
-    if isinstance(error, _PASSING):
+    if isinstance(error, _PASSING) or error.is_foreign:  # what stands between changes, as in a rollout
         return Next.RESUME
     if isinstance(error, errors.ResumeTokenInvalid) and resumed:
         return Next.START_OVER  # what isn't acknowledged comes again, so nothing is lost

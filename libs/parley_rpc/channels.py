@@ -19,6 +19,8 @@ MAX_RESPONSE_BYTES = 4 * 1024 * 1024
 MAX_METADATA_BYTES = 16 * 1024
 
 _SERVICE = "{service}"
+_NO_PROXY: tuple[str, str | int] = ("grpc.enable_http_proxy", 0)
+"""What is in clear stays here: a proxy that the environment names (``https_proxy``) would be given what is for loopback, too."""
 _METHOD = re.compile(r"/parley\.([a-z]+)\.v\d+\.")
 _MANY = "each service has a state of its own: open a channel to the one that is meant"
 
@@ -91,7 +93,7 @@ def dial(target: str, credentials: grpc.ChannelCredentials | None = None, *, ser
         return grpc.aio.secure_channel(target, credentials, options=[*named, *client_options()])
     if not is_local(target):
         raise PlaintextRefused(target)
-    return grpc.aio.insecure_channel(target, options=client_options())
+    return grpc.aio.insecure_channel(target, options=[_NO_PROXY, *client_options()])
 
 
 def connect(
@@ -105,7 +107,7 @@ def connect(
     def one(service: str) -> grpc.aio.Channel:
         target = at(address, service)
         if credentials is None:
-            return grpc.aio.insecure_channel(target, options=options)
+            return grpc.aio.insecure_channel(target, options=[_NO_PROXY, *options])
         return grpc.aio.secure_channel(target, credentials, options=options)
 
     return RoutedChannel(one) if _SERVICE in address else one("")

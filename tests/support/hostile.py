@@ -354,15 +354,25 @@ async def far_away(port: int, *, way_s: float) -> AsyncIterator[Far]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far.connections += 1
         await asyncio.sleep(2 * way_s)  # as it takes until a connection is there
-        from_server, to_server = await asyncio.open_connection("127.0.0.1", port)
-        try:
-            await asyncio.gather(_carry(reader, to_server, way_s), _carry(from_server, writer, way_s))
-        finally:
-            to_server.transport.abort()
+        await between(reader, writer, await asyncio.open_connection("127.0.0.1", port), way_s)
 
     async with listening(serve) as own:
         far = Far(own)
         yield far
+
+
+async def between(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    server: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    way_s: float = 0.0,
+) -> None:
+    """Carry what comes to a connection to a server, and back."""
+    from_server, to_server = server
+    try:
+        await asyncio.gather(_carry(reader, to_server, way_s), _carry(from_server, writer, way_s))
+    finally:
+        to_server.transport.abort()
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way_s: float) -> None:

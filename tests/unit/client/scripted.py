@@ -23,7 +23,7 @@ from parley_crypto.signing import Sealer, Signer
 from parley_crypto.statements import TOKEN_LIFE, Token, issue_token, verify_assertion, verify_token
 from parley_crypto.trust import Trust
 from parley_kit.faults import Fault, Unauthenticated, Unavailable
-from parley_rpc.status import to_status
+from parley_rpc.status import ForeignFault, to_status
 from tests.support.clocks import StillClock
 
 MARKETER = "marketers/" + "m" * 26
@@ -129,6 +129,8 @@ class Script:
 
 
 async def refuse(context: Any, fault: Fault) -> None:
+    if isinstance(fault, ForeignFault):  # as what stands between says it: a code, and no details
+        await context.abort(grpc.StatusCode[fault.code.name], fault.message)
     await context.abort_with_status(rpc_status.to_status(to_status(fault)))
 
 

@@ -112,6 +112,23 @@ async def test_exchange_whose_answer_was_lost_is_asked_for_by_the_very_same_byte
     assert (str(same), first, alone) == (first.request_id, again, alone_again)
 
 
+@pytest.mark.parametrize(
+    "relative", [{"valid_for": MONTH, "decide_within": WEEK}, {"valid_for": MONTH}, {"decide_within": WEEK}], ids=str
+)
+async def test_request_id_that_could_not_be_used_again_is_refused(
+    script: Script, environ: dict[str, str], relative: dict[str, Any]
+) -> None:
+    until: dict[str, Any] = {"valid_until": script.clock.at + MONTH, "decide_by": script.clock.at + WEEK}
+    absolute = {"valid_for": "valid_until", "decide_within": "decide_by"}
+    rest = {name: moment for name, moment in until.items() if name not in {absolute[each] for each in relative}}
+    common: Any = {"purposes": ["Marketing"], "ask": ["profile.age"], "request_id": uuid4()}
+    async with client_of(script, environ) as parley:
+        with pytest.raises(TypeError, match="valid_until and decide_by"):
+            await parley.ask_one(PSEUDONYM, **common, **relative, **rest)
+        with pytest.raises(TypeError, match="UUID"):
+            await parley.ask_one(PSEUDONYM, **{**common, "request_id": "mine"}, **until)
+
+
 async def test_delivery_that_was_kept_is_read_again(script: Script, environ: dict[str, str]) -> None:
     async with client_of(script, environ) as parley:
         assert PSEUDONYM == parley.delivery(release().to_bytes()).open().pseudonym
@@ -168,6 +185,15 @@ async def test_many_deliveries_are_acknowledged_in_batches(script: Script, envir
         await parley.acknowledge()
 
     assert [1000, 500] == [len(request.names) for request in script.requests]
+
+
+async def test_acknowledgements_that_wait_fill_requests(script: Script, environ: dict[str, str]) -> None:
+    calls = [[release(name=f"deliveries/{call}-{n}") for n in range(300)] for call in range(8)]
+    script.answers = {"AcknowledgeDeliveriesRequest": [brokerpb.AcknowledgeDeliveriesResponse() for _ in range(3)]}
+    async with client_of(script, environ) as parley:
+        await asyncio.gather(*(parley.acknowledge(*call) for call in calls))
+
+    assert [900, 900, 600] == [len(request.names) for request in script.requests]
 
 
 async def test_acknowledgements_that_wait_together_share_a_request(script: Script, environ: dict[str, str]) -> None:

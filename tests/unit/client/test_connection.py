@@ -11,14 +11,15 @@ from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.broker.v1.broker_pb2_grpc import BrokerServiceStub
 from parley_client import errors
 from parley_client.backoff import Backoff
-from parley_client.connection import Connection, Credential
+from parley_client.connection import AT_ONCE, Connection, Credential
 from parley_client.tokens import MARGIN
 from parley_crypto.signing import Signer
 from parley_crypto.statements import TOKEN_LIFE
 from parley_kit.faults import Conflict, InvalidRequest, TooManyCalls, Unavailable
+from tests.support import hostile
 from tests.support.clocks import StillClock
 from tests.support.waiting import until
-from tests.unit.client.scripted import HANGS, MARKETER, Script, connected, unavailable
+from tests.unit.client.scripted import HANGS, MARKETER, MARKETER_KEY, Script, connected, serving, unavailable
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ async def test_a_refused_token_is_renewed_and_the_call_made_again(script: Script
 
 async def test_a_key_that_is_not_accepted_is_said_at_once(script: Script) -> None:
     async with connected(script, Credential(MARKETER, Signer(b"other key".ljust(32)))) as connection:
-        with pytest.raises(errors.Unauthenticated):
+        with pytest.raises(errors.Unauthenticated, match=f"{MARKETER} can't sign in: .* signing key .* clock"):
             await get(connection)
 
     assert 1 == script.sign_ins
@@ -180,6 +181,49 @@ async def test_call_that_is_under_way_when_its_connection_closes_says_so(script:
         await waiting
 
 
+async def test_call_whose_connection_closes_while_it_signs_in_says_so(script: Script) -> None:
+    script.sign_in_failures = [Unavailable(retry_after=60)]
+    async with connected(script, deadline=timedelta(seconds=120)) as connection:
+        waiting = asyncio.create_task(get(connection))
+
+        async def arrived() -> bool:
+            return bool(script.sign_ins)
+
+        await until(arrived)
+    with pytest.raises(RuntimeError, match="closed while"):
+        await waiting
+
+
+@pytest.mark.parametrize("off", [-29, 34])
+async def test_clock_that_is_half_a_minute_off_signs_in(script: Script, off: int) -> None:
+    answers(script, 1)
+    credential, theirs = Credential(MARKETER, MARKETER_KEY), StillClock(script.clock.now() + timedelta(seconds=off))
+    async with serving(script) as address, Connection(address, credential, clock=theirs) as connection:
+        await get(connection)
+
+
+async def test_connection_may_be_made_before_the_loop_in_which_it_is_used() -> None:
+    script = Script(StillClock(datetime(2026, 5, 4, tzinfo=UTC)))
+    answers(script, 2 * AT_ONCE)
+    async with serving(script) as address:
+        made = Connection(address, Credential(MARKETER, MARKETER_KEY), clock=script.clock)
+
+        async def use() -> None:
+            async with made as connection:
+                await asyncio.gather(*(get(connection) for _ in range(AT_ONCE)))
+
+        await use()
+        await asyncio.to_thread(asyncio.run, use())
+
+
+async def test_what_was_heard_last_and_the_request_id_are_said_at_the_deadline(script: Script) -> None:
+    script.failures = [Unavailable(), HANGS]
+    async with connected(script, deadline=timedelta(seconds=0.5)) as connection:
+        with pytest.raises(errors.DeadlineExceeded, match=r"heard last: UNAVAILABLE, .*same request_id") as raised:
+            await create(connection, "mine")
+    assert {"request_id": "mine"} == raised.value.metadata
+
+
 async def test_call_that_is_cancelled_is_cancelled(script: Script) -> None:
     async with connected(script) as connection:
         waiting = await under_way(script, connection)
@@ -244,6 +288,48 @@ async def test_addresses_elsewhere_are_dialled_with_tls(monkeypatch: pytest.Monk
             pass
 
     assert ["insecure_channel"] * 3 + ["secure_channel"] == dialled
+
+
+async def test_what_is_in_clear_goes_to_no_proxy(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bytes] = []
+
+    async def proxy(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.readline())
+
+    async with hostile.listening(proxy) as port, hostile.listening(proxy) as ours:
+        for variable in ("https_proxy", "http_proxy", "grpc_proxy"):
+            monkeypatch.setenv(variable, f"http://127.0.0.1:{port}")
+        for name in ("no_proxy", "no_grpc_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        async with Connection(f"127.0.0.1:{ours}", deadline=timedelta(seconds=1)) as connection:
+            with pytest.raises(errors.DeadlineExceeded):
+                await connection.call(BrokerServiceStub(connection.channel).GetExchange, brokerpb.GetExchangeRequest())
+    assert seen
+    assert {b"PRI * HTTP/2.0\r\n"} == {*seen}  # nobody was asked to CONNECT
+
+
+async def test_connection_that_nobody_uses_is_left(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked next goes over a new one: a box on the way may have forgotten the old."""
+    monkeypatch.setattr("parley_client.connection.IDLE_MS", 1_000)  # the least that gRPC heeds
+    answers(script, 2)
+    came = 0
+
+    async with serving(script) as address:
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal came
+            came += 1
+            path = address.removeprefix("unix:")
+            await hostile.between(reader, writer, await asyncio.open_unix_connection(path))
+
+        async with (
+            hostile.listening(serve) as port,
+            Connection(f"127.0.0.1:{port}", Credential(MARKETER, MARKETER_KEY), clock=script.clock) as connection,
+        ):
+            await get(connection)
+            await asyncio.sleep(2.5)
+            await get(connection)
+    assert 2 == came
 
 
 def noting(calls: list[str], name: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -101,10 +101,11 @@ def test_statement_says_what_was_signed(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_statement_holds_from_five_seconds_before_to_its_end(kind: str) -> None:
-    statement, end = MAKE[kind](), NOW + LIFE[kind]
-    for now in (NOW - 5 * SECOND, end - SECOND / 1000):
+    begin = NOW - 30 * SECOND if kind == "assertion" else NOW  # whoever makes it may have a clock that is ahead
+    statement, end = MAKE[kind](), begin + LIFE[kind]
+    for now in (begin - 5 * SECOND, end - SECOND / 1000):
         VERIFY[kind](statement, now)
-    for now in (NOW - 5.001 * SECOND, end, end + SECOND, end + timedelta(days=1)):
+    for now in (begin - 5.001 * SECOND, end, end + SECOND, end + timedelta(days=1)):
         with pytest.raises(StatementInvalid, match="not valid now"):
             VERIFY[kind](statement, now)
 
@@ -213,8 +214,8 @@ def test_token_is_for_one_service_from_identity() -> None:
         {"sub": None},
         {"jti": None},
         {"jti": 5},
-        {"exp": int(NOW.timestamp()) + 61},
-        {"iat": int(NOW.timestamp()) - 1},
+        {"exp": int(NOW.timestamp()) + 31},
+        {"iat": int(NOW.timestamp()) - 31},
         {"exp": 10**15},
     ],
     ids=str,
