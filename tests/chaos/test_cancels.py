@@ -26,7 +26,7 @@ from parley_kit.faultpoints import armed
 from tests.support.chaos import each, population
 from tests.support.history import History
 from tests.support.load import Backend, checked, seeded, streams_are_read
-from tests.support.mutations import MAKERS, MUTATIONS, Cast
+from tests.support.mutations import MAKERS, MUTATIONS, Cast, effects, effects_of
 from tests.support.servers import scratch_directory
 from tests.support.waiting import until
 from tests.support.world import Caller, Marketer, World, between, by_criteria, living_world, terms, to_known
@@ -245,6 +245,7 @@ async def test_whoever_gives_up_and_asks_again_gets_the_one_outcome(
     troupe = await _troupe(here, history)
     await until(lambda: streams_are_read(here))
     before, impatient, rpcs = _tasks(), Impatient(history, rng), [*map(str, MUTATIONS)]
+    there, made = await effects(here), Counter[str]()
 
     async def some(rpc: str) -> None:
         async with troupe.call(rpc, rng) as call:
@@ -253,6 +254,7 @@ async def test_whoever_gives_up_and_asks_again_gets_the_one_outcome(
     with _slow_everywhere(rng):
         while impatient.given_up < calls:
             drawn = rpcs + ["broker.CreateExchange"] * len(rpcs)
+            made.update(drawn)
             await each(some, rng.sample(drawn, len(drawn)), AT_ONCE)
             await troupe.sign_in()
     print(dict(impatient.ended), f"{max(impatient.overdue, default=0):.3f} s past the deadline at most")
@@ -262,6 +264,7 @@ async def test_whoever_gives_up_and_asks_again_gets_the_one_outcome(
     await until(partial(_is_as_before, here, before), 30)
     assert [] == [record for record in caplog.records if record.name == "asyncio"]  # a transaction left open, above all
     assert [] == await checked(here, history)
+    assert effects_of(made) == await effects(here) - there
 
 
 async def _collect_all(world: World, marketer: Marketer, history: History) -> None:

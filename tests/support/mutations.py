@@ -1,7 +1,9 @@
 """Every mutation that there is, by its RPC: each with what must be there first, so that it can be made again and again."""
 
 import asyncio
+import json
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,9 +19,11 @@ from parley.consent.v1 import consent_pb2 as consentpb
 from parley.identity.v1 import identity_pb2 as identitypb
 from parley.vault.v1 import vault_pb2 as vaultpb
 from parley_crypto.signing import Sealer, Signer
+from parley_node.provision import key_file
 from tests.support.api import RPCS
 from tests.support.calls import request_id
-from tests.support.chaos import ALLOW, population
+from tests.support.chaos import ALLOW, population, rows
+from tests.support.openings import open_history
 from tests.support.races import Known, acquainted
 from tests.support.waiting import until
 from tests.support.world import Caller, Marketer, World, registration, terms, to_known
@@ -76,6 +80,7 @@ class Cast:
 
 
 Make = Callable[[Cast, Known], Awaitable[Mutation]]
+_EACH_A_MARKETER = dict.fromkeys(("identity.RegisterMarketer", "identity.UpdateMarketer", "identity.AddMarketerKey"), 1)
 
 
 # --- What customers do -----------------------------------------------------------------------------------------------------
@@ -240,6 +245,55 @@ async def _claim(cast: Cast, _one: Known) -> Mutation:
 async def _row(cast: Cast, request: Callable[..., Message], row: str) -> Any:
     method = request.__name__.removesuffix("Request")
     return await cast.importer.call("identity", method, request(row_keys=[row], **{"import": "some"}))
+
+
+# --- What comes of them ----------------------------------------------------------------------------------------------------
+
+TOLD: Mapping[str, Mapping[str, int]] = {
+    "consent:offer:accepted": {"consent.AcceptOffer": 1},
+    "consent:offer:refused": {"consent.RefuseOffer": 1},
+    "consent:offer:deferred": {"consent.DeferOffer": 1},
+    "consent:consent:paused": {"consent.PauseConsent": 1, "consent.ResumeConsent": 1},
+    "consent:objection:made": {"consent.ObjectToMarketing": 1, "consent.LiftObjection": 1},
+    "consent:rule:made": {"consent.CreateRule": 1, "consent.DeleteRule": 1},
+    "identity:account:claimed": {"identity.ClaimAccount": 1},
+    "identity:account:opened": {"identity.RegisterCustomer": 1, "identity.ClaimAccount": 1},
+    "identity:marketer:registered": _EACH_A_MARKETER,
+    "identity:marketer:changed": {"identity.UpdateMarketer": 1, "identity.AddMarketerKey": 1},
+    "vault:items:put": {"vault.PutItems": 1, "vault.DeleteItem": 1},
+    "vault:items:deleted": {"vault.DeleteItem": 1},
+}
+"""How many entries of a kind the log has of each mutation, and of what must be there first; of kinds that come of these alone."""
+
+MADE: Mapping[tuple[str, str], Mapping[str, int]] = {
+    ("identity", "customers"): {"identity.RegisterCustomer": 1, "identity.ClaimAccount": 1, "vault.ImportItems": 1},
+    ("identity", "marketers"): _EACH_A_MARKETER,
+    ("identity", "marketer_keys"): {**dict.fromkeys(_EACH_A_MARKETER, 2), "identity.AddMarketerKey": 3},
+    ("consent", "rules WHERE effect = 1"): {"consent.CreateRule": 1, "consent.DeleteRule": 1},
+    ("consent", "rules WHERE effect = 1 AND ended_at IS NOT NULL"): {"consent.DeleteRule": 1},
+    ("vault", "items WHERE attribute = 'profile.city'"): {"vault.ImportItems": 1},
+}
+"""How many rows of a table there are of each mutation, likewise."""
+
+
+async def effects(world: World) -> Counter[str]:
+    """How often each thing is there that comes of mutations; all events must have been read."""
+    found: Counter[str] = Counter()
+    for service, table in MADE:
+        ((count,),) = await rows(world, service, f"SELECT count(*) FROM {table}")
+        found[f"{service}: {table}"] = count
+    keys = await rows(world, "audit", "SELECT subject, wrapped FROM subject_keys")
+    history = await rows(world, "audit", "SELECT subject, commitment, sealed FROM history")
+    kinds = (
+        json.loads(one.detail)["kind"] for one in open_history(key_file(world.home, "audit", "master"), keys, history)
+    )
+    return found + Counter(kind for kind in kinds if kind in TOLD)
+
+
+def effects_of(calls: Mapping[str, int]) -> Counter[str]:
+    """What comes of so many calls of each mutation, whoever gave up in how many of them."""
+    each = {**TOLD, **{f"{service}: {table}": counts for (service, table), counts in MADE.items()}}
+    return Counter({name: sum(n * calls.get(rpc, 0) for rpc, n in counts.items()) for name, counts in each.items()})
 
 
 MAKERS: Mapping[str, Make] = {
