@@ -9,14 +9,16 @@ consent, broker and audit hold.
 import asyncio
 import os
 import signal
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 import pytest
 
 from parley_node.services import SERVICES
 from tests.support.city import City, kill_another
-from tests.support.deaths import drawn, hits, kills, pid_of, points, stands_still, stops
+from tests.support.deaths import drawn, hits, kills, pid_of, points, stands_still, stopped_at, stops
 from tests.support.history import History
 from tests.support.load import Backend, checked, seeded
 from tests.support.waiting import until
@@ -38,15 +40,36 @@ async def survive_kills(city: City, backend: Backend, plans: Mapping[str, list[s
         await backend.finish(city.world)
 
 
+@dataclass
+class Killings:
+    """A server's deaths: which processes of it died, and at which points somebody stood still meanwhile."""
+
+    city: City
+    server: str
+    killed: list[int] = field(default_factory=list)
+    points: set[str] = field(default_factory=set)
+    _before: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._before = {name: hits(self.city.world.home.log(name)) for name in SERVICES}
+
+    async def beneath(self, name: str, pid: int) -> None:
+        """Kill the server beneath a service that stands still, and let that one go on."""
+        self.killed.append(await kill_another(self.city.sockets[self.server], self.killed))
+        self.points |= {*(hits(self.city.world.home.log(name)) - self._before[name])}
+        os.kill(pid, signal.SIGCONT)
+
+
 async def survive_kills_of(
-    city: City, backend: Backend, server: str, plans: Mapping[str, list[str]], count: int
+    killings: Killings, backend: Backend, plans: Mapping[str, list[str]], enough: Callable[[], bool]
 ) -> None:
-    """Kill a server whenever a service stands still at a fault point, so many times, then let all come to its end."""
+    """Kill a server whenever a service stands still at a fault point, until it is ``enough``, then let all come to its end."""
+    city = killings.city
     for name, plan in plans.items():
         city.deaths.plans[name] = plan * _OFTEN
     pids = await city.once_more(list(plans))
-    async with backend.working(), asyncio.timeout(500):
-        killing = asyncio.create_task(_kill_beneath(city, server, dict(zip(plans, pids, strict=True)), count))
+    async with backend.working(), asyncio.timeout(540):
+        killing = asyncio.create_task(_kill_beneath(killings, dict(zip(plans, pids, strict=True)), enough))
         await backend.ask()
         while not killing.done():
             await backend.busy()
@@ -60,25 +83,17 @@ async def survive_kills_of(
 _OFTEN = 1000  # a process that could not start without the server is armed with the same again
 
 
-async def _kill_beneath(city: City, server: str, pids: dict[str, int], count: int) -> None:
-    """Kill a server beneath whichever process stands still, and let that one go on."""
-    killed: list[int] = []
-    while len(killed) < count:
+async def _kill_beneath(killings: Killings, pids: dict[str, int], enough: Callable[[], bool]) -> None:
+    """Kill the server beneath whichever process stands still."""
+    while not enough():
         for name, pid in list(pids.items()):
             try:
                 if stands_still(pid):
-                    killed.append(await kill_another(city.sockets[server], killed))
-                    os.kill(pid, signal.SIGCONT)
+                    await killings.beneath(name, pid)
             except (FileNotFoundError, ProcessLookupError):  # it was just starting, without the server: it starts again
                 with suppress(LookupError):
-                    pids[name] = pid_of(city.node, name)
+                    pids[name] = pid_of(killings.city.node, name)
         await asyncio.sleep(0.01)
-
-
-def _shares(count: int) -> dict[str, int]:
-    """How many of a server's kills fall to standing services."""
-    fifth = count // 5
-    return {"broker": count - 3 * fifth - 2, "consent": fifth, "audit": fifth, "vault": fifth, "identity": 2}
 
 
 async def test_campaign_survives_deaths_of_every_process(city: City, history: History) -> None:
@@ -90,8 +105,8 @@ async def test_campaign_survives_deaths_of_every_process(city: City, history: Hi
 
 @pytest.mark.parametrize("server", ["postgres"])  # Valkey is killed, and its files with it, in test_apart_outages.py
 async def test_campaign_survives_deaths_of_a_server(city: City, history: History, server: str) -> None:
-    rng, backend = seeded(), await city.backend(history)
-    await survive_kills_of(city, backend, server, stops(rng, {"broker": 2, "consent": 2}), 1)
+    rng, backend, killings = seeded(), await city.backend(history), Killings(city, server)
+    await survive_kills_of(killings, backend, stops(rng, {"broker": 2, "consent": 2}), lambda: bool(killings.killed))
     print(f"{len(backend.exchanges)} exchanges, {len(backend.kept)} releases, {backend.repeats} repeats")
     assert [] == await checked(city.world, backend.history)
 
@@ -111,8 +126,12 @@ async def test_campaign_survives_20_deaths_of_a_process(city: City, history: His
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("server", ["postgres", "valkey"])
-async def test_campaign_survives_20_deaths_of_a_server(city: City, history: History, server: str) -> None:
-    rng, backend = seeded(), await city.backend(history)
-    await survive_kills_of(city, backend, server, stops(rng, _shares(30)), 20)
-    print(f"{len(backend.exchanges)} exchanges, {len(backend.kept)} releases, {backend.repeats} repeats")
+async def test_campaign_survives_20_deaths_of_a_server_and_one_at_every_point(
+    city: City, history: History, server: str
+) -> None:
+    rng, backend, killings = seeded(), await city.backend(history), Killings(city, server)
+    plans = stops(rng, {name: len(points(name)) for name in SERVICES})
+    wanted = {point for (plan,) in plans.values() for point in stopped_at(plan)}
+    await survive_kills_of(killings, backend, plans, lambda: len(killings.killed) >= 20 and wanted <= killings.points)
+    print(f"{len(backend.exchanges)} exchanges, {len(backend.kept)} releases, {len(killings.killed)} deaths")
     assert [] == await checked(city.world, backend.history)

@@ -68,6 +68,11 @@ def drawn(plan: Iterable[str]) -> set[str]:
     return {point for point in found if not point.endswith(_SELDOM)}
 
 
+def stopped_at(plan: str) -> set[str]:
+    """The points of a plan to stand still at."""
+    return {entry.partition("=")[0] for entry in plan.split(",")}
+
+
 def kills(rng: Random, service: str, count: int) -> list[str]:
     """
     So many deaths of a service, and one at each point of a campaign at least where there are enough.
