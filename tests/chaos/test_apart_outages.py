@@ -33,13 +33,14 @@ from parley_node.embedded.paths import try_lock
 from parley_node.services import SERVICES
 from parley_rpc.channels import RoutedChannel, at
 from parley_rpc.status import fault_from
+from tests.support.calls import request_id
 from tests.support.chaos import each, frozen, listener, rows
 from tests.support.city import City, kill_another
 from tests.support.deaths import children, pid_of
 from tests.support.history import History
 from tests.support.load import Backend, checked, seeded, streams_are_read
 from tests.support.waiting import until
-from tests.support.world import Customer, Stubs
+from tests.support.world import Caller, Customer, Stubs
 
 pytestmark = pytest.mark.slow
 
@@ -208,15 +209,21 @@ async def _probes(city: City, backend: Backend, rng: Random) -> AsyncIterator[di
     pseudonyms = backend.pseudonyms()
     async with RoutedChannel(one) as channel:
         marketer = replace(backend.marketer, stubs=Stubs(channel))
-        request = brokerpb.ListExchangesRequest()
         customer = replace(await city.world.customer(), stubs=Stubs(channel))
+        kept = brokerpb.AcknowledgeDeliveriesRequest(names=[next(iter(backend.kept))])
+
+        def probe(caller: Caller, service: str, method: str, request: Callable[[], Any]) -> Probe:
+            return Probe(lambda: caller.call(service, method, request(), timeout=5))
+
         probes = {
-            "vault": Probe(lambda: customer.call("vault", "ListItems", vaultpb.ListItemsRequest(), timeout=5)),
-            "consent": Probe(
-                lambda: customer.call("consent", "ListConsents", consentpb.ListConsentsRequest(), timeout=5)
-            ),
+            "vault": probe(customer, "vault", "ListItems", vaultpb.ListItemsRequest),
+            "put": probe(customer, "vault", "PutItems", _put),
+            "consent": probe(customer, "consent", "ListConsents", consentpb.ListConsentsRequest),
+            "act": probe(customer, "consent", "LiftObjection", _lift),
+            "history": probe(customer, "audit", "ListHistory", auditpb.ListHistoryRequest),
             "release": Probe(lambda: backend.ask_one(rng.choice(pseudonyms), marketer)),
-            "read": Probe(lambda: marketer.call("broker", "ListExchanges", request, timeout=5)),
+            "read": probe(marketer, "broker", "ListExchanges", brokerpb.ListExchangesRequest),
+            "acknowledge": probe(marketer, "broker", "AcknowledgeDeliveries", lambda: kept),
             "sign in": Probe(marketer.sign_in),
         }
         tasks = [asyncio.create_task(probe.run()) for probe in probes.values()]
@@ -226,6 +233,15 @@ async def _probes(city: City, backend: Backend, rng: Random) -> AsyncIterator[di
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _put() -> vaultpb.PutItemsRequest:
+    items = [vaultpb.ItemValue(attribute="profile.city", value="Faro")]
+    return vaultpb.PutItemsRequest(items=items, request_id=request_id())
+
+
+def _lift() -> consentpb.LiftObjectionRequest:
+    return consentpb.LiftObjectionRequest(request_id=request_id())
 
 
 async def _answers(city: City) -> bool:
@@ -250,7 +266,9 @@ async def test_callers_are_told_to_come_back_while_postgres_restarts_and_then_se
                 await until(lambda: _not(_answers(city)))
                 await until(lambda: _answers(city), 30)
                 took.append(await _served(probes, time.monotonic()))
-        refused = [error for probe in probes.values() for error in probe.refused]
+        refused = [*backend.broke, *(error for probe in probes.values() for error in probe.refused)]
+        assert backend.broke
+        assert all(probe.refused for probe in probes.values())
         print(f"{len(refused)} refused; served again after {max(took):.2f} s at most")
         await backend.finish(city.world)
     assert {(grpc.StatusCode.UNAVAILABLE, Unavailable, True)} == {_kind(error) for error in refused}

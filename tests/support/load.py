@@ -122,6 +122,8 @@ class Backend:
     exchanges: list[str] = field(default_factory=list)
     expected: int = 0
     """How many releases are to come in all."""
+    broke: list[grpc.aio.AioRpcError] = field(default_factory=list)
+    """With what the feed, or signing in for it, ended."""
     _token: str = ""
     _to_acknowledge: set[str] = field(default_factory=set)
 
@@ -183,11 +185,13 @@ class Backend:
 
     async def _follow(self) -> None:
         while True:
-            with suppress(grpc.aio.AioRpcError):
+            try:
                 await self.marketer.sign_in()
                 async with self.marketer.feed(self._token) as feed:
                     async for delivery in feed:
                         self._keep(delivery)
+            except grpc.aio.AioRpcError as error:
+                self.broke.append(error)
             await asyncio.sleep(0.1)  # as a marketer's backend does
 
     def _keep(self, delivery: brokerpb.Delivery) -> None:
