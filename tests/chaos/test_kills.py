@@ -158,7 +158,7 @@ async def _kill_server(path: Path) -> None:
 async def survive(city: City, history: History, kill: Callable[[City], Awaitable[None]], times: int) -> None:
     """Kill so many times in the middle of campaigns, then let all come to its end."""
     rng = seeded()
-    backend, midway = Backend(await city.world.marketer(), history, PEOPLE), 0
+    backend, midway = Backend(await city.world.marketer(), history, PEOPLE, city.world.trust), 0
     async with backend.working():
         await backend.ask()
         for _ in range(times):

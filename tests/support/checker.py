@@ -48,6 +48,7 @@ class Kind(StrEnum):
     LOST = "lost"
     ESCAPED = "escaped after a withdrawal"
     UNEQUAL = "sets unequal"
+    ANOTHERS = "another customer's"
     LEAF_MISSING = "leaf missing"
     LEAF_TWICE = "leaf twice"
     LEAF_UNKNOWN = "leaf of nothing"
@@ -115,6 +116,7 @@ def violations(history: Sequence[Line], found: Databases) -> list[Violation]:
         _lost,
         _escaped,
         _unequal,
+        _anothers,
         _leaves,
         _log,
         _outcomes,
@@ -245,6 +247,23 @@ def _compared(one: str, first: set[Any], other: str, second: set[Any]) -> Iterat
     for where, missing in ((other, first - second), (one, second - first)):
         if missing:
             yield Violation(Kind.UNEQUAL, f"{len(missing)} missing at {where}, {min(missing)} among them")
+
+
+def _anothers(case: _Case) -> Iterator[Violation]:
+    """Releases that came with another's opening, or another's values: each customer lives in a town of their own."""
+    towns: dict[str, set[str]] = defaultdict(set)
+    who: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for line in case.delivered:
+        detail = json.loads(bytes.fromhex(line["detail"]))
+        if _release(line) != tuple(detail[part] for part in ("exchange", "pseudonym", "release")):
+            yield Violation(Kind.ANOTHERS, f"{_release(line)} came with the opening of another")
+        if town := line["town"]:
+            towns[line["pseudonym"]].add(town)
+            who[line["caller"], town].add(line["pseudonym"])
+    for found in (towns, who):
+        for one, others in found.items():
+            if len(others) > 1:
+                yield Violation(Kind.ANOTHERS, f"{one} has {sorted(others)}")
 
 
 def _leaves(case: _Case) -> Iterator[Violation]:

@@ -33,7 +33,7 @@ class City:
 
     async def backend(self, history: History) -> Backend:
         """A new marketer's backend, which writes down what it sees."""
-        return Backend(await self.world.marketer(), history, PEOPLE)
+        return Backend(await self.world.marketer(), history, PEOPLE, self.world.trust)
 
     async def die(self, service: str, plan: list[str]) -> int:
         """Kill a service, and let it die as planned from then on; how many starts that will have taken."""

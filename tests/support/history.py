@@ -37,8 +37,8 @@ class History:
         """A try ended without an answer, which says nothing about its outcome."""
         self._note("failed", caller=caller, request_id=request_id, code=code)
 
-    def delivered(self, caller: str, delivery: Any) -> None:
-        """A release reached the marketer (a ``parley.broker.v1.Delivery``)."""
+    def delivered(self, caller: str, delivery: Any, town: str = "") -> None:
+        """A release reached the marketer (a ``parley.broker.v1.Delivery``); whose ``town`` it tells, where each has their own."""
         release = delivery.release
         self._note(
             "delivered",
@@ -49,6 +49,7 @@ class History:
             release=release.release_id,
             salt=release.opening.salt.hex(),
             detail=release.opening.detail.hex(),
+            town=town,
         )
 
     def acknowledged(self, caller: str, exchange: str, pseudonym: str) -> None:

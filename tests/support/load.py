@@ -22,7 +22,9 @@ from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.identity.v1 import identity_pb2 as identitypb
 from parley.vault.v1 import vault_pb2 as vaultpb
 from parley_crypto.keyring import KeyRing
+from parley_crypto.release import open_release
 from parley_crypto.subject_ref import SubjectRef, seal_ref
+from parley_crypto.trust import Trust
 from parley_kit.ids import new_id
 from parley_node.provision import key_file
 from parley_node.services import SERVICES
@@ -68,8 +70,9 @@ async def populate(world: World, people: int) -> None:
         "OpenImportedAccounts",
         identitypb.OpenImportedAccountsRequest(row_keys=keys, **{"import": "everybody"}),
     )
+    accounts = list(zip(keys, opened.accounts, strict=True))
     for start in range(0, people, 500):
-        entries = [_entry(account.vault_ref) for account in opened.accounts[start : start + 500]]
+        entries = [_entry(account.vault_ref, key) for key, account in accounts[start : start + 500]]
         await importer.call(
             "vault", "ImportItems", vaultpb.ImportItemsRequest(entries=entries, request_id=request_id())
         )
@@ -79,10 +82,11 @@ async def populate(world: World, people: int) -> None:
     await _allow(world)
 
 
-def _entry(vault_ref: bytes) -> vaultpb.ImportEntry:
+def _entry(vault_ref: bytes, key: str) -> vaultpb.ImportEntry:
+    """Everybody is 34, and lives in a town that is theirs alone: so a release that is another's shows."""
     items = [
         vaultpb.ImportedItem(attribute=name, value=value, provenance=vaultpb.PROVENANCE_IMPORTED)
-        for name, value in (("profile.age", "34"), ("profile.city", "Lisbon"))
+        for name, value in (("profile.age", "34"), ("profile.city", f"Town {key}"))
     ]
     return vaultpb.ImportEntry(vault_ref=vault_ref, items=items)
 
@@ -116,6 +120,8 @@ class Backend:
     marketer: Marketer
     history: History
     customers: int
+    trust: Trust | None = None
+    """With which it opens what it gets, where customers can be told by their town."""
     kept: dict[str, tuple[str, str]] = field(default_factory=dict)
     """(exchange, pseudonym) by the delivery's name."""
     repeats: int = 0
@@ -195,11 +201,19 @@ class Backend:
             await asyncio.sleep(0.1)  # as a marketer's backend does
 
     def _keep(self, delivery: brokerpb.Delivery) -> None:
-        self.history.delivered(self.marketer.name, delivery)
+        self.history.delivered(self.marketer.name, delivery, self._town(delivery))
         self.repeats += delivery.name in self.kept
         self.kept[delivery.name] = (delivery.release.exchange, delivery.release.pseudonym)
         self._to_acknowledge.add(delivery.name)
         self._token = delivery.resume_token or self._token
+
+    def _town(self, delivery: brokerpb.Delivery) -> str:
+        """Where somebody lives, as their release says."""
+        if self.trust is None:
+            return ""
+        opened = open_release(self.marketer.sealer, delivery.release.sealed_release, self.trust.keys("vault"))
+        (town,) = [each["value"] for each in opened["fields"] if each["attribute"] == "profile.city"]
+        return str(town)
 
     async def _acknowledge(self) -> None:
         while True:

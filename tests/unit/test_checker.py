@@ -56,7 +56,14 @@ def _settlement(name: str) -> Settlement:
 
 def _delivered(name: str, at: float, release: str = "") -> Line:
     line = {"at": at, "what": "delivered", "caller": M, "delivery": name, "exchange": X, "pseudonym": name}
-    return {**line, "release": release or f"r-{name}", "salt": b"salt".hex(), "detail": _detail(name).hex()}
+    town = f"{name}'s town"
+    return {
+        **line,
+        "release": release or f"r-{name}",
+        "salt": b"salt".hex(),
+        "detail": _detail(name).hex(),
+        "town": town,
+    }
 
 
 def _withdrawn(name: str, at: float, *releases: str) -> Line:
@@ -154,6 +161,12 @@ BAD_HISTORIES: Sequence[tuple[Kind, Callable[[], Sequence[Line]]]] = [
     (Kind.ESCAPED, lambda: [*HISTORY, _delivered("cem", 5.1)]),  # named, and sent again much later
     (Kind.UNEQUAL, lambda: [*HISTORY, {**_delivered("dan", 2.0), "pseudonym": "ana"}]),
     (Kind.LEAF_MISSING, lambda: [*HISTORY, _delivered("dan", 2.0)]),
+    (Kind.ANOTHERS, lambda: [*HISTORY, {**_delivered("cem", 2.0), "detail": _detail("ana").hex()}]),
+    (Kind.ANOTHERS, lambda: [*HISTORY, {**_delivered("cem", 2.0), "town": "another town"}]),
+    (
+        Kind.ANOTHERS,
+        lambda: [{**line, "town": "ana's town"} if line.get("delivery") == "cem" else line for line in HISTORY],
+    ),
     (Kind.TWO_OUTCOMES, lambda: [*HISTORY, {**HISTORY[1], "outcome": f"{M}/exchanges/y"}]),
 ]
 
