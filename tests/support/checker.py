@@ -254,12 +254,13 @@ def _anothers(case: _Case) -> Iterator[Violation]:
     towns: dict[str, set[str]] = defaultdict(set)
     who: dict[tuple[str, str], set[str]] = defaultdict(set)
     for line in case.delivered:
-        detail = json.loads(bytes.fromhex(line["detail"]))
-        if _release(line) != tuple(detail[part] for part in ("exchange", "pseudonym", "release")):
-            yield Violation(Kind.ANOTHERS, f"{_release(line)} came with the opening of another")
-        if town := line["town"]:
-            towns[line["pseudonym"]].add(town)
-            who[line["caller"], town].add(line["pseudonym"])
+        opened, detail = line["opened"], json.loads(bytes.fromhex(line["detail"]))
+        for said in filter(None, (detail, opened)):
+            if _release(line) != _release(said):
+                yield Violation(Kind.ANOTHERS, f"{_release(line)} came with what says {_release(said)}")
+        if opened:
+            towns[line["pseudonym"]].add(opened["town"])
+            who[line["caller"], opened["town"]].add(line["pseudonym"])
     for found in (towns, who):
         for one, others in found.items():
             if len(others) > 1:

@@ -7,7 +7,9 @@ before it is asked and after it is answered. Times are of one machine; processes
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 
@@ -37,8 +39,8 @@ class History:
         """A try ended without an answer, which says nothing about its outcome."""
         self._note("failed", caller=caller, request_id=request_id, code=code)
 
-    def delivered(self, caller: str, delivery: Any, town: str = "") -> None:
-        """A release reached the marketer (a ``parley.broker.v1.Delivery``); whose ``town`` it tells, where each has their own."""
+    def delivered(self, caller: str, delivery: Any, opened: Mapping[str, str] = MappingProxyType({})) -> None:
+        """A release reached the marketer (a ``parley.broker.v1.Delivery``), and what it says, if it was opened."""
         release = delivery.release
         self._note(
             "delivered",
@@ -49,7 +51,7 @@ class History:
             release=release.release_id,
             salt=release.opening.salt.hex(),
             detail=release.opening.detail.hex(),
-            town=town,
+            opened=dict(opened),
         )
 
     def acknowledged(self, caller: str, exchange: str, pseudonym: str) -> None:

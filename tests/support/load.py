@@ -8,7 +8,7 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -201,19 +201,19 @@ class Backend:
             await asyncio.sleep(0.1)  # as a marketer's backend does
 
     def _keep(self, delivery: brokerpb.Delivery) -> None:
-        self.history.delivered(self.marketer.name, delivery, self._town(delivery))
+        self.history.delivered(self.marketer.name, delivery, self._opened(delivery))
         self.repeats += delivery.name in self.kept
         self.kept[delivery.name] = (delivery.release.exchange, delivery.release.pseudonym)
         self._to_acknowledge.add(delivery.name)
         self._token = delivery.resume_token or self._token
 
-    def _town(self, delivery: brokerpb.Delivery) -> str:
-        """Where somebody lives, as their release says."""
+    def _opened(self, delivery: brokerpb.Delivery) -> Mapping[str, str]:
+        """What a release says, under vault's signature: whose it is, and where they live."""
         if self.trust is None:
-            return ""
+            return {}
         opened = open_release(self.marketer.sealer, delivery.release.sealed_release, self.trust.keys("vault"))
         (town,) = [each["value"] for each in opened["fields"] if each["attribute"] == "profile.city"]
-        return str(town)
+        return {**{part: opened[part] for part in ("exchange", "pseudonym", "release")}, "town": town}
 
     async def _acknowledge(self) -> None:
         while True:

@@ -56,13 +56,13 @@ def _settlement(name: str) -> Settlement:
 
 def _delivered(name: str, at: float, release: str = "") -> Line:
     line = {"at": at, "what": "delivered", "caller": M, "delivery": name, "exchange": X, "pseudonym": name}
-    town = f"{name}'s town"
+    opened = {"exchange": X, "pseudonym": name, "release": release or f"r-{name}", "town": f"{name}'s town"}
     return {
         **line,
         "release": release or f"r-{name}",
         "salt": b"salt".hex(),
         "detail": _detail(name).hex(),
-        "town": town,
+        "opened": opened,
     }
 
 
@@ -154,6 +154,15 @@ def test_database_that_was_tampered_with_is_found_out(kind: Kind, found: Databas
     assert kind in _kinds(HISTORY, found)
 
 
+def _opened(name: str, **instead: str) -> Line:
+    line = _delivered(name, 2.0)
+    return {**line, "opened": {**line["opened"], **instead}}
+
+
+def _is_cems(line: Line) -> bool:
+    return line.get("delivery") == "cem"
+
+
 BAD_HISTORIES: Sequence[tuple[Kind, Callable[[], Sequence[Line]]]] = [
     (Kind.LOST, lambda: [line for line in HISTORY if line.get("delivery") != "ana"]),
     (Kind.TWO_RELEASES, lambda: [*HISTORY, _delivered("ana", 2.0, release="r-other")]),
@@ -162,11 +171,9 @@ BAD_HISTORIES: Sequence[tuple[Kind, Callable[[], Sequence[Line]]]] = [
     (Kind.UNEQUAL, lambda: [*HISTORY, {**_delivered("dan", 2.0), "pseudonym": "ana"}]),
     (Kind.LEAF_MISSING, lambda: [*HISTORY, _delivered("dan", 2.0)]),
     (Kind.ANOTHERS, lambda: [*HISTORY, {**_delivered("cem", 2.0), "detail": _detail("ana").hex()}]),
-    (Kind.ANOTHERS, lambda: [*HISTORY, {**_delivered("cem", 2.0), "town": "another town"}]),
-    (
-        Kind.ANOTHERS,
-        lambda: [{**line, "town": "ana's town"} if line.get("delivery") == "cem" else line for line in HISTORY],
-    ),
+    (Kind.ANOTHERS, lambda: [*HISTORY, _opened("cem", pseudonym="ana")]),
+    (Kind.ANOTHERS, lambda: [*HISTORY, _opened("cem", town="another town")]),
+    (Kind.ANOTHERS, lambda: [_opened("cem", town="ana's town") if _is_cems(line) else line for line in HISTORY]),
     (Kind.TWO_OUTCOMES, lambda: [*HISTORY, {**HISTORY[1], "outcome": f"{M}/exchanges/y"}]),
 ]
 
