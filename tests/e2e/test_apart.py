@@ -38,7 +38,6 @@ from parley_crypto.keyfiles import read_secret
 from parley_kit.faults import CallerNotAllowed, Fault, Unauthenticated
 from parley_node.embedded import ServerPair
 from parley_node.node import Options
-from parley_node.provision import key_file
 from parley_node.services import SERVICES
 from parley_node.split import ApartNode, Children, Listeners
 from parley_node.stores import dsn
@@ -293,8 +292,7 @@ async def test_public_door_takes_nobodys_word_for_being_a_service(world: World) 
 
 
 _TRY = """
-import json, os, pathlib, signal, sys
-from parley_broker.config import Config
+import importlib, json, os, pathlib, signal, sys
 from parley_rpc.confine import confine, named_in
 from parley_rpc.serving import Serving
 
@@ -306,7 +304,8 @@ def tried(act):
     return "done"
 
 asked = json.loads(sys.argv[1])
-confined = confine(named_in([Serving(), Config()]))
+config = importlib.import_module(f"parley_{asked['service']}.config").Config()
+confined = confine(named_in([Serving(), config]))
 read = {path: tried(lambda: pathlib.Path(path).read_bytes()) for path in asked["read"]}
 listed = {path: tried(lambda: os.listdir(path)) for path in asked["list"]}
 written = {path: tried(lambda: pathlib.Path(path, "mine").write_text("x")) for path in asked["write"]}
@@ -317,26 +316,29 @@ print(json.dumps({"confined": confined, "read": read, "listed": listed, "written
 
 
 @pytest.mark.skipif(not version(), reason="this kernel has no Landlock")
-async def test_process_confined_as_broker_reaches_its_own_files_and_no_others(world: World) -> None:
+@pytest.mark.parametrize("name", SERVICES)
+async def test_process_confined_as_a_service_reaches_its_own_files_and_no_others(world: World, name: str) -> None:
     home, sockets = world.home, _node(world).doors.root
-    own = [key_file(home, "broker", "request"), home.postgres_password("broker"), home.tls_key("broker"), home.trust]
+    another = "consent" if name == "vault" else "vault"
+    shown = {"identity": {home.staff}, "audit": {home.published}}.get(name, set())
+    own = [*home.keys(name).iterdir(), home.trust, *shown]
     others = [
-        *(path for name in SERVICES if name != "broker" for path in home.keys(name).iterdir()),
+        *(path for zone in SERVICES if zone != name for path in home.keys(zone).iterdir()),
         *home.keys("staff").iterdir(),
-        *(home.servers / name for name in SERVERS_FILES if isinstance(world.servers, ServerPair)),
-        *(home.log("vault"), home.published, home.staff),
-        Path(f"/proc/{listener(_node(world).doors.socket('vault'))}/environ"),
+        *(home.servers / folder for folder in SERVERS_FILES if isinstance(world.servers, ServerPair)),
+        *({home.log(another), home.published, home.staff} - shown),
+        Path(f"/proc/{listener(_node(world).doors.socket(another))}/environ"),
     ]
     assert all(path.exists() for path in (*own, *others))
+    assert {home.postgres_password(name), home.valkey_password(name), home.tls_key(name)} < {*own}
     asked: dict[str, Any] = {
+        "service": name,
         "read": [str(path) for path in (*own, *others)],
-        "list": [str(path) for path in (home.root, home.keys("vault"), home.keys("broker"))],
-        "write": [
-            str(path) for path in (sockets / "broker", sockets / "vault", home.root, home.keys("broker"), "/tmp")
-        ],
-        "kill": listener(_node(world).doors.socket("vault")),
+        "list": [str(path) for path in (home.root, home.keys(another), home.keys(name).parent, home.keys(name))],
+        "write": [str(path) for path in (sockets / name, sockets / another, home.root, home.keys(name), "/tmp")],
+        "kill": listener(_node(world).doors.socket(another)),
     }
-    told = _children(world).environment("broker")
+    told = _children(world).environment(name)
     tried = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-c", _TRY, json.dumps(asked)), env=told, cwd="/", stdout=subprocess.PIPE
     )
@@ -345,8 +347,8 @@ async def test_process_confined_as_broker_reaches_its_own_files_and_no_others(wo
     assert found == {
         "confined": True,
         "read": {str(path): done for path in own} | {str(path): denied for path in others},
-        "listed": {str(home.root): denied, str(home.keys("vault")): denied, str(home.keys("broker")): done},
-        "written": {path: done if path == str(sockets / "broker") else denied for path in asked["write"]},
+        "listed": {path: done if path == str(home.keys(name)) else denied for path in asked["list"]},
+        "written": {path: done if path == str(sockets / name) else denied for path in asked["write"]},
         "killed": denied,
         "ran": denied,
     }

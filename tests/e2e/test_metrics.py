@@ -2,14 +2,17 @@
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 from parley_node.doctor.metrics import Sample, Told, ask
 from parley_node.services import SERVICES
+from parley_node.split import ApartNode
 from parley_rpc.metrics import DESCRIBED
 from parley_rpc.zones import Zones
 from tests.support.broker import holding
 from tests.support.canaries import word
+from tests.support.chaos import frozen
 from tests.support.waiting import until
 from tests.support.world import Customer, World, between, by_criteria, terms
 
@@ -80,13 +83,50 @@ async def test_time_that_passes_is_measured(world: World) -> None:
             assert each.value > 0
 
 
-async def test_lag_shows_while_a_reader_is_held(world: World) -> None:
-    if world.apart:
-        return  # nobody reaches into another process: one that is shows enough
+async def test_lag_and_age_show_while_a_reader_is_held(world: World) -> None:
+    began = time.monotonic()
+    async with _audit_held(world):
+        await world.customer()
+        await until(lambda: _lags(world, "identity", "audit"))
+
+        async def is_old() -> bool:
+            return await _oldest(world, "identity") >= 1.0
+
+        await until(is_old, 30)
+        assert await _oldest(world, "identity") <= time.monotonic() - began + _PULSE_S
+
+    async def is_gone() -> bool:
+        return not await _oldest(world, "identity")
+
+    await until(is_gone, 30)
+
+
+_PULSE_S = 1.0
+"""An age is told as of when it was looked at, by the database's clock, which may have begun a little before."""
+
+
+@asynccontextmanager
+async def _audit_held(world: World) -> AsyncIterator[None]:
+    """Audit reads nothing for the length of a block."""
+    if isinstance(world.node, ApartNode):
+        with frozen(world.node.doors.socket("audit")):
+            yield
+        return
     async with holding("audit.apply.before_commit") as there:
         await world.customer()
         await there.wait()
-        await until(lambda: _lags(world, "identity", "audit"))
+        yield
+
+
+async def _oldest(world: World, service: str) -> float:
+    """How old a service's oldest event is that somebody has yet to read."""
+    samples = (await _told(world)).samples[service]
+    (age,) = [
+        each.value
+        for each in samples
+        if (each.name, each.labels.get("service")) == ("parley_outbox_oldest_seconds", service)
+    ]
+    return age
 
 
 async def _lags(world: World, stream: str, group: str) -> bool:
