@@ -2,7 +2,8 @@
 The in-process channel: services that share a process call each other without a socket, and can't tell.
 
 What a network would do stays: bytes on the way, deadlines, metadata, status details, cancellation both ways, sizes, the
-same chain of guards, and no context variable across. The caller is declared when a channel is made, not sent, so no
+same chain of guards, and no context variable across. Only what a network's client does when its server is away isn't done:
+nothing is tried again, as nothing here is away alone. The caller is declared when a channel is made, not sent, so no
 metadata can forge it. Unary calls only; calls between services are. One process is one memory: this is for trying and
 testing, not for the separation of zones.
 """

@@ -192,6 +192,7 @@ async def test_nothing_escapes_500_withdrawals_while_any_one_stands_still(twice:
         for process in TARGETS:
             around = await _until_it_stood(twice, history, races, process, rng, pointed=pointed)
             made, overtaken = both_came_first(around)
+            assert (PEOPLE, PEOPLE) == (around.withdrawals, around.asked)  # each was asked for, and withdrawn
             print(f"{process.name}: {made} releases came before the withdrawal, {overtaken} were overtaken")
             before, after = before + made, after + overtaken
     assert before + after == 500

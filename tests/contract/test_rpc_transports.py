@@ -475,6 +475,14 @@ async def test_unavailable_is_retried_by_the_channel_itself(networked: World) ->
     assert len(networked.servicer.reached) == 4
 
 
+async def test_in_process_nothing_is_tried_again() -> None:
+    """The difference to a network: who calls learns at once what would not change within the call."""
+    async with echo.inprocess() as served:
+        fault = await fault_of(served.call("unavailable"))
+
+        assert (Unavailable, 0.25, 1) == (type(fault), fault.retry_after, len(served.servicer.reached))
+
+
 async def test_declared_caller_beats_a_token(tmp_path: Path) -> None:
     async with echo.inprocess(tmp_path) as served:
         answer = await served.call("x", metadata=(("authorization", f"customer:c1:{SERVICE}"),))

@@ -8,9 +8,13 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
+
+from parley.consent.v1 import consent_pb2 as consentpb
 from parley_node.embedded import ServerPair
 from parley_node.embedded.paths import Layout
 from parley_node.split import ApartNode
+from tests.support.calls import request_id
 from tests.support.chaos import listener
 from tests.support.crashes import kill_listener
 from tests.support.deaths import Deaths, kill, pid_of
@@ -18,9 +22,10 @@ from tests.support.history import History
 from tests.support.load import Backend, populate
 from tests.support.servers import scratch_directory
 from tests.support.waiting import until
-from tests.support.world import World, living_world, quick
+from tests.support.world import Customer, World, living_world, quick
 
-PEOPLE, BATCH = 1000, 20
+PEOPLE, ASKED, BATCH = 1000, 10, 20
+"""Whose rules allow it, who are asked each time, and how many go together."""
 
 
 @dataclass
@@ -33,7 +38,7 @@ class City:
 
     async def backend(self, history: History) -> Backend:
         """A new marketer's backend, which writes down what it sees."""
-        return Backend(await self.world.marketer(), history, PEOPLE, self.world.trust)
+        return Backend(await self.world.marketer(), history, PEOPLE + ASKED, self.world.trust)
 
     async def die(self, service: str, plan: list[str]) -> int:
         """Kill a service, and let it die as planned from then on; how many starts that will have taken."""
@@ -82,7 +87,42 @@ async def living_city() -> AsyncIterator[City]:
             found = City(world, world.node, deaths)
             await populate(world, PEOPLE)
             await found.once_more(["vault"])
-            yield found
+            async with answering([await _asked(world, number) for number in range(ASKED)]):
+                yield found
+
+
+async def _asked(world: World, number: int) -> Customer:
+    """A customer without a rule, who is asked each time."""
+    customer = await world.customer()
+    await customer.put(profile_age="34", profile_city=f"Village {number}")
+    await customer.discoverable("profile.age")
+    return customer
+
+
+@asynccontextmanager
+async def answering(people: Sequence[Customer]) -> AsyncIterator[None]:
+    """Customers accept whatever they are offered, again and again until it is answered, for the length of a block."""
+    tasks = [asyncio.create_task(_accept_all(customer)) for customer in people]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _accept_all(customer: Customer) -> None:
+    requests: dict[str, consentpb.AcceptOfferRequest] = {}
+    while True:
+        await asyncio.sleep(0.3)
+        try:
+            for offer in await customer.offers():
+                made = consentpb.AcceptOfferRequest(name=offer.name, request_id=request_id())
+                await customer.call("consent", "AcceptOffer", requests.setdefault(offer.name, made), timeout=5)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                with suppress(grpc.aio.AioRpcError):
+                    await customer.sign_in()
 
 
 async def kill_another(socket: Path, before: Collection[int] = ()) -> int:

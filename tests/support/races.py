@@ -39,6 +39,8 @@ class Round:
     known: Sequence[Known]
     received: dict[str, str] = field(default_factory=dict)
     """Pseudonym by release id, as they reach the marketer."""
+    asked: int = 0
+    """How many releases were asked for, in requests that were answered."""
     withdrawals: int = 0
     """How many withdrawals were answered."""
     named: set[str] = field(default_factory=set)
@@ -66,6 +68,7 @@ class Round:
         if self.history:
             self.history.answered(self.marketer.name, request.request_id, answer.exchange.name)
         self.exchanges.add(answer.exchange.name)
+        self.asked += len(pseudonyms)
         if answer.HasField("delivery"):
             self.receive(answer.delivery)
 
