@@ -12,6 +12,7 @@ import pytest
 
 import parley_client
 from parley.common.v1 import terms_pb2 as termspb
+from parley_client import errors
 from parley_rpc.metrics import DESCRIBED
 from parley_terms.purposes import DPV, PURPOSES
 from parley_terms.wire import terms_from
@@ -23,7 +24,7 @@ _FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir()}
 _VARIABLE = re.compile(r"PARLEY_[A-Z][A-Z_]*[A-Z]")
 _OF_TESTS = {"PARLEY_SEED", "PARLEY_NODE", "PARLEY_SERVERS", "PARLEY_VECTORS", "PARLEY_DATA"}
 _PYTHON = [block for document in DOCUMENTS for block in blocks(document, "python")]
-_RUN_ELSEWHERE = {ROOT / "README.md"}  # against a running Parley, in test_docs_run.py
+_RUN_ELSEWHERE = {ROOT / "README.md", ROOT / "docs/sdk.md"}  # against a running Parley, in test_docs_run.py
 
 
 def _named(path: Path) -> str:
@@ -74,7 +75,7 @@ def test_named_rpc_message_or_value_exists(document: Path) -> None:
     placeholders = {word for block in blocks(document, "console") for word in re.findall(r"\b[A-Z]{3,}\b", block.text)}
     codes = {code.partition(".")[0] for code in inline_code(document) if not _is_path(code)}
     words = [code for code in codes - placeholders if re.fullmatch(r"[A-Z][a-z]+[A-Za-z]*|[A-Z][A-Z]+(_[A-Z]+)*", code)]
-    assert [] == sorted(word for word in words if not word.startswith("PARLEY_") and word not in _words())
+    assert [] == sorted(word for word in words if not word.startswith(("PARLEY_", "GRPC_")) and word not in _words())
 
 
 @each_document
@@ -172,6 +173,7 @@ def _words() -> set[str]:
     """Words with a capital that documents may name: of the wire, of the SDK, of purposes, of google.rpc."""
     known = {
         *parley_client.__all__,
+        *(name for name, kind in vars(errors).items() if isinstance(kind, type)),
         "BadRequest",
         "RetryInfo",
         "ErrorInfo",

@@ -1,15 +1,20 @@
-"""README.md, followed to the letter: the backend that it shows, and the story that it tells to type."""
+"""README.md and docs/sdk.md, followed to the letter: the backends that they show, and the story to type."""
 
 import asyncio
 import json
 import os
 import shlex
 import signal
+import sqlite3
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
+from parley_client import Client, Kind, attribute
 from parley_crypto.keyfiles import ensure_key
 from parley_crypto.signing import Sealer, Signer
 from parley_node import people
@@ -19,7 +24,7 @@ from tests.support.servers import scratch_directory
 from tests.support.waiting import until
 from tests.support.world import Customer, World, living_world
 
-README = ROOT / "README.md"
+README, SDK = ROOT / "README.md", ROOT / "docs/sdk.md"
 _LISTINGS = {"OFFER": ("inbox", "name"), "CONSENT": ("consents", "name"), "PSEUDONYM": ("consent", "pseudonym")}
 _PARLEY = (sys.executable, "-m", "parley_node.cli")
 
@@ -38,6 +43,59 @@ async def test_backend_of_the_readme_gets_what_a_customer_accepts() -> None:
                 )
                 group.create_task(_accept(customer))
             assert "{'profile.city': 'Lisbon'}" in running.result()
+
+
+async def test_backend_that_goes_on_keeps_what_comes_and_says_so() -> None:
+    (backend,) = blocks(SDK, "python")
+    with scratch_directory() as root:
+        async with living_world(root / "home") as world:
+            environment = await _marketer(world, root / "shop")
+            customer = await world.customer()
+            await customer.put(profile_age="34", profile_city="Lisbon")
+            await customer.discoverable("profile_age")
+            async with Client.from_env(environment) as parley:
+                await parley.create_exchange(
+                    where=attribute("profile.age").is_(34),
+                    ask=["profile.city"],
+                    purposes=["Marketing"],
+                    valid_for=timedelta(days=30),
+                    decide_within=timedelta(days=7),
+                )
+                consent = await customer.accept(await customer.offer())
+                async with _running(backend.text, str(root / "kept"), environment, root) as said:
+                    assert "{'profile.city': 'Lisbon'} until" in await said()
+                    await customer.withdraw(consent.name)
+                    assert f"ConsentRevoked {consent.name}" in await said()
+                    with pytest.raises(TimeoutError):  # all of it is acknowledged
+                        async with asyncio.timeout(2):
+                            await anext(parley.deliveries())
+            kept = sqlite3.connect(root / "kept").execute("SELECT delivery FROM deliveries ORDER BY name").fetchall()
+            assert {Kind.RELEASE, Kind.NOTICE} == {parley.delivery(raw).kind for (raw,) in kept}
+
+
+@asynccontextmanager
+async def _running(
+    text: str, argument: str, environment: Mapping[str, str], folder: Path
+) -> AsyncIterator[Callable[[], Awaitable[str]]]:
+    """A program that goes on; what it says next. It ends as Ctrl-C ends it."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-c", text, argument),
+        env={**os.environ, **environment},
+        cwd=folder,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+
+    async def said() -> str:
+        assert process.stdout is not None
+        async with asyncio.timeout(60):
+            return (await process.stdout.readline()).decode()
+
+    try:
+        yield said
+    finally:
+        process.send_signal(signal.SIGINT)
+        await process.wait()
 
 
 async def test_story_of_the_readme_can_be_lived_by_typing_it() -> None:
