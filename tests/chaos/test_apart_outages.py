@@ -39,7 +39,7 @@ from tests.support.city import City, kill_another
 from tests.support.deaths import children, pid_of
 from tests.support.history import History
 from tests.support.load import Backend, checked, seeded, streams_are_read
-from tests.support.waiting import until
+from tests.support.waiting import beside, until
 from tests.support.world import Caller, Customer, Stubs
 
 pytestmark = pytest.mark.slow
@@ -226,13 +226,8 @@ async def _probes(city: City, backend: Backend, rng: Random) -> AsyncIterator[di
             "acknowledge": probe(marketer, "broker", "AcknowledgeDeliveries", lambda: kept),
             "sign in": Probe(marketer.sign_in),
         }
-        tasks = [asyncio.create_task(probe.run()) for probe in probes.values()]
-        try:
+        async with beside(*(probe.run() for probe in probes.values())):
             yield probes
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _put() -> vaultpb.PutItemsRequest:

@@ -21,7 +21,7 @@ from tests.support.deaths import Deaths, kill, pid_of
 from tests.support.history import History
 from tests.support.load import Backend, populate
 from tests.support.servers import scratch_directory
-from tests.support.waiting import until
+from tests.support.waiting import beside, until
 from tests.support.world import Customer, World, living_world, quick
 
 PEOPLE, ASKED, BATCH = 1000, 10, 20
@@ -87,7 +87,8 @@ async def living_city() -> AsyncIterator[City]:
             found = City(world, world.node, deaths)
             await populate(world, PEOPLE)
             await found.once_more(["vault"])
-            async with answering([await _asked(world, number) for number in range(ASKED)]):
+            asked = [await _asked(world, number) for number in range(ASKED)]
+            async with beside(*map(_accept_all, asked)):
                 yield found
 
 
@@ -99,19 +100,8 @@ async def _asked(world: World, number: int) -> Customer:
     return customer
 
 
-@asynccontextmanager
-async def answering(people: Sequence[Customer]) -> AsyncIterator[None]:
-    """Customers accept whatever they are offered, again and again until it is answered, for the length of a block."""
-    tasks = [asyncio.create_task(_accept_all(customer)) for customer in people]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 async def _accept_all(customer: Customer) -> None:
+    """Accept whatever is offered, again and again until it is answered."""
     requests: dict[str, consentpb.AcceptOfferRequest] = {}
     while True:
         await asyncio.sleep(0.3)

@@ -33,7 +33,7 @@ from tests.support.chaos import ALLOW, rows
 from tests.support.checker import Violation, check
 from tests.support.dumps import database_url
 from tests.support.history import History
-from tests.support.waiting import until
+from tests.support.waiting import beside, until
 from tests.support.world import Marketer, World, between, by_criteria, terms, to_known
 
 ASKED = ("profile.city", "profile.age")
@@ -176,13 +176,8 @@ class Backend:
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
         """Follow the feed and acknowledge for the length of a block."""
-        tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._acknowledge())]
-        try:
+        async with beside(self._follow(), self._acknowledge()):
             yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def busy(self) -> None:
         """Ask again if all is done, so that there is something to disturb."""

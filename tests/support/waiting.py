@@ -1,7 +1,9 @@
 """Waiting for what must come true, instead of for a time in which it should have."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
 
 
 async def until(condition: Callable[[], Awaitable[object]], seconds: float = 15.0) -> None:
@@ -9,3 +11,15 @@ async def until(condition: Callable[[], Awaitable[object]], seconds: float = 15.
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110 - it is often in another process
             await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Have work done that never ends by itself, for the length of a block."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
