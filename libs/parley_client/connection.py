@@ -5,8 +5,8 @@ Every Parley method may be repeated: mutations carry a ``request_id``, which is 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
@@ -123,8 +123,13 @@ class Connection:
         """
         self._require_open()
         message = _with_request_id(request)
-        within, request_id = deadline or self._deadline, str(getattr(message, "request_id", ""))
-        return await self._persist(lambda until: self._authorised(method, message, service, until), within, request_id)
+        within = deadline or self._deadline
+        try:
+            return await self._persist(lambda until: self._authorised(method, message, service, until), within)
+        except errors.ParleyError as error:
+            if request_id := getattr(message, "request_id", ""):  # under which it can be asked again
+                error.metadata["request_id"] = request_id
+            raise
 
     async def open(
         self, method: UnaryStreamMultiCallable[_Request, _Response], request: _Request, *, service: str
@@ -140,6 +145,8 @@ class Connection:
         try:
             return await self._persist(self._present, self._deadline)
         except errors.Unauthenticated as refused:
+            if refused.is_foreign:  # identity wasn't asked
+                raise
             raise errors.sign_in_refused(refused, self._credential.subject) from None
 
     async def _present(self, until: float) -> identitypb.SignInResponse:
@@ -187,34 +194,22 @@ class Connection:
                 raise RuntimeError("the client was closed while this was under way") from None
             raise
 
-    async def _persist(self, attempt: Callable[[float], Awaitable[_T]], within: timedelta, request_id: str = "") -> _T:
+    async def _persist(self, attempt: Callable[[float], Awaitable[_T]], within: timedelta) -> _T:
         """Try until it works, or the next try would come too late. ``attempt`` gets the loop's time limit."""
-        until = asyncio.get_running_loop().time() + within.total_seconds()
-        tries: list[errors.ParleyError] = []
-        async with self._limit(until, within, request_id, tries):
-            failures = 0
-            while True:
-                try:
-                    return await attempt(until)
-                except _PASSING as error:
-                    tries.append(error)
-                    failures += 1
-                    delay = self._backoff.delay(failures, error.retry_after)
-                    if delay >= _left(until):
-                        raise
-                await asyncio.sleep(delay)
-
-    @asynccontextmanager
-    async def _limit(
-        self, until: float, within: timedelta, request_id: str, tries: Sequence[errors.ParleyError]
-    ) -> AsyncIterator[None]:
-        scope = asyncio.timeout_at(until)
+        until, last, failures = asyncio.get_running_loop().time() + within.total_seconds(), None, 0
         try:
-            async with scope:
-                yield
+            async with asyncio.timeout_at(until):
+                while True:
+                    try:
+                        return await attempt(until)
+                    except _PASSING as error:
+                        last, failures = error, failures + 1
+                        delay = self._backoff.delay(failures, error.retry_after)
+                        if delay >= _left(until):
+                            raise
+                    await asyncio.sleep(delay)
         except (TimeoutError, errors.DeadlineExceeded):  # gRPC's own limit and this one pass at the same moment
-            last = next((each for each in reversed(tries) if not isinstance(each, errors.DeadlineExceeded)), None)
-            raise errors.deadline_exceeded(within.total_seconds(), self._address, request_id, last) from None
+            raise errors.deadline_exceeded(within.total_seconds(), self._address, last) from None
 
 
 class Stream(Generic[_Response]):

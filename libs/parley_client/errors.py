@@ -225,17 +225,14 @@ def error_from(failed: grpc.RpcError) -> ParleyError:
     return error
 
 
-def deadline_exceeded(
-    seconds: float, address: str, request_id: str = "", last: ParleyError | None = None
-) -> DeadlineExceeded:
-    """Say that no answer came within so many seconds, what was heard last, and how to ask once more."""
-    message = f"no answer within {seconds:g} s: check that Parley runs at {address}, or allow more time"
-    if last is not None:
-        message += f" (heard last: {last.reason}, {last.message})"
-    if request_id:
-        message += "; it may have happened all the same: ask again with the same request_id if it must happen once"
-    metadata = {"request_id": request_id} if request_id else {}
-    return DeadlineExceeded(Code.DEADLINE_EXCEEDED.name, message, metadata=metadata)
+def deadline_exceeded(seconds: float, address: str, last: ParleyError | None = None) -> DeadlineExceeded:
+    """Say that no answer came within so many seconds, and what was heard last."""
+    heard = f" (heard last: {last.reason}, {last.message})" if last else ""
+    message = (
+        f"no answer within {seconds:g} s: check that Parley runs at {address}, or allow more time{heard}; what was asked for may"
+        " have happened all the same, so ask again with the same request_id if it must happen once"
+    )
+    return DeadlineExceeded(Code.DEADLINE_EXCEEDED.name, message)
 
 
 def sign_in_refused(refused: Unauthenticated, subject: str) -> Unauthenticated:

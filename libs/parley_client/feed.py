@@ -36,19 +36,25 @@ _PASSING = (
     errors.DeadlineExceeded,
     errors.DeadlineTooShort,
     errors.Interrupted,
-    errors.Internal,
     errors.TooManyCalls,
 )
+_MOST_CRASHES = 3
+"""In a row, and nothing between: what fails so often is no accident, and somebody should see its error id."""
 
 
-def after(error: errors.ParleyError, *, resumed: bool, refused: bool) -> Next:
+def is_passing(error: errors.ParleyError) -> bool:
+    """Whether trying again helps: also with what stands between, which changes, as in a rollout."""
+    return isinstance(error, _PASSING) or error.is_foreign
+
+
+def after(error: errors.ParleyError, *, resumed: bool, refused: bool, crashes: int = 0) -> Next:
     """
     Decide what follows an error.
 
     ``resumed``: the feed was opened with a resume token. ``refused``: the access token was refused before, and nothing came
-    since.
+    since. ``crashes``: how often the server failed by itself before, likewise.
     """
-    if isinstance(error, _PASSING) or error.is_foreign:  # what stands between changes, as in a rollout
+    if is_passing(error) or (isinstance(error, errors.Internal) and crashes < _MOST_CRASHES):
         return Next.RESUME
     if isinstance(error, errors.ResumeTokenInvalid) and resumed:
         return Next.START_OVER  # what isn't acknowledged comes again, so nothing is lost
@@ -74,6 +80,7 @@ class Feed:
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._failures = 0
         self._refused = False
+        self._crashes = 0
 
     async def follow(self) -> AsyncGenerator[brokerpb.Delivery, None]:
         """Releases and notices, oldest first, for ever. Raises ParleyError for what trying again doesn't mend."""
@@ -89,7 +96,9 @@ class Feed:
         """What the next message brings; nothing where the feed broke, and is to be opened anew."""
         try:
             self._stream = self._stream or await self._open()
-        except _PASSING as error:  # any other error of signing in is final
+        except errors.ParleyError as error:
+            if not is_passing(error):  # any other error of signing in is final
+                raise
             await self._broken(error.reason, error.retry_after)
             return ()
         try:
@@ -110,7 +119,7 @@ class Feed:
         self._place = message.deliveries[-1].resume_token if message.deliveries else self._place
         if self._failures > 1:
             _log.info("deliveries resumed")
-        self._failures, self._refused = 0, False
+        self._failures, self._refused, self._crashes = 0, False, 0
         return message.deliveries
 
     async def _open(self) -> Stream[brokerpb.DeliveriesResponse]:
@@ -119,14 +128,15 @@ class Feed:
         return await self._connection.open(method, request, service="broker")
 
     async def _failed(self, error: errors.ParleyError) -> None:
-        match after(error, resumed=bool(self._place), refused=self._refused):
+        match after(error, resumed=bool(self._place), refused=self._refused, crashes=self._crashes):
             case Next.GIVE_UP:
                 raise error
             case Next.START_OVER:
                 self._place = ""
             case Next.SIGN_IN:
                 self._refused = True
-        await self._broken(error.reason, error.retry_after)
+        self._crashes += isinstance(error, errors.Internal)
+        await self._broken(" ".join([error.reason, *error.metadata.values()]), error.retry_after)
 
     async def _broken(self, reason: str, retry_after: float | None = None) -> None:
         self._drop()

@@ -18,7 +18,7 @@ from parley_crypto.jws import (
 from parley_crypto.signing import Signer, key_id
 
 ASSERTION_LIFE = timedelta(seconds=60)
-_BACKDATED = ASSERTION_LIFE / 2
+_BACKDATED = ASSERTION_LIFE / 3
 TOKEN_LIFE = timedelta(minutes=5)
 CARD_LIFE = timedelta(hours=1)
 ISSUER = "parley.identity"
@@ -62,7 +62,7 @@ def make_assertion(signer: Signer, subject: str, jti: str, now: datetime) -> str
     """
     Sign a one-use assertion for identity (RFC 7523, ``private_key_jwt``).
 
-    It begins a while ago, so that a clock that is half a minute ahead, or behind, signs in all the same.
+    It begins a while ago, so that a clock that is twenty seconds ahead, or behind, signs in all the same.
     """
     claims = {"iss": subject, "sub": subject, "aud": ISSUER, "jti": jti, **_span(now - _BACKDATED, ASSERTION_LIFE)}
     return sign_statement("assertion", claims, signer)

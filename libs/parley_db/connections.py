@@ -6,6 +6,7 @@ statement does. So it is asked only where none is at hand, and has back whatever
 clean up.
 """
 
+import asyncio
 import time
 from contextlib import suppress
 from typing import Any
@@ -13,12 +14,13 @@ from typing import Any
 import asyncpg
 
 LONGEST_CLOSE = 5.0
-"""Seconds that all connections are given to end what they are doing when the pool closes."""
-_CLEANED_WITHIN_S = 0.15
+"""Seconds that a connection is given to end what it is doing when it is released, and all of them when the pool closes."""
+_WAITED_S = 0.15
 """
-Seconds that a connection is given to end what it is doing when it is released, which takes a few milliseconds.
+Seconds for which whoever used a connection waits until it is released, which takes a few milliseconds.
 
-A call whose time is up waits for that with a silent server, and keeps its caller's place: it must end soon after its deadline.
+With a silent server it takes longer. A call whose time is up must end soon after its deadline, and give its caller's place back;
+what it had begun on the server is stopped all the same, or there would be more and more of it.
 """
 MOST_AT_HAND = 4
 
@@ -35,6 +37,7 @@ class Connections:
         self._pool, self._longest_wait = pool, longest_wait
         self._at_hand: list[tuple[Any, float]] = []
         self._waiting, self._given_back, self._is_closed = 0, 0, False
+        self._releasing: set[asyncio.Task[None]] = set()
         self.lent = 0
         """How many are lent just now."""
 
@@ -67,8 +70,17 @@ class Connections:
             drop(self._at_hand.pop(0)[0])
         if is_good and self._has_room() and not is_lost(connection) and not connection.is_in_transaction():
             self._at_hand.append((connection, time.monotonic()))
-        else:
+        elif is_good:
             await self._release(connection)
+        else:
+            await self._clean_up(connection)
+
+    async def _clean_up(self, connection: Any) -> None:
+        """Release a connection in whose use something was raised; for the most of it, nobody waits."""
+        releasing = asyncio.create_task(self._release(connection))
+        self._releasing.add(releasing)
+        releasing.add_done_callback(self._releasing.discard)
+        await asyncio.wait({releasing}, timeout=_WAITED_S)
 
     def _has_room(self) -> bool:
         is_free = not (self._is_closed or self._waiting or len(self._at_hand) >= MOST_AT_HAND)
@@ -93,7 +105,7 @@ class Connections:
     async def _release(self, connection: Any) -> None:
         """Hand a connection to the pool, which cleans it up; one that can't be, as its server is silent, is ended."""
         try:
-            await self._pool.release(connection, timeout=_CLEANED_WITHIN_S)
+            await self._pool.release(connection, timeout=LONGEST_CLOSE)
         except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
             drop(connection)
 

@@ -190,9 +190,10 @@ def configure(name: str, home: Home, postgres_dsn: str, given: Mapping[str, Any]
 
 def refuse_set(kind: type[BaseSettings], names: Iterable[str]) -> None:
     """Refuse settings that the environment has and nobody would heed. Raises SettingsWrong, which names one."""
-    prefix = str(kind.model_config["env_prefix"]).upper()
-    for variable in (prefix + name.upper() for name in names):
-        if variable in os.environ:
+    prefix = str(kind.model_config["env_prefix"])
+    unheeded = {(prefix + name).upper() for name in names}
+    for variable in os.environ:
+        if variable.upper() in unheeded:
             raise SettingsWrong(f"{variable}: is for `parley serve`; `parley up` sets it by itself")
 
 

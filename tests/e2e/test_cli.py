@@ -385,3 +385,15 @@ def test_setting_that_nobody_would_heed_is_refused(variable: str) -> None:
     assert 1 == up.returncode
     assert f"{variable}: is for `parley serve`; `parley up` sets it by itself" in err
     assert "secret" not in err
+
+
+@pytest.mark.parametrize("variable", ["PARLEY_VAULT_TRUST", "parley_vault_trust"])
+def test_demo_refuses_it_too_before_the_last_one_is_gone(tmp_path: Path, variable: str) -> None:
+    kept = tmp_path / "home/demo/kept"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    with start(tmp_path / "home", "demo", **{variable: "secret"}) as demo:
+        _out, err = demo.communicate(timeout=60)
+    assert (1, True) == (demo.returncode, kept.exists())
+    assert f"{variable}: is for `parley serve`" in err
+    assert "Traceback" not in err

@@ -67,6 +67,29 @@ class _Silent:
         return getattr(self._pool, name)
 
 
+async def test_nobody_waits_long_for_what_takes_long_to_clean_up_and_it_is_cleaned_up(
+    two: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection, pool, go = await two.take(), two._pool, asyncio.Event()
+    pid = connection.get_server_pid()
+
+    async def slow(connection: Any, **options: Any) -> None:
+        await go.wait()
+        await pool.release(connection, **options)
+
+    monkeypatch.setattr(two, "_pool", _Silent(pool, slow))
+    async with asyncio.timeout(SOON):
+        await two.give_back(connection, is_good=False)
+    assert not pool.get_idle_size()
+    go.set()
+    await until(lambda: _is_idle(pool))
+    assert pid == await used(two)
+
+
+async def _is_idle(pool: Any) -> bool:
+    return bool(pool.get_idle_size())
+
+
 async def test_what_something_was_raised_on_goes_back_to_the_pool(two: Connections, asked: list[Any]) -> None:
     for _ in range(3):
         await used(two, is_good=False)

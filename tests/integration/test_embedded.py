@@ -316,6 +316,30 @@ async def test_what_a_role_holds_beyond_its_list_is_taken_from_it(data_dir: Path
         assert await settle_grants(owner, "parley_vault", TABLES) == []
 
 
+async def test_what_was_given_on_a_column_that_is_gone_is_gone(data_dir: Path) -> None:
+    async with servers(data_dir) as pair:
+        await ensure_databases(pair.admin_dsn, passwords(data_dir, "vault"))
+        owner = pair.database_dsn("parley_vault")
+        await ask(owner, "CREATE TABLE items (word text, mislaid text)")
+        await ask(owner, "GRANT SELECT (mislaid) ON items TO parley_vault")
+        await ask(owner, "ALTER TABLE items DROP mislaid")
+        await settle_grants(owner, "parley_vault", TABLES)
+        assert await settle_grants(owner, "parley_vault", TABLES) == []
+
+
+async def test_what_the_administrator_may_not_take_is_named(data_dir: Path) -> None:
+    async with servers(data_dir) as pair:
+        files = passwords(data_dir, "vault", "lesser")
+        await ensure_databases(pair.admin_dsn, files)
+        owner = pair.database_dsn("parley_vault")
+        await ask(owner, "ALTER SCHEMA public OWNER TO CURRENT_USER")
+        await ask(owner, "GRANT CREATE ON SCHEMA public TO PUBLIC")
+        await ask(owner, "ALTER DATABASE parley_vault OWNER TO parley_lesser")
+        lesser = pair.postgres_dsn("parley_vault", "parley_lesser", files["lesser"])
+        with pytest.raises(ServersUnavailable, match=r"superuser.*REVOKE CREATE ON SCHEMA public FROM PUBLIC"):
+            await settle_grants(lesser, "parley_vault", {"none": ("SELECT",)})
+
+
 async def test_ensuring_databases_again_and_at_once_changes_nothing(pair: Pair, tmp_path: Path) -> None:
     files = passwords(tmp_path, "audit", "broker")
     await asyncio.gather(*(ensure_databases(pair.admin_dsn, files) for _ in range(4)))

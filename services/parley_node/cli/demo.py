@@ -14,6 +14,9 @@ from parley_node.demo.story import Source, Story, fresh
 from parley_node.embedded import ServersUnavailable
 from parley_node.home import Home
 from parley_node.importing.mapping import MappingInvalid, read_mapping
+from parley_node.node import configure
+from parley_node.services import SERVICES
+from parley_rpc.settings import SettingsWrong
 
 app = typer.Typer(add_completion=False)
 
@@ -37,11 +40,15 @@ def demo(
     source = Source(customers, mapping) if customers and mapping else None
     told = fresh(Home.choose(home))
     try:
+        for name in SERVICES:  # before what an earlier telling left is gone
+            configure(name, told, "postgresql:///not-known-yet")
         if source:
-            read_mapping(source.mapping)  # before what an earlier telling left is gone
+            read_mapping(source.mapping)
         with alone(told, ": the demo makes its home anew"):
             asyncio.run(Story(told, Console(), source).tell())
     except MappingInvalid as error:
         raise Stop(str(error), "Nothing was imported: correct the file or its mapping.") from error
     except ServersUnavailable as error:
         raise Stop(str(error)) from error
+    except SettingsWrong as error:
+        raise Stop(str(error), "Correct it in the environment, or unset it there.") from error

@@ -3,7 +3,7 @@
 import re
 import shlex
 
-_COMMAND = re.compile(r"`parley (\w+)([^`]*)`")
+_COMMAND = re.compile(r"(?<=[`(])parley (\w+)([^`)]*)")
 _HOMELESS = {"serve", "verify"}
 _OWN_NAME = {"customer": "me", "marketer": "shop"}
 """Who somebody is who doesn't say."""
@@ -40,4 +40,4 @@ def _complete(command: re.Match[str]) -> str:
         rest += f" --as {shlex.quote(_names[group])}"
     if _home and group not in _HOMELESS and "--home" not in rest:
         rest += f" --home {shlex.quote(_home[0])}"
-    return f"`parley {group}{rest}`"
+    return f"parley {group}{rest}"

@@ -104,8 +104,7 @@ def register(
         mine.keep(made.name, now.address)
         return f"{made.display_name} is {made.name}, {level_text(made.verification_level)}."
 
-    asked = "" if me == "shop" else f" --as {me}"
-    show.say(run(work()), f'`eval "$(parley marketer env{asked})"` sets what the SDK reads.')
+    show.say(run(work()), '`eval "$(parley marketer env)"` sets what the SDK reads.')
 
 
 @app.command()

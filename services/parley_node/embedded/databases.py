@@ -56,7 +56,8 @@ async def settle_grants(database_dsn: str, role: str, tables: Mapping[str, tuple
     Leave a role what ``tables`` lists in a database, and nothing else; answers the statements that it took.
 
     What a role owns (databases of earlier releases were their services') becomes the administrator's, as whom
-    ``database_dsn`` signs in. Listed tables that are not there yet are passed over.
+    ``database_dsn`` signs in. Listed tables that are not there yet are passed over. Raises ServersUnavailable where the
+    administrator may not take or give what it should.
     """
     admin = await asyncpg.connect(database_dsn)
     try:
@@ -65,6 +66,8 @@ async def settle_grants(database_dsn: str, role: str, tables: Mapping[str, tuple
             await _run(admin, await admin.fetchval(_QUERIES.reassign, role))
             statements = await missing_grants(admin, role, tables)
             await _run(admin, *statements)
+            if left := await missing_grants(admin, role, tables):  # of what isn't the administrator's it only warned
+                raise ServersUnavailable(f"PostgreSQL's superuser must do this, in {role}: {'; '.join(left)}")
             return statements
     finally:
         await admin.close()

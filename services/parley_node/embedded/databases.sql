@@ -77,11 +77,13 @@ WITH who AS (
 ), granted AS (
     SELECT format(CASE relkind WHEN 'S' THEN 'ON SEQUENCE %I' ELSE 'ON TABLE %I' END, relname) AS object, NULL AS part,
         coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", relowner)) AS acl
-    FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'S')
+    FROM pg_class AS c WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'S')
+        AND NOT EXISTS (  -- what an extension brought, which is its own to grant
+            SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')
     UNION ALL
     SELECT format('ON TABLE %I', c.relname), format(' (%I)', a.attname), a.attacl
     FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
-    WHERE c.relnamespace = 'public'::regnamespace AND a.attacl IS NOT NULL
+    WHERE c.relnamespace = 'public'::regnamespace AND a.attacl IS NOT NULL AND NOT a.attisdropped
     UNION ALL
     SELECT format('ON DATABASE %I', datname), NULL, coalesce(datacl, acldefault('d', datdba))
     FROM pg_database WHERE datname = current_database()

@@ -93,10 +93,26 @@ async def test_access_tokens_may_end_as_often_as_they_like(script: Script) -> No
 
 
 async def test_the_feed_outlives_a_crash_and_whatever_a_balancer_says(script: Script) -> None:
+    crash: list[object] = [Internal()]
     refused, absent = (ForeignFault(code, code.name, "") for code in (Code.PERMISSION_DENIED, Code.UNIMPLEMENTED))
-    script.turns = [[release(1), Internal()], [refused], [absent], [release(2), HANGS]]
+    script.turns = [[release(1), *crash], [refused], [absent], *[crash] * 2, [release(2), *crash], [release(3), HANGS]]
 
-    assert ["deliveries/1", "deliveries/2"] == await names(script, 2)
+    assert ["deliveries/1", "deliveries/2", "deliveries/3"] == await names(script, 3)
+
+
+async def test_the_feed_outlives_a_balancer_that_lets_nobody_sign_in(script: Script) -> None:
+    script.sign_in_failures = [ForeignFault(code, code.name, "") for code in (Code.UNAUTHENTICATED, Code.UNIMPLEMENTED)]
+    script.turns = [[release(1), HANGS]]
+
+    assert ["deliveries/1"] == await names(script, 1)
+
+
+async def test_what_a_crash_was_called_is_logged(script: Script, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "parley_client")
+    script.turns = [[Internal(metadata={"error_id": "e-7"})], [release(1), HANGS]]
+
+    await names(script, 1)
+    assert "deliveries interrupted (INTERNAL e-7)" in caplog.text
 
 
 async def test_the_feed_outlives_a_server_that_cannot_sign_in(script: Script) -> None:
@@ -112,6 +128,7 @@ async def test_the_feed_outlives_a_server_that_cannot_sign_in(script: Script) ->
     ("turns", "kind"),
     [
         ([[CallerNotAllowed()]], errors.CallerNotAllowed),
+        ([[Internal()]] * 4, errors.Internal),  # a fourth time is no accident
         ([[Unauthenticated()], [Unauthenticated()]], errors.Unauthenticated),
         ([[ResumeTokenInvalid()]], errors.ResumeTokenInvalid),
     ],

@@ -35,6 +35,11 @@ def test_what_is_told_already_is_not_told_twice() -> None:
     assert told == hints.completed(told)
 
 
+def test_command_within_another_is_completed() -> None:
+    hints.at_home("/srv/parley")
+    assert '`eval "$(parley marketer env --home /srv/parley)"`' == hints.completed('`eval "$(parley marketer env)"`')
+
+
 def test_next_command_begins_anew() -> None:
     hints.at_home("/srv/parley")
     hints.known_as("customer", "ada")
