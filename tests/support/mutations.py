@@ -164,7 +164,8 @@ async def _object(cast: Cast, one: Known) -> Mutation:
     return Mutation(one.customer, consentpb.ObjectToMarketingRequest(request_id=request_id()))
 
 
-async def _lift(_cast: Cast, one: Known) -> Mutation:
+async def _lift(cast: Cast, one: Known) -> Mutation:
+    await _willing(cast, one)
     request = consentpb.ObjectToMarketingRequest(request_id=request_id())
     await one.customer.call("consent", "ObjectToMarketing", request)
     return Mutation(one.customer, consentpb.LiftObjectionRequest(request_id=request_id()))
