@@ -78,7 +78,7 @@ async def _nothing_waits(world: World) -> bool:
 async def _running(
     text: str, argument: str, environment: Mapping[str, str], folder: Path
 ) -> AsyncIterator[Callable[[], Awaitable[str]]]:
-    """A program that goes on; what it says next. It ends as Ctrl-C ends it."""
+    """A program that goes on; what it says next. It is ended with the block."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "error", "-c", text, argument),
         env={**os.environ, **environment},
@@ -95,7 +95,7 @@ async def _running(
     try:
         yield said
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         await process.wait()
 
 
