@@ -128,7 +128,7 @@ class Connection:
             return await self._persist(lambda until: self._authorised(method, message, service, until), within)
         except errors.ParleyError as error:
             if request_id := getattr(message, "request_id", ""):  # under which it can be asked again
-                error.metadata["request_id"] = request_id
+                raise error.of_request(request_id) from None
             raise
 
     async def open(

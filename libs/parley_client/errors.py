@@ -7,7 +7,9 @@ help, and the bytes are evidence.
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import cache
+from typing import Self
 
 import grpc
 
@@ -41,6 +43,12 @@ class ParleyError(Exception):
         self.violations = tuple(violations)
         self.retry_after = retry_after
         super().__init__(reason, message)
+
+    def of_request(self, request_id: str) -> Self:
+        """The same, of one caller's request: one failure, as of signing in, is many callers'."""
+        told = copy(self)
+        told.metadata = {**self.metadata, "request_id": request_id}
+        return told
 
     def __str__(self) -> str:
         wrong = "; ".join(f"{each.field}: {each.description}" for each in self.violations)

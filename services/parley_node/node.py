@@ -188,6 +188,12 @@ def configure(name: str, home: Home, postgres_dsn: str, given: Mapping[str, Any]
     return read_settings(config, {**own, **given})
 
 
+def check_settings(home: Home) -> None:
+    """Read every service's settings on this home, before anything is started. Raises SettingsWrong."""
+    for name in SERVICES:
+        configure(name, home, "postgresql:///not-known-yet")
+
+
 def refuse_set(kind: type[BaseSettings], names: Iterable[str]) -> None:
     """Refuse settings that the environment has and nobody would heed. Raises SettingsWrong, which names one."""
     prefix = str(kind.model_config["env_prefix"])

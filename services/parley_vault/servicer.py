@@ -1,6 +1,7 @@
 """The wire: proto to domain and back."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,14 +130,11 @@ class VaultServicer(vaultgrpc.VaultServiceServicer):
         return vaultpb.ReleaseResponse(outcomes=[_outcome_to(outcome) for outcome in outcomes])
 
     def _subject(self, sealed: bytes, index: int) -> str:
-        wrong = InvalidRequest(violations=[Violation(f"entries[{index}].vault_ref", "is no importer's reference")])
-        try:
+        with suppress(RefInvalid):
             ref = open_ref(self.refs, READER, sealed)
-        except RefInvalid:
-            raise wrong from None
-        if ref.pseudonym or ref.marketer:  # an introduction's, which is broker's to use: as if it were none
-            raise wrong
-        return ref.subject
+            if not (ref.pseudonym or ref.marketer):  # an introduction's is broker's to use: here it is none
+                return ref.subject
+        raise InvalidRequest(violations=[Violation(f"entries[{index}].vault_ref", "is no importer's reference")])
 
 
 def _customer() -> Customer:

@@ -14,8 +14,7 @@ from parley_node.demo.story import Source, Story, fresh
 from parley_node.embedded import ServersUnavailable
 from parley_node.home import Home
 from parley_node.importing.mapping import MappingInvalid, read_mapping
-from parley_node.node import configure
-from parley_node.services import SERVICES
+from parley_node.node import check_settings
 from parley_rpc.settings import SettingsWrong
 
 app = typer.Typer(add_completion=False)
@@ -40,8 +39,7 @@ def demo(
     source = Source(customers, mapping) if customers and mapping else None
     told = fresh(Home.choose(home))
     try:
-        for name in SERVICES:  # before what an earlier telling left is gone
-            configure(name, told, "postgresql:///not-known-yet")
+        check_settings(told)  # before what an earlier telling left is gone
         if source:
             read_mapping(source.mapping)
         with alone(told, ": the demo makes its home anew"):

@@ -24,7 +24,7 @@ from parley_node.cli.options import HomeOption
 from parley_node.cli.stop import Stop
 from parley_node.embedded import ServersUnavailable
 from parley_node.home import HOME, Home, Running
-from parley_node.node import Options, configure, refuse_set, run
+from parley_node.node import Options, check_settings, refuse_set, run
 from parley_node.provision import provision
 from parley_node.services import SERVICES
 from parley_node.split import run_apart
@@ -139,8 +139,7 @@ def _check_settings(home: Home) -> None:
     """Raise SettingsWrong before anything is started."""
     refuse_set(Serving, Serving.model_fields)
     provision(home)
-    for name in SERVICES:
-        configure(name, home, "postgresql:///not-known-yet")
+    check_settings(home)
 
 
 def _check_ports(options: Options, *, split: bool) -> None:

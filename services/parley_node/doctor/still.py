@@ -16,9 +16,8 @@ from parley_node.embedded import ServersUnavailable, from_environment
 from parley_node.embedded.external import POSTGRES_URL, VALKEY_URL
 from parley_node.embedded.locate import locate
 from parley_node.home import Home
-from parley_node.node import configure
+from parley_node.node import check_settings
 from parley_node.provision import had_keys, key_files, secret_files
-from parley_node.services import SERVICES
 from parley_rpc import confine
 from parley_rpc.settings import SettingsWrong
 
@@ -60,8 +59,7 @@ async def _settings(home: Home) -> str:
     if not all(path.exists() for path in key_files(home)):
         raise NotLooked("keys are missing")
     try:
-        for name in SERVICES:
-            configure(name, home, "postgresql:///unused")
+        check_settings(home)
     except SettingsWrong as error:
         raise Trouble(str(error), f"unset {str(error).partition(':')[0]}") from error
     return "every service can read its own"

@@ -232,6 +232,14 @@ async def test_request_id_that_was_made_is_told_whatever_it_failed_with(script: 
     assert raised.value.metadata["request_id"] == script.requests[0].request_id
 
 
+async def test_callers_whom_one_failure_meets_are_told_their_own_request_ids(script: Script) -> None:
+    async with connected(script, Credential(MARKETER, Signer(b"other key".ljust(32)))) as connection:
+        failed = await asyncio.gather(*(create(connection, each) for each in ("one", "two")), return_exceptions=True)
+    assert 1 == script.sign_ins
+    assert [errors.Unauthenticated] * 2 == [type(each) for each in failed]
+    assert ["one", "two"] == [each.metadata["request_id"] for each in failed]  # type: ignore[union-attr] # as just seen
+
+
 async def test_call_that_is_cancelled_is_cancelled(script: Script) -> None:
     async with connected(script) as connection:
         waiting = await under_way(script, connection)
