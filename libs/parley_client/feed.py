@@ -136,7 +136,8 @@ class Feed:
             case Next.SIGN_IN:
                 self._refused = True
         self._crashes += isinstance(error, errors.Internal)
-        await self._broken(" ".join([error.reason, *error.metadata.values()]), error.retry_after)
+        said = filter(None, (error.reason, error.metadata.get("error_id")))  # nothing else that came goes into a log
+        await self._broken(" ".join(said), error.retry_after)
 
     async def _broken(self, reason: str, retry_after: float | None = None) -> None:
         self._drop()
