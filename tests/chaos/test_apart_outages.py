@@ -87,7 +87,7 @@ async def lose_file(city: City) -> None:
 
 
 async def test_nothing_is_lost_when_valkey_is_wiped_three_times_in_a_campaign(city: City, history: History) -> None:
-    rng, backend = seeded(), await city.backend(history)
+    rng, backend = seeded(), await city.backend(history, objecting=False)
     async with backend.working():
         await backend.ask()
         for share in (rng.uniform(least, least + 0.2) for least in (0.05, 0.3, 0.55)):

@@ -1,16 +1,17 @@
 """
 G6 and G7: kill -9 of anything, at any moment of a campaign, loses nothing and does nothing twice.
 
-A node runs in a process of its own while a marketer asks 1,000 customers; it and its servers are killed at moments drawn from a
-seed that is printed, and so is the process that keeps the services running where these run apart. Then an independent checker
-compares what consent settled, what the broker finished and was told to be kept, what the marketer holds, and what is in the log.
+A node runs in a process of its own while a marketer asks 1,000 customers, and ten more accept and take it back. It and its
+servers are killed at moments drawn from a seed that is printed, and so is what keeps the services running where these run apart.
+Then an independent checker compares what consent settled, what the broker finished and was told to be kept, what the marketer
+holds, who took what back, and what is in the log.
 """
 
 import asyncio
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +31,11 @@ from tests.support.history import History
 from tests.support.load import Backend, checked, populate, seeded
 from tests.support.servers import scratch_directory
 from tests.support.waiting import until
+from tests.support.wavering import Waverer, wavering
 from tests.support.world import Stubs, World
 
 ROOT = Path(__file__).parents[2]
-PEOPLE, BATCH = 1000, 20
+PEOPLE, WAVERING, BATCH = 1000, 10, 20
 
 
 @dataclass
@@ -44,6 +46,7 @@ class City:
     port: int
     world: World
     apart: bool
+    waverers: Sequence[Waverer] = ()
     process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -98,6 +101,8 @@ async def _living(*, apart: bool) -> AsyncIterator[City]:
                 await populate(city.world, PEOPLE)
                 await city.kill()
                 await city.start()  # vault reads what is discoverable
+                rng = seeded()
+                city.waverers = [await wavering(city.world, number, rng) for number in range(WAVERING)]
                 yield city
             finally:
                 await city.kill()
@@ -158,7 +163,8 @@ async def _kill_server(path: Path) -> None:
 async def survive(city: City, history: History, kill: Callable[[City], Awaitable[None]], times: int) -> None:
     """Kill so many times in the middle of campaigns, then let all come to its end."""
     rng = seeded()
-    backend, midway = Backend(await city.world.marketer(), history, PEOPLE, city.world.trust), 0
+    backend = Backend(await city.world.marketer(), history, PEOPLE, city.world.trust, city.waverers)
+    midway = 0
     async with backend.working():
         await backend.ask()
         for _ in range(times):
@@ -168,8 +174,8 @@ async def survive(city: City, history: History, kill: Callable[[City], Awaitable
                 await asyncio.sleep(rng.uniform(0.1, 0.5))
             midway += not backend.has_all()
             await kill(city)
-        print(f"{midway} kills in the middle, {len(backend.exchanges)} exchanges, {backend.repeats} repeats")
         await backend.finish(city.world, 120)
+    print(f"{midway} kills in the middle, {backend}")
     assert times == midway
     assert [] == await checked(city.world, history)
 

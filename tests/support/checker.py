@@ -33,6 +33,10 @@ Release = tuple[str, str, str]
 FINALIZED, TERMINATED = 5, 6
 SETTLED, ACKNOWLEDGED = "consent:release:settled", "broker:release:acknowledged"
 """What audit calls a release that was committed, and one that the marketer keeps."""
+REVOKED = 7
+WITHDRAWN, NOTIFIED = "consent:consent:withdrawn", "consent:notice:written"
+"""What audit calls a withdrawal, and what a marketer is told of it."""
+TOLD = "ConsentRevoked"
 WINDOW_S = 1.0
 """What was settled may be sent for so long."""
 SLACK_S = 1.0
@@ -53,6 +57,7 @@ class Kind(StrEnum):
     LEAF_TWICE = "leaf twice"
     LEAF_UNKNOWN = "leaf of nothing"
     TWO_OUTCOMES = "two outcomes"
+    TOLD_TWICE = "told twice"
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,15 @@ class Settlement:
 
 
 @dataclass(frozen=True)
+class Consent:
+    """What was agreed, as consent has it."""
+
+    consent: str
+    pseudonym: str
+    state: int
+
+
+@dataclass(frozen=True)
 class Participant:
     """A customer's part in an exchange as broker has it."""
 
@@ -93,6 +107,7 @@ class Databases:
     """What the databases hold in the end, of the marketers that the history names."""
 
     settlements: Sequence[Settlement] = ()
+    consents: Sequence[Consent] = ()
     participants: Sequence[Participant] = ()
     exchanges: Sequence[str] = ()
     answers: Mapping[Pair, bytes] = field(default_factory=dict)
@@ -120,6 +135,7 @@ def violations(history: Sequence[Line], found: Databases) -> list[Violation]:
         _leaves,
         _log,
         _outcomes,
+        _withdrawals,
     )
     return [violation for check in checks for violation in check(case)]
 
@@ -133,6 +149,7 @@ class _Case:
             lines[line["what"]].append(line)
         self.asked, self.answered, self.delivered = lines["asked"], lines["answered"], lines["delivered"]
         self.acknowledged, self.stopped = lines["acknowledged"], lines["stopped"]
+        self.notified = [line for line in lines["notified"] if line["notice"] == TOLD]
         self.found = found
         self.told = [*_told(found, {line["caller"] for line in history if "caller" in line})]
         self.withdrawn: dict[str, Line] = {}
@@ -236,11 +253,18 @@ def _unequal(case: _Case) -> Iterator[Violation]:
 
 def _told(found: Databases, callers: AbstractSet[str]) -> Iterator[tuple[str, Release]]:
     """What audit can say of callers' releases, and has in the log."""
+    for kind, detail in _said(found):
+        if kind in (SETTLED, ACKNOWLEDGED) and detail["marketer"] in callers:
+            yield kind, (detail["exchange"], detail["pseudonym"], detail.get("release", ""))
+
+
+def _said(found: Databases) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """What audit can say of what is in the log, by kind."""
     logged = {*found.commitments}
     for opening in found.history:
-        detail = json.loads(opening.detail)
-        if opening.commitment in logged and detail["kind"] in (SETTLED, ACKNOWLEDGED) and detail["marketer"] in callers:
-            yield detail["kind"], (detail["exchange"], detail["pseudonym"], detail.get("release", ""))
+        if opening.commitment in logged:
+            detail = json.loads(opening.detail)
+            yield detail["kind"], detail
 
 
 def _compared(one: str, first: set[Any], other: str, second: set[Any]) -> Iterator[Violation]:
@@ -316,6 +340,29 @@ def _outcomes(case: _Case) -> Iterator[Violation]:
             yield Violation(Kind.TWO_OUTCOMES, f"{caller} asked {requests[caller]} times, and has {count} exchanges")
 
 
+def _withdrawals(case: _Case) -> Iterator[Violation]:
+    """Whether all have the same withdrawals, and each was told to its marketer, once."""
+    about = {one.consent: one for one in case.found.consents}
+    revoked = {one.consent for one in about.values() if one.state == REVOKED}
+    at_audit: dict[str, list[str]] = {WITHDRAWN: [], NOTIFIED: []}
+    for kind, detail in _said(case.found):
+        if kind in at_audit and detail["consent"] in about and detail.get("notice", TOLD) == TOLD:
+            at_audit[kind].append(detail["consent"])
+    told = {line["consent"] for line in case.notified}
+    yield from _compared("consent", revoked, "whoever withdrew", case.withdrawn.keys() & about.keys())
+    yield from _compared("consent", revoked, "the marketer's end", told)
+    for kind, consents in at_audit.items():
+        yield from _compared("consent", revoked, f"audit ({kind})", {*consents})
+    notices = [consent for _, consent in {(line["delivery"], line["consent"]) for line in case.notified}]
+    for where, consents in (("the marketer's end", notices), *at_audit.items()):
+        for consent, count in Counter(consents).items():
+            if count > 1:
+                yield Violation(Kind.TOLD_TWICE, f"{consent}: {count} at {where}")
+    for line in case.notified:
+        if line["consent"] in about and line["pseudonym"] != about[line["consent"]].pseudonym:
+            yield Violation(Kind.ANOTHERS, f"{line['consent']} came with {line['pseudonym']}")
+
+
 # --- The databases ---------------------------------------------------------------------------------------------------------
 
 
@@ -353,7 +400,11 @@ async def _consent_rows(connection: asyncpg.Connection, callers: Sequence[str]) 
         "JOIN consents AS c USING (customer, consent_id) WHERE c.marketer = ANY($1)",
         callers,
     )
-    return {"settlements": [Settlement(*row) for row in rows]}
+    agreed = await connection.fetch(
+        "SELECT 'consents/' || consent_id, pseudonym, state FROM consents WHERE marketer = ANY($1) AND agreed_at IS NOT NULL",
+        callers,
+    )
+    return {"settlements": [Settlement(*row) for row in rows], "consents": [Consent(*row) for row in agreed]}
 
 
 async def _broker_rows(connection: asyncpg.Connection, callers: Sequence[str]) -> dict[str, Any]:

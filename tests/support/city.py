@@ -19,13 +19,14 @@ from tests.support.chaos import listener
 from tests.support.crashes import kill_listener
 from tests.support.deaths import Deaths, kill, pid_of
 from tests.support.history import History
-from tests.support.load import Backend, populate
+from tests.support.load import Backend, populate, seeded
 from tests.support.servers import scratch_directory
 from tests.support.waiting import beside, until
+from tests.support.wavering import Waverer, wavering
 from tests.support.world import Customer, World, living_world, quick
 
-PEOPLE, ASKED, BATCH = 1000, 10, 20
-"""Whose rules allow it, who are asked each time, and how many go together."""
+PEOPLE, ASKED, WAVERING, BATCH = 1000, 10, 10, 20
+"""Whose rules allow it, who are asked each time, who then take it back, and how many go together."""
 
 
 @dataclass
@@ -35,10 +36,17 @@ class City:
     world: World
     node: ApartNode
     deaths: Deaths
+    waverers: Sequence[Waverer] = ()
 
-    async def backend(self, history: History) -> Backend:
-        """A new marketer's backend, which writes down what it sees."""
-        return Backend(await self.world.marketer(), history, PEOPLE + ASKED, self.world.trust)
+    async def backend(self, history: History, *, objecting: bool = True) -> Backend:
+        """
+        A new marketer's backend, which writes down what it sees.
+
+        Unless none are ``objecting``, one who does while they are decided is decided again half a minute later.
+        """
+        for each in self.waverers:
+            each.may_object = objecting
+        return Backend(await self.world.marketer(), history, PEOPLE + ASKED, self.world.trust, self.waverers)
 
     async def die(self, service: str, plan: list[str]) -> int:
         """Kill a service, and let it die as planned from then on; how many starts that will have taken."""
@@ -88,6 +96,8 @@ async def living_city() -> AsyncIterator[City]:
             await populate(world, PEOPLE)
             await found.once_more(["vault"])
             asked = [await _asked(world, number) for number in range(ASKED)]
+            rng = seeded()
+            found.waverers = [await wavering(world, number, rng) for number in range(WAVERING)]
             async with beside(*map(_accept_all, asked)):
                 yield found
 

@@ -22,6 +22,9 @@ _POINTS: Mapping[str, Mapping[str, int]] = {
         **dict.fromkeys(("before_finish", "after_finish", "after_reopen"), 4),
         **dict.fromkeys(("before_acknowledge", "after_acknowledge"), 4),
         **dict.fromkeys(("decided.before_commit", "decided.after_commit"), 4),
+        **dict.fromkeys(("AcknowledgeDeliveries.before_commit", "AcknowledgeDeliveries.after_commit"), 2),
+        **dict.fromkeys(("unsettled.before_commit", "unsettled.after_commit"), 1),
+        **dict.fromkeys(("postpone.before_commit", "postpone.after_commit"), 1),
         "before_send": 99,
     },
     "consent": {
@@ -29,12 +32,21 @@ _POINTS: Mapping[str, Mapping[str, int]] = {
         "after_settle": 9,
         **dict.fromkeys(("Ask.before_commit", "Ask.after_commit"), 3),
         **dict.fromkeys(("AcceptOffer.before_commit", "AcceptOffer.after_commit"), 3),
+        **dict.fromkeys(("WithdrawConsent.before_commit", "WithdrawConsent.after_commit"), 2),
+        **dict.fromkeys(("DeleteRule.before_commit", "DeleteRule.after_commit"), 1),
+        **dict.fromkeys(("Object.before_commit", "Object.after_commit"), 2),
+        **dict.fromkeys(("EndConsents.before_commit", "EndConsents.after_commit"), 2),
+        **dict.fromkeys(("LiftObjection.before_commit", "LiftObjection.after_commit"), 1),
+        **dict.fromkeys(("notices.before_commit", "notices.after_commit"), 3),
     },
     "identity": {"after_introduce": 1},
     "vault": {"after_match": 1, "after_release": 9},
     "audit": {"publish.before_commit": 3, "publish.after_commit": 3},
 }
-_SELDOM = (".after_reopen",)
+_SELDOM = (
+    ".after_reopen",
+    *(f".{name}.{side}_commit" for name in ("unsettled", "postpone") for side in ("before", "after")),
+)
 """What may not come at all."""
 _RELAYED = 20
 """Turns of a relay: two seconds where it has something to do."""

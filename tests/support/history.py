@@ -54,6 +54,18 @@ class History:
             opened=dict(opened),
         )
 
+    def notified(self, caller: str, delivery: Any) -> None:
+        """A notice about a consent reached the marketer (a ``parley.broker.v1.Delivery``)."""
+        notice = delivery.notice
+        self._note(
+            "notified",
+            caller=caller,
+            delivery=delivery.name,
+            consent=notice.consent,
+            pseudonym=notice.pseudonym,
+            notice=notice.notice,
+        )
+
     def acknowledged(self, caller: str, exchange: str, pseudonym: str) -> None:
         """A release's acknowledgement was answered."""
         self._note("acknowledged", caller=caller, exchange=exchange, pseudonym=pseudonym)

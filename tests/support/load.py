@@ -34,6 +34,7 @@ from tests.support.checker import Violation, check
 from tests.support.dumps import database_url
 from tests.support.history import History
 from tests.support.waiting import beside, until
+from tests.support.wavering import HAMLET, Waverer
 from tests.support.world import Marketer, World, between, by_criteria, terms, to_known
 
 ASKED = ("profile.city", "profile.age")
@@ -122,8 +123,14 @@ class Backend:
     customers: int
     trust: Trust | None = None
     """With which it opens what it gets, where customers can be told by their town."""
+    waverers: Sequence[Waverer] = ()
+    """Who is asked beside these, and takes back what they accept."""
     kept: dict[str, tuple[str, str]] = field(default_factory=dict)
     """(exchange, pseudonym) by the delivery's name."""
+    wavered: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Likewise, of those who waver: whether one comes is chance."""
+    notices: set[str] = field(default_factory=set)
+    """The names of notices."""
     repeats: int = 0
     exchanges: list[str] = field(default_factory=list)
     expected: int = 0
@@ -133,10 +140,14 @@ class Backend:
     _token: str = ""
     _to_acknowledge: set[str] = field(default_factory=set)
 
+    def __str__(self) -> str:
+        taken_back = f"{len(self.notices)} taken back, {len(self.wavered)} of those releases came before"
+        return f"{len(self.exchanges)} exchanges, {len(self.kept)} releases, {self.repeats} repeats, {taken_back}"
+
     async def ask(self) -> None:
         """Ask everybody once more; a retry carries the same request id."""
         request = by_criteria(terms("profile.city"), between("profile.age", "34", "34"))
-        answer = await self._insist(lambda: self.tried(request, self.customers))
+        answer = await self._insist(lambda: self.tried(request, self.customers + len(self.waverers)))
         self.exchanges.append(answer.exchange.name)
         self.expected += self.customers
 
@@ -175,8 +186,9 @@ class Backend:
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
-        """Follow the feed and acknowledge for the length of a block."""
-        async with beside(self._follow(), self._acknowledge()):
+        """Follow the feed and acknowledge for the length of a block, while some waver."""
+        wavering = (each.waver(self.history) for each in self.waverers)
+        async with beside(self._follow(), self._acknowledge(), *wavering):
             yield
 
     async def busy(self) -> None:
@@ -196,11 +208,20 @@ class Backend:
             await asyncio.sleep(0.1)  # as a marketer's backend does
 
     def _keep(self, delivery: brokerpb.Delivery) -> None:
-        self.history.delivered(self.marketer.name, delivery, self._opened(delivery))
-        self.repeats += delivery.name in self.kept
-        self.kept[delivery.name] = (delivery.release.exchange, delivery.release.pseudonym)
+        if delivery.HasField("notice"):
+            self.history.notified(self.marketer.name, delivery)
+            self.notices.add(delivery.name)
+        else:
+            self._keep_release(delivery)
         self._to_acknowledge.add(delivery.name)
         self._token = delivery.resume_token or self._token
+
+    def _keep_release(self, delivery: brokerpb.Delivery) -> None:
+        opened = self._opened(delivery)
+        self.history.delivered(self.marketer.name, delivery, opened)
+        kept = self.wavered if opened.get("town", "").startswith(HAMLET) else self.kept
+        self.repeats += delivery.name in kept
+        kept[delivery.name] = (delivery.release.exchange, delivery.release.pseudonym)
 
     def _opened(self, delivery: brokerpb.Delivery) -> Mapping[str, str]:
         """What a release says, under vault's signature: whose it is, and where they live."""
@@ -216,8 +237,9 @@ class Backend:
             if names:
                 request = brokerpb.AcknowledgeDeliveriesRequest(names=names)
                 await self._insist(lambda: self.marketer.call("broker", "AcknowledgeDeliveries", request))  # noqa: B023
-                for name in names:
-                    self.history.acknowledged(self.marketer.name, *self.kept[name])
+                releases = self.kept | self.wavered
+                for name in releases.keys() & {*names}:
+                    self.history.acknowledged(self.marketer.name, *releases[name])
                 self._to_acknowledge.difference_update(names)
             await asyncio.sleep(0.05)
 
@@ -234,7 +256,10 @@ class Backend:
             return self.has_all()
 
         async def is_over() -> bool:
-            return not await left(world, self.marketer.name)
+            nothing_left = not await left(world, self.marketer.name)
+            if not nothing_left or not all(each.calm for each in self.waverers):
+                return False
+            return not await left(world, self.marketer.name)  # what came of the last who took something back
 
         try:
             await until(has_all, seconds)

@@ -46,6 +46,8 @@ class Round:
     named: set[str] = field(default_factory=set)
     """Releases that answers to withdrawals named."""
     exchanges: set[str] = field(default_factory=set)
+    notices: set[str] = field(default_factory=set)
+    """The names of notices, as they reach the marketer."""
     patience: float = 60.0
     """Seconds to wait for everything to come to its end."""
     stood: int = 0
@@ -78,6 +80,10 @@ class Round:
             if self.history:
                 self.history.delivered(self.marketer.name, delivery)
             self.received[delivery.release.release_id] = delivery.release.pseudonym
+        elif delivery.HasField("notice"):
+            if self.history:
+                self.history.notified(self.marketer.name, delivery)
+            self.notices.add(delivery.name)
 
     async def withdraw(self, one: Known) -> None:
         """Withdraw what a customer agreed, and note what the answer names."""
@@ -100,6 +106,9 @@ class Round:
             while not await self._nothing_to_send():
                 async with self.following():  # each time, what isn't acknowledged is settled again
                     await asyncio.sleep(0.5)
+            while self.history and not await self._nothing_to_tell():
+                async with self.following():
+                    await asyncio.sleep(0.5)
 
     async def _nothing_to_do(self) -> bool:
         query = "SELECT 1 FROM participants WHERE marketer = $1 AND state IN (1, 3, 4) LIMIT 1"
@@ -108,6 +117,17 @@ class Round:
     async def _nothing_to_send(self) -> bool:
         query = "SELECT 1 FROM deliveries WHERE marketer = $1 AND exchange_id <> '' LIMIT 1"
         return not await rows(self.world, "broker", query, self.marketer.name)
+
+    async def _nothing_to_tell(self) -> bool:
+        if not await self._told():
+            return False
+        query = "SELECT delivery_id FROM deliveries WHERE marketer = $1 AND exchange_id = ''"
+        on_feed = await rows(self.world, "broker", query, self.marketer.name)
+        return {f"deliveries/{row['delivery_id']}" for row in on_feed} <= self.notices
+
+    async def _told(self) -> bool:
+        waiting = await rows(self.world, "consent", "SELECT 1 FROM notices WHERE marketer = $1", self.marketer.name)
+        return not waiting and not await rows(self.world, "consent", "SELECT 1 FROM outbox LIMIT 1")
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
@@ -140,12 +160,7 @@ class Round:
 
     async def tidy(self) -> None:
         """Take everything off the feed, so that only what comes now reaches it."""
-
-        async def told() -> bool:
-            waiting = await rows(self.world, "consent", "SELECT 1 FROM notices WHERE marketer = $1", self.marketer.name)
-            return not waiting and not await rows(self.world, "consent", "SELECT 1 FROM outbox LIMIT 1")
-
-        await until(told, seconds=60)
+        await until(self._told, seconds=60)
         query = "SELECT delivery_id FROM deliveries WHERE marketer = $1"
         if left := await rows(self.world, "broker", query, self.marketer.name):
             names = [f"deliveries/{row['delivery_id']}" for row in left]

@@ -13,8 +13,11 @@ import pytest
 from tests.support.checker import (
     ACKNOWLEDGED,
     FINALIZED,
+    NOTIFIED,
     SETTLED,
     TERMINATED,
+    WITHDRAWN,
+    Consent,
     Databases,
     Kind,
     Line,
@@ -47,7 +50,14 @@ def _kept(name: str) -> Opening:
     return _opening(json.dumps(said).encode())
 
 
-OPENINGS = [*(_opening(_detail(name)) for name in PEOPLE), _kept("ana")]
+def _change(kind: str, name: str) -> Opening:
+    """What audit can say of a withdrawal, or of the notice about one."""
+    said = {"kind": kind, "marketer": M, "consent": f"consents/{name}", "pseudonym": name}
+    return _opening(json.dumps({**said, **({"notice": "ConsentRevoked"} if kind == NOTIFIED else {})}).encode())
+
+
+CHANGES = [_change(kind, name) for name in ("bea", "cem") for kind in (WITHDRAWN, NOTIFIED)]
+OPENINGS = [*(_opening(_detail(name)) for name in PEOPLE), *CHANGES, _kept("ana")]
 
 
 def _settlement(name: str) -> Settlement:
@@ -66,6 +76,11 @@ def _delivered(name: str, at: float, release: str = "") -> Line:
     }
 
 
+def _notified(name: str, delivery: str = "", pseudonym: str = "") -> Line:
+    line = {"at": 4.0, "what": "notified", "caller": M, "delivery": delivery or f"notice of {name}"}
+    return {**line, "consent": f"consents/{name}", "pseudonym": pseudonym or name, "notice": "ConsentRevoked"}
+
+
 def _withdrawn(name: str, at: float, *releases: str) -> Line:
     return {"at": at, "what": "withdrawn", "consent": f"consents/{name}", "releases": list(releases)}
 
@@ -78,9 +93,12 @@ HISTORY: Sequence[Line] = (
     _delivered("cem", 2.0),
     {"at": 2.1, "what": "acknowledged", "caller": M, "exchange": X, "pseudonym": "ana"},
     _withdrawn("cem", 3.0, "r-cem"),
+    _notified("bea"),
+    _notified("cem"),
 )
 FOUND = Databases(
     settlements=[_settlement(name) for name in PEOPLE],
+    consents=[Consent(f"consents/{name}", name, 5 if name == "ana" else 7) for name in PEOPLE],
     participants=[
         Participant(X, "ana", FINALIZED, acknowledged=True),
         Participant(X, "bea", TERMINATED, acknowledged=False),
@@ -118,6 +136,11 @@ def test_history_without_anything_has_no_violation() -> None:
     assert [] == violations([], Databases())
 
 
+def _salted(one: Opening) -> Opening:
+    """The same said once more."""
+    return Opening(hashlib.sha256(b"pepper" + one.detail).digest(), b"pepper", one.detail)
+
+
 BAD_DATABASES: Sequence[tuple[Kind, Databases]] = [
     (Kind.NO_END, _found(participants=[*FOUND.participants[:2], replace(FOUND.participants[2], state=3)])),
     (Kind.TWO_ENDS, _found(participants=[*FOUND.participants, replace(FOUND.participants[0], state=TERMINATED)])),
@@ -144,6 +167,10 @@ BAD_DATABASES: Sequence[tuple[Kind, Databases]] = [
     (Kind.LEAF_TWICE, _logged(*OPENINGS, log=[*OPENINGS, OPENINGS[0]])),
     (Kind.LEAF_TWICE, _logged(*OPENINGS, OPENINGS[0], log=OPENINGS)),
     (Kind.LEAF_TWICE, _found(entries=[b"1", b"2", b"1"])),
+    (Kind.UNEQUAL, _found(consents=[replace(each, state=5) for each in FOUND.consents])),
+    (Kind.UNEQUAL, _found(consents=[replace(each, state=7) for each in FOUND.consents])),
+    *((Kind.UNEQUAL, _logged(*(each for each in OPENINGS if each != one))) for one in CHANGES),
+    *((Kind.TOLD_TWICE, _logged(*OPENINGS, _salted(one))) for one in CHANGES),
     (Kind.TWO_OUTCOMES, _found(answers={(M, "q"): b"something else"})),
     (Kind.TWO_OUTCOMES, _found(exchanges=[X, f"{M}/exchanges/y"])),
 ]
@@ -174,6 +201,10 @@ BAD_HISTORIES: Sequence[tuple[Kind, Callable[[], Sequence[Line]]]] = [
     (Kind.ANOTHERS, lambda: [*HISTORY, _opened("cem", pseudonym="ana")]),
     (Kind.ANOTHERS, lambda: [*HISTORY, _opened("cem", town="another town")]),
     (Kind.ANOTHERS, lambda: [_opened("cem", town="ana's town") if _is_cems(line) else line for line in HISTORY]),
+    (Kind.UNEQUAL, lambda: [line for line in HISTORY if line.get("delivery") != "notice of bea"]),
+    (Kind.UNEQUAL, lambda: [line for line in HISTORY if line != _withdrawn("bea", 1.5, "r-bea")]),
+    (Kind.TOLD_TWICE, lambda: [*HISTORY, _notified("bea", "another")]),
+    (Kind.ANOTHERS, lambda: [*HISTORY, _notified("bea", pseudonym="ana")]),
     (Kind.TWO_OUTCOMES, lambda: [*HISTORY, {**HISTORY[1], "outcome": f"{M}/exchanges/y"}]),
 ]
 
@@ -206,6 +237,8 @@ def test_what_is_written_down_is_what_the_checker_reads(tmp_path: Path) -> None:
     history.delivered(M, SimpleNamespace(name="cem", release=_release_of("cem")))
     history.acknowledged(M, X, "ana")
     history.withdrawn("consents/cem", ["r-cem"])
+    history.notified(M, SimpleNamespace(name="1", notice=_notice_of("bea")))
+    history.notified(M, SimpleNamespace(name="2", notice=_notice_of("cem")))
     history.stopped("broker-2", 1.0)
     history.close()
 
@@ -215,3 +248,7 @@ def test_what_is_written_down_is_what_the_checker_reads(tmp_path: Path) -> None:
 def _release_of(name: str) -> Any:
     opening = SimpleNamespace(salt=b"salt", detail=_detail(name))
     return SimpleNamespace(exchange=X, pseudonym=name, release_id=f"r-{name}", opening=opening)
+
+
+def _notice_of(name: str) -> Any:
+    return SimpleNamespace(consent=f"consents/{name}", pseudonym=name, notice="ConsentRevoked")

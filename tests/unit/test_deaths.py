@@ -8,18 +8,14 @@ from tests.support.mutations import MUTATIONS
 
 SERVICES = ("broker", "consent", "identity", "vault", "audit")
 NO_CAMPAIGN_COMES_BY = {
-    "broker.AcknowledgeDeliveries": "takes notices off the feed: of withdrawals, which are raced elsewhere",
     "broker.lapse": "a deadline that passes, a week from now",
-    "broker.postpone": "a customer who has paused, or objects",
-    "broker.unsettled": "a withdrawal that comes between: raced elsewhere",
-    "consent.EndConsents": "an objection",
-    "consent.Object": "an objection",
     "consent.after_free": "a settlement that waits for another: raced elsewhere",
-    "consent.notices": "a withdrawal",
     "identity.CompleteImportedAccounts": "an import",
     "identity.OpenImportedAccounts": "an import",
 }
-_OTHERS = {*map(str, MUTATIONS)} - {"consent.AcceptOffer"}
+_OTHERS = {*map(str, MUTATIONS)} - {
+    f"consent.{method}" for method in ("AcceptOffer", "DeleteRule", "LiftObjection", "WithdrawConsent")
+}
 """What a campaign has nothing of, or is one statement: whoever gives up in one asks again (tests/chaos/test_cancels.py)."""
 
 
