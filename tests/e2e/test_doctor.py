@@ -337,6 +337,13 @@ async def test_role_with_too_much(parley: Parley, given: str, database: str) -> 
     mend(parley, failed["roles"])
 
 
+async def test_what_an_extension_lets_everybody_do_is_its_own_to_say(parley: Parley) -> None:
+    async with administrator(parley, "parley_vault") as admin:
+        await admin.execute("CREATE EXTENSION pg_stat_statements")  # whose views everybody may read
+        assert is_sound(parley)
+        await admin.execute("DROP EXTENSION pg_stat_statements")
+
+
 def test_valkey_that_is_away(parley: Parley) -> None:
     hanging = listener_of(paths.layout(parley.home.servers).valkey_socket)
     assert hanging
