@@ -134,7 +134,7 @@ class Client:
 
         Otherwise the delivery is None, whatever the reason, and may yet come on the feed. Ask for no longer than what was agreed
         lasts (``valid_until=release.expires``), else the customer is asked anew; with ``offers=False`` nobody is. Raises as
-        create_exchange.
+        create_exchange, and DeliveryInvalid for a release that isn't this customer's in this exchange.
         """
         wanted = Wanted(purposes, ask, valid_for, decide_within, valid_until, decide_by, one_time, offers)
         request = brokerpb.CreateExchangeRequest(
@@ -145,8 +145,12 @@ class Client:
             request_id=wanted.request_id(request_id),
         )
         answer = await self._create(request)
-        delivery = self._delivery(answer.delivery) if answer.HasField("delivery") else None
-        return Answer(exchange_from(answer.exchange), delivery)
+        if not answer.HasField("delivery"):
+            return Answer(exchange_from(answer.exchange), None)
+        said = answer.delivery.release
+        if (said.exchange, said.pseudonym) != (answer.exchange.name, pseudonym):  # opened, it must say what this says
+            raise DeliveryInvalid("the answer is of another exchange, or another customer's")
+        return Answer(exchange_from(answer.exchange), self._delivery(answer.delivery))
 
     async def get_exchange(self, name: str) -> Exchange:
         """One exchange. Raises ExchangeNotFound."""

@@ -1,7 +1,7 @@
 """Terms as values: what ``parley.common.v1.Terms`` says, in the parts that are enforced, and which other parts were set."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
 
@@ -65,15 +65,6 @@ class Field:
     form: Form
     question: Question | None = None
 
-    def covers(self, asked: "Field") -> bool:
-        """Whoever is allowed this may be given what is asked: exact covers any answer, an answer only its very question."""
-        if self.attribute != asked.attribute:
-            return False
-        if self.form is Form.EXACT:
-            return asked.form in (Form.EXACT, Form.ANSWER)
-        both_answers = self.form is Form.ANSWER and asked.form is Form.ANSWER
-        return both_answers and self.question in (None, asked.question)
-
 
 @dataclass(frozen=True, slots=True)
 class Validity:
@@ -105,11 +96,39 @@ class Terms:
     validity: Validity = Validity()
     decision_deadline: datetime | None = None
     unsupported: tuple[str, ...] = ()
+    _named: Mapping[str, frozenset[Question | Form | None]] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
+
+    def covers(self, asked: Field) -> bool:
+        """
+        Whether whoever is allowed this may be given what is asked: exact covers any answer, an answer only its very question.
+
+        Fields are looked up, not gone through: a customer may have a thousand rules of 64 fields, and is decided among others.
+        """
+        named = self._look_up().get(asked.attribute)
+        if named is None or asked.form not in (Form.EXACT, Form.ANSWER):
+            return False
+        if Form.EXACT in named:
+            return True
+        return asked.form is Form.ANSWER and (asked.question in named or None in named)
+
+    def _look_up(self) -> Mapping[str, frozenset[Question | Form | None]]:
+        """Of each attribute the questions that may be answered, and whether any may, or its exact value be given."""
+        if self._named is not None:
+            return self._named
+        named: dict[str, set[Question | Form | None]] = {}
+        for one in self.fields:
+            what = one.question if one.form is Form.ANSWER else one.form
+            named.setdefault(one.attribute, set()).add(what)
+        found = {attribute: frozenset(what) for attribute, what in named.items()}
+        object.__setattr__(self, "_named", found)
+        return found
 
     @property
     def attributes(self) -> frozenset[str]:
         """The attributes that are named."""
-        return frozenset(field.attribute for field in self.fields)
+        return frozenset(one.attribute for one in self.fields)
 
 
 @dataclass(frozen=True, slots=True)

@@ -224,7 +224,7 @@ def outcome(standing: Standing, asking: Asking, now: datetime) -> Outcome:
         return Outcome("later", f"agreed to, and {blocks}")
     if blocks:
         return Outcome("refuse", blocks)
-    return _by_consent(standing, asking, now) or _by_rule(rules, asking, now)
+    return _by_consent(standing, asking, now) or _by_pause(standing, rules, asking, now) or _by_rule(rules, asking, now)
 
 
 def _by_consent(standing: Standing, asking: Asking, now: datetime) -> Outcome | None:
@@ -233,6 +233,15 @@ def _by_consent(standing: Standing, asking: Asking, now: datetime) -> Outcome | 
     if active:
         return Outcome("allow", "a consent covers it", filled(asking.terms, now), consents=active)
     return Outcome("later", "its consent is paused") if covering else None
+
+
+def _by_pause(standing: Standing, rules: list[Rule], asking: Asking, now: datetime) -> Outcome | None:
+    for consent in standing.consents:
+        in_force = _within(now, consent.terms.validity.start, consent.terms.validity.end)
+        near = in_force and not {"purpose", "channel", "attribute"} & {*untouched(consent.terms, asking.terms)}
+        if consent.paused and near and any(rule.effect is RuleEffect.ALLOW for rule in rules):
+            return Outcome("later", "what is paused is too near")
+    return None
 
 
 def _by_rule(rules: list[Rule], asking: Asking, now: datetime) -> Outcome:

@@ -160,6 +160,8 @@ def _clear_of(rng: random.Random, terms: Terms, request: Terms, now: datetime) -
 
 def _consent(rng: random.Random, consent_id: str, request: Terms, now: datetime) -> LiveConsent:
     terms = _covering(rng, request, now)
+    if _now_and_then(rng, 0.5):
+        terms = replace(terms, validity=Validity(None, now + INSTANT))  # often shorter than what is asked for
     terms = replace(terms, use=terms.use or Use.STANDING, decision_deadline=now - HOUR)  # a consent names its use
     return LiveConsent(consent_id, _now_and_then(rng, 0.4), terms)
 
@@ -272,6 +274,7 @@ STORIES = {
     "a rule refuses",
     "a consent covers it",
     "its consent is paused",
+    "what is paused is too near",
     "a rule allows",
     "a rule asks",
     "no rule",
@@ -396,6 +399,11 @@ def _one_pause_stops_all(standing: Standing, asking: Asking, now: datetime) -> A
     return answer if answer is Otherwise.LATER else decide(standing, asking, now)
 
 
+def _a_pause_stops_no_more_than_it_covers(standing: Standing, asking: Asking, now: datetime) -> Allowed | Otherwise:
+    covering = tuple(one for one in standing.consents if isinstance(meet(one.terms, asking.terms, now), Agreed))
+    return decide(replace(standing, consents=covering), asking, now)
+
+
 def _a_pause_goes_before_a_refusal(standing: Standing, asking: Asking, now: datetime) -> Allowed | Otherwise:
     answer = decide(replace(standing, objected=False, rules=()), asking, now)
     return answer if answer is Otherwise.LATER else decide(standing, asking, now)
@@ -469,6 +477,7 @@ BROKEN: dict[str, Decide] = {
     "ignores_pause": _with_consents(lambda consent: replace(consent, paused=False)),
     "rules_go_before_a_pause": _rules_go_before_a_pause,
     "one_pause_stops_all": _one_pause_stops_all,
+    "a_pause_stops_no_more_than_it_covers": _a_pause_stops_no_more_than_it_covers,
     "a_pause_goes_before_a_refusal": _a_pause_goes_before_a_refusal,
     "takes_a_pause_for_a_refusal": _takes_a_pause_for_a_refusal,
     "first_rule_wins": _first_that_applies_wins,

@@ -124,7 +124,8 @@ def decide(standing: Standing, asking: Asking, now: datetime) -> Allowed | Other
 
     An objection stands above all. A governing refusal blocks even an active consent: for now, where this very exchange was
     agreed to, as what blocks it may be lifted. A live consent that covers the request goes before asking again; one that is
-    paused answers for its customer: not now, but later perhaps.
+    paused answers for its customer: not now, but later perhaps. So it does where it is only touched and a rule would allow:
+    whoever pauses would be passed by, were a little more asked for.
     """
     if asking.is_beyond_level:
         return Otherwise.REFUSE
@@ -135,6 +136,8 @@ def decide(standing: Standing, asking: Asking, now: datetime) -> Allowed | Other
     if covered:
         return covered
     if rule and rule.effect is Effect.ALLOW and isinstance(agreed := asking.meet(rule.terms, now), Agreed):
+        if any(consent.paused and touches(consent.terms, asking.terms, now) for consent in standing.consents):
+            return Otherwise.LATER
         return Allowed(agreed.terms, rule_id=rule.rule_id)
     return Otherwise.ASK if _may_be_asked(asking.terms, now) else Otherwise.REFUSE
 

@@ -72,7 +72,7 @@ def _content(standing: Terms, request: Terms) -> Iterator[Apart]:
     for index, asked in enumerate(request.fields):
         # Any question is for rules alone: a consent names the exact one.
         unnamed = asked.form is Form.ANSWER and asked.question is None
-        if unnamed or not any(field.covers(asked) for field in standing.fields):
+        if unnamed or not standing.covers(asked):
             yield Apart(Dial.CONTENT, f"content.fields[{index}]")
 
 

@@ -21,7 +21,7 @@ from parley_crypto.tlog.policy import seal_policy
 from parley_node.verify import verify_files
 from parley_terms.wire import criteria_from
 from tests.support.clocks import StillClock
-from tests.unit.client.deliveries import PSEUDONYM, SETTLED, logged, release
+from tests.unit.client.deliveries import EXCHANGE, PSEUDONYM, SETTLED, logged, release
 from tests.unit.client.scripted import (
     HANGS,
     MARKETER,
@@ -144,8 +144,8 @@ def test_types_of_the_sdk_are_its_users_too() -> None:
 async def test_one_known_customer_may_answer_at_once(script: Script, environ: dict[str, str]) -> None:
     script.answers = {
         "CreateExchangeRequest": [
-            brokerpb.CreateExchangeResponse(exchange=exchange(), delivery=release().message),
-            brokerpb.CreateExchangeResponse(exchange=exchange()),
+            brokerpb.CreateExchangeResponse(exchange=exchange(EXCHANGE), delivery=release().message),
+            brokerpb.CreateExchangeResponse(exchange=exchange(EXCHANGE)),
         ]
     }
     async with client_of(script, environ) as parley:
@@ -162,6 +162,19 @@ async def test_one_known_customer_may_answer_at_once(script: Script, environ: di
         script.requests[0].release_in_answer,
         list(script.requests[0].audience.pseudonyms.pseudonyms),
     )
+
+
+@pytest.mark.parametrize(("asked", "made"), [("z" * 32, EXCHANGE), (PSEUDONYM, "another")])
+async def test_answer_with_a_release_of_anything_else_is_refused(
+    script: Script, environ: dict[str, str], asked: str, made: str
+) -> None:
+    answer = brokerpb.CreateExchangeResponse(exchange=exchange(made), delivery=release().message)
+    script.answers = {"CreateExchangeRequest": [answer]}
+    async with client_of(script, environ) as parley:
+        with pytest.raises(DeliveryInvalid, match="another"):
+            await parley.ask_one(
+                asked, purposes=["Marketing"], ask=["profile.age"], valid_for=MONTH, decide_within=WEEK
+            )
 
 
 async def test_exchanges_are_listed_over_all_pages(script: Script, environ: dict[str, str]) -> None:

@@ -137,6 +137,16 @@ def test_paused_consent_answers_not_now_unless_another_covers_it() -> None:
     assert Allowed(AGREED, consent_id="c") == decide(Standing(consents=(paused, consent())), ASKING, NOW)
 
 
+@pytest.mark.parametrize("near", [True, False], ids=["of what is asked for", "of something else"])
+def test_paused_consent_is_not_got_around_by_asking_for_longer(near: bool) -> None:
+    shorter = replace(AGREED, validity=Validity(NOW, NOW + DAY - timedelta(hours=1)))
+    other = replace(shorter, purposes=frozenset({"https://w3id.org/dpv#Other"}))
+    paused = consent(paused=True, terms=shorter if near else other)
+    standing = Standing(rules=(rule(Effect.ALLOW, COVERING),), consents=(paused,))
+
+    assert near == (decide(standing, ASKING, NOW) is Otherwise.LATER)
+
+
 def test_paused_consent_goes_before_an_allow_rule() -> None:
     standing = Standing(rules=(rule(Effect.ALLOW, COVERING),), consents=(consent(paused=True),))
 
