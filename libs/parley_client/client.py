@@ -169,7 +169,7 @@ class Client:
             request = brokerpb.ListExchangesRequest(page_token=page.next_page_token)
 
     async def cancel_exchange(self, name: str) -> Exchange:
-        """End an exchange: what isn't released yet never will be. Raises ExchangeNotFound."""
+        """End an exchange: nothing more is released, but for what is just being settled. Raises ExchangeNotFound."""
         request = brokerpb.CancelExchangeRequest(name=name)
         return exchange_from(await self.connection.call(self._broker.CancelExchange, request, service="broker"))
 

@@ -16,13 +16,8 @@ from parley_broker.wire import exchange_to
 from parley_broker.work import Bell
 from parley_kit.faults import Conflict, Fault
 from parley_kit.pages import Page
+from parley_rpc.deadlines import at_most
 from parley_rpc.principal import caller
-
-SILENCE_S = 0.3
-"""
-Seconds after which an answer says nothing: longer than waiting for company and opening an offer take, so that time tells neither
-from a refusal.
-"""
 
 
 @dataclass(frozen=True)
@@ -37,7 +32,8 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
     async def CreateExchange(
         self, request: brokerpb.CreateExchangeRequest, context: Any
     ) -> brokerpb.CreateExchangeResponse:
-        marketer, until = caller().id, self.exchanges.clock.monotonic() + SILENCE_S
+        marketer, began = caller().id, self.exchanges.clock.monotonic()
+        until = began + at_most(self.answering.silence.seconds)
         try:
             record = await self.exchanges.check(marketer, request)
         except Fault as fault:
@@ -47,7 +43,8 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
         create = partial(self.exchanges.create, record, request, response.SerializeToString())
         if request.release_in_answer:
             pseudonym = request.audience.pseudonyms.pseudonyms[0]
-            is_new, delivery = await self.answering.first(record, pseudonym, create)
+            is_new, delivery = await self.answering.first(record, pseudonym, create, until)
+            self.answering.silence.note(self.exchanges.clock.monotonic() - began)
         else:
             is_new, delivery = await create(), None
         if not is_new:
@@ -66,7 +63,7 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
         delivery = None
         if request.release_in_answer:
             record = await self.exchanges.find(*_split(response.exchange.name))
-            delivery = await self.answering.again(record, request.audience.pseudonyms.pseudonyms[0])
+            delivery = await self.answering.again(record, request.audience.pseudonyms.pseudonyms[0], until)
         return await self._answered(request, response, delivery, until)
 
     async def _answered(

@@ -233,7 +233,7 @@ def exchange(
 
 @app.command()
 def cancel(name: ExchangeName, me: MarketerOption = "shop", home: HomeOption = None) -> None:
-    """End an exchange: what isn't released yet never will be."""
+    """End an exchange: nothing more is released, but for what is just being settled."""
 
     async def work(opened: Client) -> Exchange:
         return await opened.cancel_exchange(await _find(opened, name))

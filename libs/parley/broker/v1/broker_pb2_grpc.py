@@ -101,7 +101,7 @@ class BrokerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelExchange(self, request, context):
-        """Ends an exchange: what isn't released yet never will be.
+        """Ends an exchange: nothing more of it is released, but for what is being settled at that very moment.
 
         Idempotent by `request_id`, and a second time keeps the first. Callers: the marketer. Reasons: `EXCHANGE_NOT_FOUND`,
         `REQUEST_ID_REUSED`.

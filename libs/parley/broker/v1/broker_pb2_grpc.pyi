@@ -32,7 +32,7 @@ class BrokerServiceStub:
     ListExchanges: _aio.UnaryUnaryMultiCallable[_broker_pb2.ListExchangesRequest, _broker_pb2.ListExchangesResponse]
     """The marketer's exchanges, newest first. A read. Callers: the marketer."""
     CancelExchange: _aio.UnaryUnaryMultiCallable[_broker_pb2.CancelExchangeRequest, _broker_pb2.Exchange]
-    """Ends an exchange: what isn't released yet never will be.
+    """Ends an exchange: nothing more of it is released, but for what is being settled at that very moment.
 
     Idempotent by `request_id`, and a second time keeps the first. Callers: the marketer. Reasons: `EXCHANGE_NOT_FOUND`,
     `REQUEST_ID_REUSED`.
@@ -91,7 +91,7 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _broker_pb2.CancelExchangeRequest,
         context: _aio.ServicerContext[_broker_pb2.CancelExchangeRequest, _abc.Awaitable[_broker_pb2.Exchange]],
     ) -> _abc.Awaitable[_broker_pb2.Exchange]:
-        """Ends an exchange: what isn't released yet never will be.
+        """Ends an exchange: nothing more of it is released, but for what is being settled at that very moment.
 
         Idempotent by `request_id`, and a second time keeps the first. Callers: the marketer. Reasons: `EXCHANGE_NOT_FOUND`,
         `REQUEST_ID_REUSED`.

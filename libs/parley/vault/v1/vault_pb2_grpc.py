@@ -129,7 +129,8 @@ class VaultServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteItem(self, request, context):
-        """Deletes an item with its history: it can't be matched on, released or read again.
+        """Deletes an item with its history: it can't be matched on, opened for a release or read again. What was opened just before may
+        still settle within a second, and be sent within another. So it is with a value that is put in place of an older one.
 
         Idempotent by `request_id`: a repeat doesn't touch what was put since. An item that isn't there stays so. Callers: the customer.
         Reasons: `REQUEST_ID_REUSED`.

@@ -30,7 +30,8 @@ class VaultServiceStub:
     ListItemVersions: _aio.UnaryUnaryMultiCallable[_vault_pb2.ListItemVersionsRequest, _vault_pb2.ListItemVersionsResponse]
     """Every version of one item, newest first. A read. Callers: the customer. Reasons: `ITEM_NOT_FOUND`."""
     DeleteItem: _aio.UnaryUnaryMultiCallable[_vault_pb2.DeleteItemRequest, _vault_pb2.DeleteItemResponse]
-    """Deletes an item with its history: it can't be matched on, released or read again.
+    """Deletes an item with its history: it can't be matched on, opened for a release or read again. What was opened just before may
+    still settle within a second, and be sent within another. So it is with a value that is put in place of an older one.
 
     Idempotent by `request_id`: a repeat doesn't touch what was put since. An item that isn't there stays so. Callers: the customer.
     Reasons: `REQUEST_ID_REUSED`.
@@ -112,7 +113,8 @@ class VaultServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _vault_pb2.DeleteItemRequest,
         context: _aio.ServicerContext[_vault_pb2.DeleteItemRequest, _abc.Awaitable[_vault_pb2.DeleteItemResponse]],
     ) -> _abc.Awaitable[_vault_pb2.DeleteItemResponse]:
-        """Deletes an item with its history: it can't be matched on, released or read again.
+        """Deletes an item with its history: it can't be matched on, opened for a release or read again. What was opened just before may
+        still settle within a second, and be sent within another. So it is with a value that is put in place of an older one.
 
         Idempotent by `request_id`: a repeat doesn't touch what was put since. An item that isn't there stays so. Callers: the customer.
         Reasons: `REQUEST_ID_REUSED`.
