@@ -49,20 +49,15 @@ def remember(seconds: float | None) -> None:
     _ends.set(None if seconds is None else time.monotonic() + seconds)
 
 
-def at_most(seconds: float) -> float:
-    """So many seconds, or as long as there is time to answer the call being handled afterwards: until 20 ms before its end."""
-    left = remaining()
-    return seconds if left is None else min(seconds, left - HOP_SECONDS)
-
-
 @asynccontextmanager
-async def in_time(seconds: float) -> AsyncIterator[None]:
+async def in_time() -> AsyncIterator[None]:
     """
-    End a block after so many seconds, or while there is time to answer the call being handled without it.
+    End a block while there is time to answer the call being handled without it: 20 ms before its end.
 
     For what a call can do without. Raises DeadlineTooShort.
     """
-    scope = asyncio.timeout(at_most(seconds))
+    left = remaining()
+    scope = asyncio.timeout(None if left is None else left - HOP_SECONDS)
     try:
         async with scope:
             yield

@@ -8,7 +8,6 @@ sent and isn't acknowledged soon gets its place on the feed.
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Awaitable, Callable
 
 from parley.broker.v1 import broker_pb2 as brokerpb
@@ -29,30 +28,7 @@ _AWAY = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED})
 _TRIES = 3
 _PLACE_AFTER_S = 0.5
 _PLACE_EVERY_S = 0.1
-
-
-class Silence:
-    """
-    How long an answer takes that has no release, whatever the reason, so that time tells none of them from another.
-
-    It is set before anything is known of the customer: longer than waiting for company and opening an offer take, and longer than
-    answers took lately. Then nothing is waited for any more; what isn't ready comes on the feed.
-    """
-
-    SHORTEST_S, LONGEST_S = 0.3, 2.0
-    _OF_LATE, _MARGIN = 64, 1.5
-
-    def __init__(self) -> None:
-        self._took: deque[float] = deque([0.0], maxlen=self._OF_LATE)
-
-    @property
-    def seconds(self) -> float:
-        """How long one takes that begins now."""
-        return min(max(self.SHORTEST_S, self._MARGIN * max(self._took)), self.LONGEST_S)
-
-    def note(self, seconds: float) -> None:
-        """Note how long an answer took, or would have taken longer."""
-        self._took.append(seconds)
+_MOST_AT_ONCE, _MOST_LEFT = 64, 1024
 
 
 class Answering:
@@ -67,35 +43,45 @@ class Answering:
         self._preparing = Coalescer(releasing.prepare_new, alone=_is_of_one)
         self._convoys = Convoys()
         self._unplaced: dict[Key, float] = {}
-        self.silence = Silence()
+        self._left: list[tuple[ExchangeRecord, ParticipantRecord]] = []
 
     async def first(
-        self, exchange: ExchangeRecord, pseudonym: str, record: Callable[[], Awaitable[bool]], until: float
+        self, exchange: ExchangeRecord, pseudonym: str, record: Callable[[], Awaitable[bool]]
     ) -> tuple[bool, brokerpb.Delivery | None]:
         """
-        Record an exchange and answer it: whether it was recorded, and the release, if that is ready by a moment.
+        Record an exchange and answer it: whether it was recorded, and the release. Raises what recording raises.
 
-        Raises what recording raises.
+        Whoever isn't there waits for company as if they were, and nobody waits for an offer: under load these steps take longer
+        than silence does, and would tell why it is one.
         """
         await self._convoys.join()
         recorded = asyncio.ensure_future(record())
         participant, prepared = None, None
         with contextlib.suppress(Fault):  # what fails now, or takes too long, is taken up once it is recorded
-            async with in_time(until - self._clock.monotonic()):
+            async with in_time():
                 participant = await self._newcomer(exchange, pseudonym)
-                prepared = await self._preparing.submit((exchange, participant)) if participant else None
+                prepared = await self._preparing.submit((exchange, participant))
         if not await recorded:
             return False, None
         with contextlib.suppress(Fault):  # or in the background; why is nobody's business here
-            async with in_time(until - self._clock.monotonic()):
+            async with in_time():
                 if participant and prepared:
                     return True, await self._send(exchange, participant, prepared)
-                if participant:
-                    await self._releasing.carry(exchange, [participant])  # and now whoever wants to be asked is asked
+        if participant and not prepared and len(self._left) < _MOST_LEFT:  # else it comes again with its lease
+            self._left.append((exchange, participant))
         return True, None
 
-    async def again(self, exchange: ExchangeRecord, pseudonym: str, until: float) -> brokerpb.Delivery | None:
-        """Answer an exchange that was recorded before, by a moment: through every step anew, never from what was stored."""
+    async def carry_on(self) -> bool:
+        """Ask whoever wants to be asked, of those who were answered without; whether there was anybody. Raises a defect."""
+        carried, self._left = self._left[:_MOST_AT_ONCE], self._left[_MOST_AT_ONCE:]
+        carrying = (self._releasing.carry(exchange, [participant]) for exchange, participant in carried)
+        for outcome in await asyncio.gather(*carrying, return_exceptions=True):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, Fault):
+                raise outcome
+        return bool(carried)
+
+    async def again(self, exchange: ExchangeRecord, pseudonym: str) -> brokerpb.Delivery | None:
+        """Answer an exchange that was recorded before: through every step anew, never from what was stored."""
         marketer, exchange_id = exchange.marketer, exchange.exchange_id
         participant = await self._store.participant(marketer, exchange_id, pseudonym)
         if participant is None or participant.acknowledged:
@@ -105,10 +91,7 @@ class Answering:
         elif participant.state not in TO_DECIDE:
             return None
         with contextlib.suppress(Fault):
-            async with (
-                in_time(until - self._clock.monotonic()),
-                self._releasing.ending(exchange, [participant]),
-            ):
+            async with in_time(), self._releasing.ending(exchange, [participant]):
                 return await self._send(exchange, participant, await self._prepared(exchange, participant))
         return None
 

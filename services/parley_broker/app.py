@@ -68,6 +68,7 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
                 "release": work.release,
                 "release_too": work.release,  # while one waits for consent's commit, the other opens the next
                 "place": lambda: work.loop(answering.turn),
+                "carry_on": lambda: work.loop(answering.carry_on),
                 "lapse": work.lapse,
                 "upkeep": Upkeep(db, platform.log).run,
                 "pulse": Pulse(db, telemetry.meter, platform.log).run,

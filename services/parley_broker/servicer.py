@@ -16,8 +16,13 @@ from parley_broker.wire import exchange_to
 from parley_broker.work import Bell
 from parley_kit.faults import Conflict, Fault
 from parley_kit.pages import Page
-from parley_rpc.deadlines import at_most
 from parley_rpc.principal import caller
+
+SILENCE_S = 0.3
+"""
+Seconds after which an answer says nothing: longer than waiting for company and deciding take. Under load, where they take longer,
+they do so whatever the reason.
+"""
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,7 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
     async def CreateExchange(
         self, request: brokerpb.CreateExchangeRequest, context: Any
     ) -> brokerpb.CreateExchangeResponse:
-        marketer, began = caller().id, self.exchanges.clock.monotonic()
-        until = began + at_most(self.answering.silence.seconds)
+        marketer, until = caller().id, self.exchanges.clock.monotonic() + SILENCE_S
         try:
             record = await self.exchanges.check(marketer, request)
         except Fault as fault:
@@ -43,8 +47,7 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
         create = partial(self.exchanges.create, record, request, response.SerializeToString())
         if request.release_in_answer:
             pseudonym = request.audience.pseudonyms.pseudonyms[0]
-            is_new, delivery = await self.answering.first(record, pseudonym, create, until)
-            self.answering.silence.note(self.exchanges.clock.monotonic() - began)
+            is_new, delivery = await self.answering.first(record, pseudonym, create)
         else:
             is_new, delivery = await create(), None
         if not is_new:
@@ -63,7 +66,7 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
         delivery = None
         if request.release_in_answer:
             record = await self.exchanges.find(*_split(response.exchange.name))
-            delivery = await self.answering.again(record, request.audience.pseudonyms.pseudonyms[0], until)
+            delivery = await self.answering.again(record, request.audience.pseudonyms.pseudonyms[0])
         return await self._answered(request, response, delivery, until)
 
     async def _answered(

@@ -8,6 +8,8 @@ def main() -> None:
     """Run the command line, whose modules need more than the SDK's do."""
     try:
         cli = import_module("parley_node.cli")
+    except KeyboardInterrupt:
+        sys.exit(130)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("parley"):
             raise

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from parley_audit.policy import policy_text
 from parley_crypto.certificates import LIFE, check, end_of, issue
-from parley_crypto.keyfiles import KeyFileUnusable, ensure_key, ensure_secret, read_key, write_key
+from parley_crypto.keyfiles import KeyFileUnusable, ensure_key, ensure_secret, read_key, read_secret, write_key
 from parley_crypto.signing import Sealer, Signer
 from parley_crypto.tlog.note import PrivateKey
 from parley_crypto.trust import Trust
@@ -40,7 +40,7 @@ def provision(home: Home) -> None:
     """
     Make the keys of a new home, and write trust, policy and staff files. What is there stays.
 
-    Raises KeyFileUnusable where a key is gone that the home had.
+    Raises KeyFileUnusable where a key is gone that the home had, or others may read a password.
     """
     home.make()
     own = [key_file(home, zone, name) for zone, names in _OWN_KEYS.items() for name in names]
@@ -52,6 +52,8 @@ def provision(home: Home) -> None:
     for zone in SERVICES:
         ensure_pgpass(home.postgres_password(zone), f"parley_{zone}")
         ensure_password(home.valkey_password(zone))
+        for path in (home.postgres_password(zone), home.valkey_password(zone)):
+            read_secret(path)  # refuses one that others may read
     _write(home.staff, _staff(home))
     _write(home.policy, policy_for(home))
     _keep_published(home)

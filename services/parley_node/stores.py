@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import asyncpg
 from structlog.typing import FilteringBoundLogger
@@ -16,6 +17,7 @@ from parley_db.migrate import Phase, migrate, plan, titles
 from parley_node.embedded import (
     ExternalServers,
     ServerPair,
+    ServersUnavailable,
     ensure_databases,
     from_environment,
     paths,
@@ -23,6 +25,7 @@ from parley_node.embedded import (
     servers,
 )
 from parley_node.embedded.databases import settle_grants
+from parley_node.embedded.external import POSTGRES_URL, VALKEY_URL
 from parley_node.home import Home, NotRunning
 from parley_rpc.zones import Zones
 
@@ -31,12 +34,39 @@ Servers = ServerPair | ExternalServers
 
 @asynccontextmanager
 async def servers_of(home: Home, log: FilteringBoundLogger | None = None) -> AsyncIterator[Servers]:
-    """The operator's own servers, where the environment names them; else embedded ones, as :func:`embedded.servers` runs them."""
+    """
+    The operator's own servers, where the environment names them; else embedded ones, as :func:`embedded.servers` runs them.
+
+    Raises ServersUnavailable, also where a home's databases are gone, and KeyFileUnusable.
+    """
     if given := from_environment(os.environ):
         yield given
         return
+    _refuse_lost(home)
     async with servers(home.servers, log) as pair:
         yield pair
+
+
+def _refuse_lost(home: Home) -> None:
+    """
+    Make no databases in the place of those that were there, and use no password that others may read.
+
+    Raises ServersUnavailable and KeyFileUnusable.
+    """
+    where = paths.layout(home.servers)
+    if home.published.exists() and not where.postgres_data.exists():
+        raise ServersUnavailable(
+            f"{where.postgres_data}: it is gone, and this home's log was published out of it; restore it from your backup, or "
+            f"name your own servers ({POSTGRES_URL}, {VALKEY_URL})"
+        )
+    for path in filter(Path.exists, server_passwords(home)):
+        read_secret(path)
+
+
+def server_passwords(home: Home) -> list[Path]:
+    """The administrators' passwords on a home's embedded servers."""
+    where = paths.layout(home.servers)
+    return [where.password(server) for server in ("postgres", "valkey")]
 
 
 def servers_up(home: Home) -> Servers:

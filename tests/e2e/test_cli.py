@@ -369,6 +369,18 @@ def _stop(up: subprocess.Popen[str], number: signal.Signals) -> None:
     assert out.endswith("Stopping.\n")
 
 
+def test_output_that_was_closed_is_no_defect(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "parley_node.cli", "doctor"]
+    closed = subprocess.run(
+        ["bash", "-c", f"exec {shlex.join(command)} >&-"],
+        env=environment(tmp_path / "none"),
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert (1, "") == (closed.returncode, closed.stderr)  # there is no home
+
+
 def test_setting_that_cant_be_read_is_named_without_its_value() -> None:
     with scratch_directory() as root, start(root / "home", *UP, PARLEY_CONSENT_LONGEST_NOTICE_DELAY="secret") as up:
         _out, err = up.communicate(timeout=60)

@@ -170,6 +170,31 @@ def test_key_that_others_may_read(parley: Parley) -> None:
     assert 0o600 == key.stat().st_mode & 0o777
 
 
+@pytest.mark.parametrize("name", ["servers/postgres.pass", "servers/valkey.pass", "keys/consent/valkey.pass"])
+def test_password_that_others_may_read(parley: Parley, name: str) -> None:
+    password = parley.home.root / name
+    password.chmod(0o644)
+    failed = failures(parley)
+    assert {"keys": f"chmod 600 {password}"} == failed
+    mend(parley, failed["keys"])
+
+
+@pytest.mark.parametrize("name", ["servers/postgres.pass", "servers/valkey.pass", "keys/consent/valkey.pass"])
+def test_password_that_is_lost_beneath_a_running_parley(parley: Parley, name: str) -> None:
+    password, pid = parley.home.root / name, parley.home.running().pid
+    kept = password.rename(parley.home.root / "kept")
+    assert {"keys": f"kill {pid}; tail --pid={pid} -f /dev/null; {up_again(parley)}"} == failures(parley)
+    kept.rename(password)
+
+
+def test_parley_that_does_not_say_where_it_runs(parley: Parley) -> None:
+    pid = parley.home.running().pid
+    kept = (parley.home.root / "running.json").rename(parley.home.root / "kept")
+    mended = failures(parley)["running"]
+    kept.rename(parley.home.root / "running.json")
+    assert f"kill {pid}; tail --pid={pid} -f /dev/null; parley up" == mended
+
+
 def test_key_that_is_lost(parley: Parley) -> None:
     key = key_file(parley.home, "vault", "master")
     kept = key.rename(parley.home.root / "kept")
@@ -288,8 +313,14 @@ def test_one_server_that_is_named_without_the_other(parley: Parley) -> None:
 def test_home_on_which_nothing_is() -> None:
     with scratch_directory() as root, commands(root / "none") as parley:
         failed = failures(parley)
-    assert "parley up" == failed["running"]
+    assert dict.fromkeys(("home", "running"), "parley up") == failed
     assert not (root / "none").exists()
+
+
+def test_home_that_is_a_file(parley: Parley, tmp_path: Path) -> None:
+    (tmp_path / "letter").write_text("Dear Ada")
+    failed = parley.try_("doctor", "--home", str(tmp_path / "letter"), "--json").json
+    assert {"home": "parley doctor --home HOME"}.items() <= {each["check"]: each["mend"] for each in failed}.items()
 
 
 # --- The servers ---------------------------------------------------------------------------------------------------------

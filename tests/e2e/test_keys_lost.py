@@ -47,6 +47,30 @@ async def starts(home: Home) -> None:
         return
 
 
+async def test_databases_that_are_gone_are_not_made_anew(home: Home) -> None:
+    data = home.servers / "postgres"
+    kept = data.rename(home.root / "kept")
+    with pytest.raises(ServersUnavailable, match="restore it from your backup"):
+        await starts(home)
+    assert not data.exists()
+    kept.rename(data)
+    await starts(home)
+
+
+async def test_valkeys_password_that_is_gone_is_made_anew(home: Home) -> None:
+    (home.servers / "valkey.pass").unlink()
+    await starts(home)
+
+
+@pytest.mark.parametrize("name", ["servers/postgres.pass", "servers/valkey.pass", "keys/vault/postgres.pass"])
+async def test_password_that_others_may_read_is_refused_before_anything_starts(home: Home, name: str) -> None:
+    password = home.root / name
+    password.chmod(0o644)
+    with pytest.raises(KeyFileUnusable, match=f"chmod 600 .*{name}"):
+        await starts(home)
+    password.chmod(0o600)
+
+
 async def test_key_of_another_home_is_refused_by_its_name(home: Home) -> None:
     for name in KEYS:
         path = home.root / "keys" / name

@@ -15,7 +15,7 @@ from parley_crypto.trust import TrustUnusable
 from parley_node.cli import show
 from parley_node.cli.stop import Stop
 from parley_node.conditions_text import ConditionUnclear
-from parley_node.embedded.paths import try_lock
+from parley_node.embedded.paths import holder, try_lock
 from parley_node.home import Home, NotRunning, Running
 from parley_node.people import staff
 
@@ -82,10 +82,11 @@ def alone(home: Home, otherwise: str) -> Iterator[None]:
         _refuse_second(home, otherwise)
         if time.monotonic() > until:
             raise Stop(
-                f"another process starts or ends on {home.root}, and isn't done", f"`fuser {home.lock}` names it."
+                f"another process{_named(home)} starts or ends on {home.root}, and isn't done",
+                f"`fuser {home.lock}` names it.",
             )
         if not told:
-            show.say("Waiting for another Parley to end on this home.")
+            show.say(f"Waiting for another Parley{_named(home)} to end on this home.")
             told = True
         time.sleep(0.1)
     try:
@@ -93,6 +94,11 @@ def alone(home: Home, otherwise: str) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def _named(home: Home) -> str:
+    pid = holder(home.lock)
+    return f", process {pid}," if pid else ""
 
 
 def _refuse_second(home: Home, otherwise: str) -> None:

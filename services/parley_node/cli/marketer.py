@@ -246,7 +246,7 @@ def deliveries(
     me: MarketerOption = "shop",
     *,
     follow: Annotated[bool, typer.Option("--follow", help="Stay, and print what comes, until Ctrl-C.")] = False,
-    wait: Annotated[float, typer.Option(min=0.1, help="Seconds of silence after which it ends.")] = 2.0,
+    wait: Annotated[float, typer.Option(min=0.1, max=86_400, help="Seconds of silence after which it ends.")] = 2.0,
     ack: Annotated[bool, typer.Option(help="Acknowledge what was printed: it doesn't come again.")] = True,
     only_kept: Annotated[
         bool, typer.Option("--kept", help="Print the releases that are kept here, and ask for nothing.")

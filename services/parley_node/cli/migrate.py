@@ -41,7 +41,7 @@ def migrate_command(
         typer.Argument(metavar="[SERVICE]", help="One service; all if not given.", show_default=False),
     ] = None,
     *,
-    planned: Annotated[bool, typer.Option("--plan", help="Only say what would be done.")] = False,
+    planned: Annotated[bool, typer.Option("--plan", help="Only say which migrations would be applied.")] = False,
     phase: Annotated[Phase | None, typer.Option(help="Only this phase; both if not given.", show_default=False)] = None,
     home: HomeOption = None,
 ) -> None:
@@ -56,7 +56,8 @@ def migrate_command(
     except (OSError, asyncpg.PostgresError) as error:
         raise Stop(f"PostgreSQL can't be used: {error}", "`parley doctor` looks at it.") from error
     done = "pending" if planned else "applied"
-    show.say(*(f"{done} {title}" for title in found) if found else ["Everything is up to date."])
+    nothing = "No migration is pending." if planned else "Everything is as it should be; no migration was pending."
+    show.say(*(f"{done} {title}" for title in found) if found else [nothing])
 
 
 async def _migrate(home: Home, names: Sequence[str], phase: Phase | None, *, planned: bool) -> list[str]:

@@ -10,6 +10,7 @@ from parley_node.doctor import events, live, servers, still
 from parley_node.doctor.findings import Finding, Look, NotLooked, State, Trouble, look
 from parley_node.doctor.mending import up
 from parley_node.doctor.metrics import ask
+from parley_node.embedded.paths import holder
 from parley_node.home import Home, NotRunning, Running
 
 __all__ = ["Finding", "State", "examine"]
@@ -40,8 +41,17 @@ def _what_runs(home: Home) -> Running | None:
 
 async def _running(home: Home, running: Running | None) -> str:
     if running is None:
-        raise Trouble("nothing runs on this home", up(home))
+        raise _silent(home)
     return f"process {running.pid} answers on {running.address}, its log on {running.http}"
+
+
+def _silent(home: Home) -> Trouble:
+    """Nothing runs, or somebody who doesn't say where: the lock is held all the same."""
+    pid = holder(home.lock) if home.lock.exists() else None
+    if pid is None:
+        return Trouble("nothing runs on this home", up(home))
+    found = f"process {pid} runs on this home, or just starts or ends, and doesn't say where it answers"
+    return Trouble(found, f"kill {pid}; tail --pid={pid} -f /dev/null; {up(home)}")
 
 
 async def _nothing() -> str:

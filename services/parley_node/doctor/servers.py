@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 
 from parley_bus.bus import Bus, BusAway
+from parley_crypto.keyfiles import KeyFileUnusable, read_secret
 from parley_db.migrate import MigrationError, plan
 from parley_db.queries import load
 from parley_node.doctor.findings import Look, NotLooked, Trouble
@@ -47,7 +48,7 @@ class Around:
     running: Running | None
     told: Told
     pair: Servers
-    postgres_down: Trouble | None
+    postgres_down: Trouble | NotLooked | None
     """What keeps PostgreSQL from opening a session, if anything does."""
 
 
@@ -66,8 +67,13 @@ async def around(home: Home, running: Running | None, told: Told) -> Around:
     return Around(home, running, told, pair, await _down(pair) if there else Unreached())
 
 
-async def _down(pair: Servers) -> Trouble | None:
+async def _down(pair: Servers) -> Trouble | NotLooked | None:
     """What keeps PostgreSQL from opening a session: asked once, because whoever asks one that hangs has to wait."""
+    if isinstance(pair, ServerPair):
+        try:
+            read_secret(pair.where.password("postgres"))
+        except KeyFileUnusable:
+            return NotLooked("its password can't be read")
     try:
         async with connected(pair.admin_dsn):
             return None
@@ -119,7 +125,7 @@ async def _postgres(here: Around) -> str:
                 "it can't be reached where PARLEY_POSTGRES_URL points", 'pg_isready -d "$PARLEY_POSTGRES_URL"'
             )
         raise _away(here, here.pair.where.postgres_sockets / f".s.PGSQL.{postgres.PORT}")
-    if here.postgres_down and isinstance(here.pair, ServerPair):
+    if isinstance(here.postgres_down, Trouble) and isinstance(here.pair, ServerPair):
         raise Trouble(here.postgres_down.found, f"tail -n 20 {shlex.quote(str(here.pair.where.log('postgres')))}")
     if here.postgres_down:
         raise here.postgres_down
@@ -136,6 +142,8 @@ async def _valkey(here: Around) -> str:
             raise _away(here, here.pair.where.valkey_socket)
         async with Bus.open(here.pair.valkey_url) as bus:
             await bus.ping()
+    except KeyFileUnusable as error:
+        raise NotLooked("its password can't be read") from error
     except BusAway as error:
         mend = "systemctl restart valkey  # where PARLEY_VALKEY_URL points"
         raise Trouble("it doesn't answer: events wait in PostgreSQL until it does", mend) from error

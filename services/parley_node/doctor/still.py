@@ -3,7 +3,8 @@
 import os
 import shlex
 import stat
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from parley_crypto.keyfiles import KeyFileUnusable, read_keys, read_secret
@@ -11,13 +12,14 @@ from parley_crypto.tlog.errors import TlogInvalid
 from parley_crypto.tlog.policy import Policy, parse_sealed_policy
 from parley_crypto.trust import Trust, TrustUnusable
 from parley_node.doctor.findings import Look, NotLooked, Trouble
-from parley_node.doctor.mending import lost_key, up
+from parley_node.doctor.mending import again, lost_key, up
 from parley_node.embedded import ServersUnavailable, from_environment
 from parley_node.embedded.external import POSTGRES_URL, VALKEY_URL
 from parley_node.embedded.locate import locate
-from parley_node.home import Home
+from parley_node.home import Home, NotRunning
 from parley_node.node import check_settings
 from parley_node.provision import had_keys, key_files, secret_files
+from parley_node.stores import server_passwords
 from parley_rpc import confine
 from parley_rpc.settings import SettingsWrong
 
@@ -26,9 +28,8 @@ def checks(home: Home) -> Iterator[tuple[str, Look]]:
     """All of them, in an order in which the first failure explains those after it."""
     yield "home", lambda: _home(home)
     yield "settings", lambda: _settings(home)
-    yield "keys", lambda: _keys(home)
-    yield "trust", lambda: _trust(home)
-    yield "policy", lambda: _policy_file(home)
+    for check, looking in (("keys", _keys), ("trust", _trust), ("policy", _policy_file)):
+        yield check, _once_begun(home, looking)
     yield "servers", _binaries
     yield "confinement", _confinement
 
@@ -43,7 +44,20 @@ def policy(home: Home) -> Policy:
         raise Trouble(f"{home.policy}: {error}", f"rm {_quoted(home.policy)} && {up(home)}") from error
 
 
+def _once_begun(home: Home, looking: Callable[[Home], Awaitable[str]]) -> Look:
+    """A check of what is made when Parley first starts."""
+
+    async def look() -> str:
+        if not (home.root / "keys").is_dir():
+            raise NotLooked("no Parley has started here")
+        return await looking(home)
+
+    return look
+
+
 async def _home(home: Home) -> str:
+    if home.root.exists() and not home.root.is_dir():
+        raise Trouble(f"{home.root} is no directory", "parley doctor --home HOME")
     try:
         mode, inside = home.root.stat().st_mode, {path.name for path in home.root.iterdir()}
     except OSError as error:
@@ -71,12 +85,29 @@ async def _keys(home: Home) -> str:
             read_keys(path)
         except KeyFileUnusable as error:
             raise Trouble(str(error).partition(";")[0], _mending(home, path)) from error
-    for path in filter(Path.exists, secret_files(home)):
+    passwords = [*secret_files(home), *server_passwords(home)]
+    for path in filter(Path.exists, passwords):
         try:
             read_secret(path)
         except KeyFileUnusable as error:
             raise Trouble(str(error).partition(";")[0], f"chmod 600 {_quoted(path)}") from error
+    _require(home, passwords)
     return f"{len(key_files(home))} key files, each its owner's alone, as are the passwords"
+
+
+def _require(home: Home, passwords: Iterable[Path]) -> None:
+    """Raise Trouble for a password that is gone beneath a running Parley, which makes another when it starts."""
+    with suppress(NotRunning, ServersUnavailable):
+        running = home.running()
+        for path in passwords:
+            of_servers, of_certificates = path.parent == home.servers, path.suffix == ".key"
+            if (
+                path.exists()
+                or (of_servers and from_environment(os.environ))
+                or (of_certificates and not running.apart)
+            ):
+                continue
+            raise Trouble(f"{path}: it is gone; another is made at a start", again(home, running))
 
 
 def _quoted(path: Path) -> str:

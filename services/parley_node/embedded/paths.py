@@ -121,6 +121,15 @@ def _refuse_foreign(path: Path) -> None:
         raise ServersUnavailable(f"{path} is not a private directory of this user: remove it and start again")
 
 
+def holder(path: Path) -> int | None:
+    """The process that holds a lock of :func:`try_lock`, if the kernel names it (proc_locks(5))."""
+    for line in Path("/proc/locks").read_text().splitlines():
+        _number, kind, *_, pid, where, _start, _end = line.split()
+        if kind == "FLOCK" and int(where.rpartition(":")[2]) == path.stat().st_ino and int(pid) > 0:
+            return int(pid)
+    return None
+
+
 def try_lock(path: Path) -> int | None:
     """
     Lock ``path`` (flock(2)) and answer the open descriptor, or None while another holds it.

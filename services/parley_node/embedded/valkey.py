@@ -31,7 +31,10 @@ def admin_url(where: Layout) -> str:
 def prepare(where: Layout, valkey_server: Path) -> Launch:
     """Make the administrator, and say how to start Valkey; its directories exist already."""
     ensure_password(where.password("valkey"))
-    ensure_secret(_users(where), lambda: _first_users(read_secret(where.password("valkey"))))
+    password = read_secret(where.password("valkey"))
+    if _users(where).exists() and _digest(password) not in _users(where).read_text():
+        _users(where).unlink()  # the password was lost, or restored; the zones' users are made anew at each start
+    ensure_secret(_users(where), lambda: _first_users(password))
     return Launch(
         command=[str(valkey_server), *_options(where)],
         stop=signal.SIGTERM,
@@ -50,10 +53,12 @@ def _users(where: Layout) -> Path:
 
 
 def _first_users(password: str) -> str:
-    digest = hashlib.sha256(password.encode()).hexdigest()
-    return (
-        f"user default on nopass resetkeys resetchannels -@all +ping\nuser {ADMINISTRATOR} on #{digest} ~* &* +@all\n"
-    )
+    administrator = f"user {ADMINISTRATOR} on #{_digest(password)} ~* &* +@all"
+    return f"user default on nopass resetkeys resetchannels -@all +ping\n{administrator}\n"
+
+
+def _digest(password: str) -> str:
+    return hashlib.sha256(password.encode()).hexdigest()
 
 
 def _pong(path: Path) -> bool:
