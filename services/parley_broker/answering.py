@@ -8,13 +8,14 @@ sent and isn't acknowledged soon gets its place on the feed.
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Awaitable, Callable
 
 from parley.broker.v1 import broker_pb2 as brokerpb
 from parley_broker.domain.states import TO_DECIDE, Participant
 from parley_broker.names import Names
 from parley_broker.settling import Prepared
-from parley_broker.store import ExchangeRecord, Key, ParticipantRecord, Store
+from parley_broker.store import LEASE, ExchangeRecord, Key, ParticipantRecord, Store
 from parley_broker.work import Bell, Releasing
 from parley_kit.clock import Clock
 from parley_kit.coalesce import Coalescer
@@ -26,9 +27,12 @@ from parley_rpc.deadlines import in_time
 _AWAY = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED})
 """Of a service that can't be reached or takes too long: to do each of a batch again would take longer still."""
 _TRIES = 3
+_TO_SEND = (*TO_DECIDE, Participant.FINALIZED)
 _PLACE_AFTER_S = 0.5
 _PLACE_EVERY_S = 0.1
 _MOST_AT_ONCE, _MOST_LEFT = 64, 1024
+_REF_BYTES = 269
+"""As long as a reference to a customer is."""
 
 
 class Answering:
@@ -43,7 +47,7 @@ class Answering:
         self._preparing = Coalescer(releasing.prepare_new, alone=_is_of_one)
         self._convoys = Convoys()
         self._unplaced: dict[Key, float] = {}
-        self._left: list[tuple[ExchangeRecord, ParticipantRecord]] = []
+        self._left: list[tuple[ExchangeRecord, ParticipantRecord, float]] = []
 
     async def first(
         self, exchange: ExchangeRecord, pseudonym: str, record: Callable[[], Awaitable[bool]]
@@ -51,8 +55,8 @@ class Answering:
         """
         Record an exchange and answer it: whether it was recorded, and the release. Raises what recording raises.
 
-        Whoever isn't there waits for company as if they were, and nobody waits for an offer: under load these steps take longer
-        than silence does, and would tell why it is one.
+        Whoever isn't there is decided as if they were, and nobody waits for an offer: under load these steps take longer than
+        silence does, and would tell why it is one.
         """
         await self._convoys.join()
         recorded = asyncio.ensure_future(record())
@@ -60,21 +64,26 @@ class Answering:
         with contextlib.suppress(Fault):  # what fails now, or takes too long, is taken up once it is recorded
             async with in_time():
                 participant = await self._newcomer(exchange, pseudonym)
-                prepared = await self._preparing.submit((exchange, participant))
+                prepared = await self._preparing.submit((exchange, participant or _nobody(exchange, pseudonym)))
         if not await recorded:
             return False, None
         with contextlib.suppress(Fault):  # or in the background; why is nobody's business here
             async with in_time():
                 if participant and prepared:
                     return True, await self._send(exchange, participant, prepared)
-        if participant and not prepared and len(self._left) < _MOST_LEFT:  # else it comes again with its lease
-            self._left.append((exchange, participant))
+        if participant and not prepared:
+            self._leave(exchange, participant)
         return True, None
+
+    def _leave(self, exchange: ExchangeRecord, participant: ParticipantRecord) -> None:
+        if len(self._left) < _MOST_LEFT:  # else it comes again with its lease
+            self._left.append((exchange, participant, self._clock.monotonic()))
 
     async def carry_on(self) -> bool:
         """Ask whoever wants to be asked, of those who were answered without; whether there was anybody. Raises a defect."""
         carried, self._left = self._left[:_MOST_AT_ONCE], self._left[_MOST_AT_ONCE:]
-        carrying = (self._releasing.carry(exchange, [participant]) for exchange, participant in carried)
+        leased_since = self._clock.monotonic() - LEASE.total_seconds()  # the others are somebody else's by now
+        carrying = (self._releasing.carry(exchange, [one]) for exchange, one, left in carried if left > leased_since)
         for outcome in await asyncio.gather(*carrying, return_exceptions=True):
             if isinstance(outcome, BaseException) and not isinstance(outcome, Fault):
                 raise outcome
@@ -84,15 +93,17 @@ class Answering:
         """Answer an exchange that was recorded before: through every step anew, never from what was stored."""
         marketer, exchange_id = exchange.marketer, exchange.exchange_id
         participant = await self._store.participant(marketer, exchange_id, pseudonym)
-        if participant is None or participant.acknowledged:
-            return None
-        if participant.state is Participant.FINALIZED:
+        if participant and (participant.acknowledged or participant.state not in _TO_SEND):
+            participant = None
+        if participant and participant.state is Participant.FINALIZED:
             await self._store.reopen(marketer, [(exchange_id, pseudonym)])
-        elif participant.state not in TO_DECIDE:
-            return None
         with contextlib.suppress(Fault):
-            async with in_time(), self._releasing.ending(exchange, [participant]):
-                return await self._send(exchange, participant, await self._prepared(exchange, participant))
+            async with in_time(), self._releasing.ending(exchange, [participant] if participant else []):
+                prepared = await self._preparing.submit((exchange, participant or _nobody(exchange, pseudonym)))
+                if participant and prepared:
+                    return await self._send(exchange, participant, prepared)
+        if participant:
+            self._leave(exchange, participant)
         return None
 
     async def _newcomer(self, exchange: ExchangeRecord, pseudonym: str) -> ParticipantRecord | None:
@@ -160,6 +171,21 @@ class Answering:
         await asyncio.sleep(_PLACE_EVERY_S)
         await self.place()
         return True
+
+
+def _nobody(exchange: ExchangeRecord, pseudonym: str) -> ParticipantRecord:
+    """A participant that no service knows."""
+    return ParticipantRecord(
+        marketer=exchange.marketer,
+        exchange_id=exchange.exchange_id,
+        pseudonym=pseudonym,
+        state=Participant.REQUESTED,
+        settled=False,
+        acknowledged=False,
+        consent_ref=secrets.token_bytes(_REF_BYTES),
+        vault_ref=secrets.token_bytes(_REF_BYTES),
+        audit_ref=secrets.token_bytes(_REF_BYTES),
+    )
 
 
 def _is_of_one(error: Exception) -> bool:

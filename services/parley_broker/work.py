@@ -249,17 +249,12 @@ class Releasing:
         await self.store.decided(exchange, _void(allowed, outcomes))
         return list(_prepared(answer.batch, allowed, outcomes, opened))
 
-    async def prepare_new(
-        self, called: Sequence[tuple[ExchangeRecord, ParticipantRecord | None]]
-    ) -> list[Prepared | None]:
+    async def prepare_new(self, new: Sequence[tuple[ExchangeRecord, ParticipantRecord]]) -> list[Prepared | None]:
         """
         Prepare what is allowed at once, of exchanges that may not be recorded yet: nobody is asked or moved.
 
-        In the order given; None where there is nothing to settle now, as where there is no participant.
+        In the order given; None where there is nothing to settle now.
         """
-        new = [(exchange, one) for exchange, one in called if one]
-        if not new:
-            return [None] * len(called)
         asked = [await self._asking(exchange, [one], opens_no_offer=True) for exchange, one in new]
         answer = await self.peers.consent.decide_each(asked)
         await reach("broker.after_decide")
@@ -270,7 +265,7 @@ class Releasing:
         ]
         prepared = _prepared(answer.batch, allowed, *(await self._release(answer.batch, allowed)))
         ready = {(one.exchange.name, one.participant.pseudonym): one for one in prepared}
-        return [ready.get((exchange.name, one.pseudonym)) if one else None for exchange, one in called]
+        return [ready.get((exchange.name, participant.pseudonym)) for exchange, participant in new]
 
     async def _asking(
         self, exchange: ExchangeRecord, participants: Sequence[ParticipantRecord], *, opens_no_offer: bool = False

@@ -188,9 +188,9 @@ class Store:
         Where each customer stands with a marketer in an exchange, in the order asked.
 
         Revisions are of the moment of what they guard. What is used up or has expired is left out. Customers never seen before
-        stand at revision 0, with nothing.
+        stand at revision 0, with nothing. Where nobody is asked about, it takes as long: that is said of absence.
         """
-        return await self._standing.submit((asked, now)) if asked else []
+        return await self._standing.submit((asked, now))
 
     async def _stand(self, requests: Sequence[tuple[Sequence[Asked], datetime]]) -> list[list[Stood]]:
         """Look for all who wait, in one statement, as of the first of their moments: who decides looks at the time again."""

@@ -56,7 +56,7 @@ def _refuse_lost(home: Home) -> None:
     where = paths.layout(home.servers)
     if home.published.exists() and not where.postgres_data.exists():
         raise ServersUnavailable(
-            f"{where.postgres_data}: it is gone, and this home's log was published out of it; restore it from your backup, or "
+            f"{where.postgres_data}: it isn't there, and this home's log was published; restore it from your backup, or "
             f"name your own servers ({POSTGRES_URL}, {VALKEY_URL})"
         )
     for path in filter(Path.exists, server_passwords(home)):

@@ -192,7 +192,7 @@ def test_parley_that_does_not_say_where_it_runs(parley: Parley) -> None:
     kept = (parley.home.root / "running.json").rename(parley.home.root / "kept")
     mended = failures(parley)["running"]
     kept.rename(parley.home.root / "running.json")
-    assert f"kill {pid}; tail --pid={pid} -f /dev/null; parley up" == mended
+    assert f"tail --pid={pid} -f /dev/null; parley up" == mended
 
 
 def test_key_that_is_lost(parley: Parley) -> None:

@@ -1,7 +1,7 @@
 """Customers who accept whatever is offered and soon take it back, whatever dies meanwhile."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -28,7 +28,7 @@ async def wavering(world: World, number: int, rng: Random) -> "Waverer":
     customer = await world.customer()
     await customer.put(profile_age="34", profile_city=f"{HAMLET} {number}")
     await customer.discoverable("profile.age")
-    return Waverer(customer, rng)
+    return Waverer(customer, rng, always_objects=number == 0)
 
 
 @dataclass
@@ -39,6 +39,8 @@ class Waverer:
     rng: Random
     may_object: bool = True
     """Whether they take it back by an objection, too."""
+    always_objects: bool = False
+    """Whether, if they may, they do nothing else: so that somebody does, each time."""
     calm: bool = True
     """Whether they have nothing in hand."""
     _agreed: dict[str, None] = field(default_factory=dict)
@@ -52,28 +54,39 @@ class Waverer:
                 request = consentpb.AcceptOfferRequest(name=offer.name, request_id=request_id())
                 self._agreed[(await self._call("AcceptOffer", request)).consent.name] = None
                 await asyncio.sleep(self.rng.uniform(0, 1))
-                take_back = self.rng.choice([self._withdraw, self._object]) if self.may_object else self._withdraw
-                for consent in await take_back():
-                    history.withdrawn(consent.name, [one.release_id for one in consent.settlements])
-                    self._agreed.pop(consent.name, None)
+                objects = self.may_object and (self.always_objects or self.rng.random() < 0.5)
+                take_back = self._object if objects else self._withdraw
+                await take_back(history)
             self.calm = True
 
-    async def _withdraw(self) -> list[consentpb.Consent]:
+    async def _withdraw(self, history: History) -> None:
         """Withdraw the latest, and let them ask again."""
         request = consentpb.WithdrawConsentRequest(name=[*self._agreed][-1], request_id=request_id())
-        withdrawn = (await self._call("WithdrawConsent", request)).consent
+        self._note(history, [(await self._call("WithdrawConsent", request)).consent])
         for rule in (await self._call("ListRules", consentpb.ListRulesRequest())).rules:
             await self._call("DeleteRule", consentpb.DeleteRuleRequest(name=rule.name, request_id=request_id()))
-        return [withdrawn]
 
-    async def _object(self) -> list[consentpb.Consent]:
-        """Object to all, and lift that. A second try, its answer lost, names only what it ended itself: the rest is looked up."""
+    async def _object(self, history: History) -> None:
+        """
+        Object to all, and lift that.
+
+        A second try, its answer lost, names only what it ended itself. The rest is looked up: what settled after it was revoked
+        counts for nothing there, as no answer could have named it.
+        """
         answer = await self._call("ObjectToMarketing", consentpb.ObjectToMarketingRequest(request_id=request_id()))
-        ended = {one.name: one for one in answer.ended}
-        for name in self._agreed.keys() - ended.keys():
-            ended[name] = await self._call("GetConsent", consentpb.GetConsentRequest(name=name))
+        self._note(history, answer.ended)
+        for name in [*self._agreed]:
+            ended = await self._call("GetConsent", consentpb.GetConsentRequest(name=name))
+            revoked = ended.revoke_time.ToNanoseconds()
+            before = [one for one in ended.settlements if one.settle_time.ToNanoseconds() <= revoked]
+            self._note(history, [consentpb.Consent(name=name, settlements=before)])
         await self._call("LiftObjection", consentpb.LiftObjectionRequest(request_id=request_id()))
-        return [*ended.values()]
+
+    def _note(self, history: History, ended: Iterable[consentpb.Consent]) -> None:
+        """Write down what was taken back, and what its answer names: before the next call, as it counts from now."""
+        for consent in ended:
+            history.withdrawn(consent.name, [one.release_id for one in consent.settlements])
+            self._agreed.pop(consent.name, None)
 
     async def _call(self, method: str, request: Any) -> Any:
         """Call until it is answered."""

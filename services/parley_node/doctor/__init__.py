@@ -50,8 +50,8 @@ def _silent(home: Home) -> Trouble:
     pid = holder(home.lock) if home.lock.exists() else None
     if pid is None:
         return Trouble("nothing runs on this home", up(home))
-    found = f"process {pid} runs on this home, or just starts or ends, and doesn't say where it answers"
-    return Trouble(found, f"kill {pid}; tail --pid={pid} -f /dev/null; {up(home)}")
+    found = f"process {pid} is at work on this home, and doesn't say where it answers: wait for it, or end it"
+    return Trouble(found, f"tail --pid={pid} -f /dev/null; {up(home)}")
 
 
 async def _nothing() -> str:

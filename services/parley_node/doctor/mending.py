@@ -59,7 +59,7 @@ def newest_backup(home: Home, running: Running) -> str:
     if not data.exists():
         return f"parley doctor{option(home)}  # once you have restored {which}"
     where = shlex.quote(str(data))
-    # Nothing is moved before the copy is whole: without it Parley would begin anew.
+    # Nothing is moved before the copy is whole: without it Parley doesn't start.
     restore = f"cp -a COPY {where}.newer && mv {where} {where}.older && mv {where}.newer {where}; "
     return f"{again(home, running, restore)}  # COPY: {which}"
 

@@ -12,7 +12,7 @@ from parley_crypto.tlog.errors import TlogInvalid
 from parley_crypto.tlog.policy import Policy, parse_sealed_policy
 from parley_crypto.trust import Trust, TrustUnusable
 from parley_node.doctor.findings import Look, NotLooked, Trouble
-from parley_node.doctor.mending import again, lost_key, up
+from parley_node.doctor.mending import again, lost_key, option, up
 from parley_node.embedded import ServersUnavailable, from_environment
 from parley_node.embedded.external import POSTGRES_URL, VALKEY_URL
 from parley_node.embedded.locate import locate
@@ -90,7 +90,11 @@ async def _keys(home: Home) -> str:
         try:
             read_secret(path)
         except KeyFileUnusable as error:
-            raise Trouble(str(error).partition(";")[0], f"chmod 600 {_quoted(path)}") from error
+            others_may = path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+            command = (
+                f"chmod 600 {_quoted(path)}" if others_may else f"rm -f {_quoted(path)}; parley doctor{option(home)}"
+            )
+            raise Trouble(str(error).partition(";")[0], command) from error
     _require(home, passwords)
     return f"{len(key_files(home))} key files, each its owner's alone, as are the passwords"
 
@@ -101,11 +105,8 @@ def _require(home: Home, passwords: Iterable[Path]) -> None:
         running = home.running()
         for path in passwords:
             of_servers, of_certificates = path.parent == home.servers, path.suffix == ".key"
-            if (
-                path.exists()
-                or (of_servers and from_environment(os.environ))
-                or (of_certificates and not running.apart)
-            ):
+            embedded = (home.servers / "postgres").is_dir() and not from_environment(os.environ)
+            if path.exists() or (of_servers and not embedded) or (of_certificates and not running.apart):
                 continue
             raise Trouble(f"{path}: it is gone; another is made at a start", again(home, running))
 

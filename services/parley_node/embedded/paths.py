@@ -10,6 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,12 +123,22 @@ def _refuse_foreign(path: Path) -> None:
 
 
 def holder(path: Path) -> int | None:
-    """The process that holds a lock of :func:`try_lock`, if the kernel names it (proc_locks(5))."""
-    for line in Path("/proc/locks").read_text().splitlines():
-        _number, kind, *_, pid, where, _start, _end = line.split()
-        if kind == "FLOCK" and int(where.rpartition(":")[2]) == path.stat().st_ino and int(pid) > 0:
-            return int(pid)
+    """The process that holds a lock of :func:`try_lock`, if the kernel names it (proc_locks(5)) and lets us see that it does."""
+    with suppress(OSError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            _number, kind, *_, pid, where, _start, _end = line.split()
+            # File systems number their files each for itself: it must be this one that it has open.
+            if kind == "FLOCK" and int(where.rpartition(":")[2]) == path.stat().st_ino and _has_open(int(pid), path):
+                return int(pid)
     return None
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            if descriptor.samefile(path):
+                return True
+    return False
 
 
 def try_lock(path: Path) -> int | None:

@@ -177,7 +177,7 @@ async def test_what_becomes_of_one_customer_holds_up_nobody_elses_answer(world: 
     await a_willing(world, age)
     marketer, pseudonym = await known(world, age)
     asked = terms("profile.city", valid_for=timedelta(days=20))
-    async with holding("broker.after_decide") as held:
+    async with holding("broker.after_release") as held:
         under_way = asyncio.create_task(marketer.ask(to_known(asked, pseudonym, in_answer=True)))
         await held.wait()
         await silent(marketer, to_known(asked, "a" * 32, in_answer=True))
@@ -185,21 +185,18 @@ async def test_what_becomes_of_one_customer_holds_up_nobody_elses_answer(world: 
     await under_way
 
 
-async def test_whoever_is_not_there_waits_for_company_as_others_do(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("parley_kit.coalesce.PATIENCE_S", 60)
-    age = an_age()
-    await a_willing(world, age)
-    marketer, pseudonym = await known(world, age)
-    asked = terms("profile.city", valid_for=timedelta(days=20))
+@pytest.mark.parametrize("repeated", [False, True], ids=["first", "repeated"])
+async def test_whoever_is_not_there_is_decided_as_others_are(world: World, *, repeated: bool) -> None:
+    marketer = await world.marketer()
+    request = to_known(terms("profile.city", valid_for=timedelta(days=20)), "a" * 32, in_answer=True)
+    if repeated:
+        await silent(marketer, request)
     async with holding("broker.after_decide") as held:
-        under_way = asyncio.create_task(marketer.ask(to_known(asked, pseudonym, in_answer=True)))
+        absent = asyncio.create_task(silent(marketer, request))
         await held.wait()
-        absent = asyncio.create_task(silent(marketer, to_known(asked, "a" * 32, in_answer=True)))
         await asyncio.sleep(1)
         assert not absent.done()
-    await asyncio.gather(under_way, absent)
+    await absent
 
 
 async def test_nobody_waits_until_an_offer_is_opened(world: World) -> None:
