@@ -15,7 +15,7 @@ from parley.broker.v1 import broker_pb2 as brokerpb
 from parley_broker.domain.states import TO_DECIDE, Participant
 from parley_broker.names import Names
 from parley_broker.settling import Prepared
-from parley_broker.store import LEASE, ExchangeRecord, Key, ParticipantRecord, Store
+from parley_broker.store import LEASE, ExchangeRecord, Introduction, Key, ParticipantRecord, Store
 from parley_broker.work import Bell, Releasing
 from parley_kit.clock import Clock
 from parley_kit.coalesce import Coalescer
@@ -108,19 +108,7 @@ class Answering:
 
     async def _newcomer(self, exchange: ExchangeRecord, pseudonym: str) -> ParticipantRecord | None:
         known = (await self._store.introduced(exchange.marketer, [pseudonym])).get(pseudonym)
-        if known is None:
-            return None
-        return ParticipantRecord(
-            marketer=exchange.marketer,
-            exchange_id=exchange.exchange_id,
-            pseudonym=pseudonym,
-            state=Participant.REQUESTED,
-            settled=False,
-            acknowledged=False,
-            consent_ref=known.consent_ref,
-            vault_ref=known.vault_ref,
-            audit_ref=known.audit_ref,
-        )
+        return _requested(exchange, pseudonym, known) if known else None
 
     async def _prepared(self, exchange: ExchangeRecord, participant: ParticipantRecord) -> Prepared | None:
         return next(iter(await self._releasing.prepare(exchange, [participant])), None)
@@ -175,6 +163,11 @@ class Answering:
 
 def _nobody(exchange: ExchangeRecord, pseudonym: str) -> ParticipantRecord:
     """A participant that no service knows."""
+    consent_ref, vault_ref, audit_ref = (secrets.token_bytes(_REF_BYTES) for _ in range(3))
+    return _requested(exchange, pseudonym, Introduction(consent_ref, vault_ref, audit_ref))
+
+
+def _requested(exchange: ExchangeRecord, pseudonym: str, refs: Introduction) -> ParticipantRecord:
     return ParticipantRecord(
         marketer=exchange.marketer,
         exchange_id=exchange.exchange_id,
@@ -182,9 +175,9 @@ def _nobody(exchange: ExchangeRecord, pseudonym: str) -> ParticipantRecord:
         state=Participant.REQUESTED,
         settled=False,
         acknowledged=False,
-        consent_ref=secrets.token_bytes(_REF_BYTES),
-        vault_ref=secrets.token_bytes(_REF_BYTES),
-        audit_ref=secrets.token_bytes(_REF_BYTES),
+        consent_ref=refs.consent_ref,
+        vault_ref=refs.vault_ref,
+        audit_ref=refs.audit_ref,
     )
 
 
