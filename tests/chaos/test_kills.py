@@ -164,6 +164,8 @@ async def survive(city: City, history: History, kill: Callable[[City], Awaitable
     """Kill so many times in the middle of campaigns, then let all come to its end."""
     rng = seeded()
     backend = Backend(await city.world.marketer(), history, PEOPLE, city.world.trust, city.waverers)
+    for each in city.waverers:  # one who objects while they are decided is decided again half a minute later
+        each.may_object = times >= 20
     midway = 0
     async with backend.working():
         await backend.ask()
