@@ -188,7 +188,7 @@ class Store:
         Where each customer stands with a marketer in an exchange, in the order asked.
 
         Revisions are of the moment of what they guard. What is used up or has expired is left out. Customers never seen before
-        stand at revision 0, with nothing. Where nobody is asked about, it takes as long: that is said of absence.
+        stand at revision 0, with nothing. The statement is made for nobody, too: time must not tell who isn't there.
         """
         return await self._standing.submit((asked, now))
 

@@ -317,6 +317,13 @@ def test_home_on_which_nothing_is() -> None:
     assert not (root / "none").exists()
 
 
+def test_home_that_lost_all_its_keys() -> None:
+    with scratch_directory() as root, commands(root / "home") as parley:
+        parley.home.published.parent.mkdir(parents=True)
+        parley.home.published.touch()
+        assert failures(parley)["keys"].startswith("cp BACKUP ")
+
+
 def test_home_that_is_a_file(parley: Parley, tmp_path: Path) -> None:
     (tmp_path / "letter").write_text("Dear Ada")
     failed = parley.try_("doctor", "--home", str(tmp_path / "letter"), "--json").json

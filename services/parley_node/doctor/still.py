@@ -48,7 +48,7 @@ def _once_begun(home: Home, looking: Callable[[Home], Awaitable[str]]) -> Look:
     """A check of what is made when Parley first starts."""
 
     async def look() -> str:
-        if not (home.root / "keys").is_dir():
+        if not (home.root / "keys").is_dir() and not had_keys(home):
             raise NotLooked("no Parley has started here")
         return await looking(home)
 
