@@ -21,6 +21,9 @@ TRIES = 5
 MOST_BYTES = 1024 * 1024
 """Of events that share a transaction; one that is longer has its own."""
 
+_PACE_S = 0.1
+"""Lets more events come together, after a batch that was not full: one costs its statements, however small it is."""
+
 _SQL = load("parley_bus")
 _NOT_THE_EVENTS_FAULT = (BusAway, GroupMissing, Unavailable, Conflict)
 
@@ -48,8 +51,7 @@ class Consumer:
     what other readers left alone for ``takeover_after`` seconds. When a batch fails its events are tried one by one; one
     that fails five times becomes a dead letter in the reader's database and the others go on. A ``strict`` consumer never
     skips an event: it tries again for ever, and what follows waits. ``on_applied`` hears the last place of what was
-    committed. Dead letters that the operator asks for are tried again every ``takeover_after`` seconds. ``pace`` is how many
-    seconds it lets more events come together after a batch that was not full.
+    committed. Dead letters that the operator asks for are tried again every ``takeover_after`` seconds.
     """
 
     def __init__(
@@ -64,7 +66,6 @@ class Consumer:
         batch: int = 256,
         strict: bool = False,
         takeover_after: float = 5.0,
-        pace: float = 0.1,
         on_applied: Callable[[int], None] | None = None,
         log: Log | None = None,
         telemetry: Telemetry = SILENT,
@@ -79,7 +80,6 @@ class Consumer:
         self._batch = batch
         self._strict = strict
         self._takeover_after = takeover_after
-        self._pace = pace
         self._on_applied = on_applied or (lambda _seq: None)
         self._log = log or NullLog()
         self._tracer = telemetry.tracer
@@ -109,7 +109,7 @@ class Consumer:
             self._state.good("flowing")
             await self._take_in(batch)
             if 0 < len(batch.entries) < self._batch:
-                await asyncio.sleep(self._pace)
+                await asyncio.sleep(_PACE_S)
 
     async def _finish_own(self) -> None:
         """Apply what an earlier run under this name took and did not acknowledge."""

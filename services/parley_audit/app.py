@@ -1,10 +1,10 @@
 """The audit service, assembled."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from parley.audit.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
-from parley_audit.commands import Logging, Reading
+from parley_audit.commands import Growing, Intake, Reading
 from parley_audit.config import Config
 from parley_audit.events import READERS, STREAMS
 from parley_audit.faults import SealingKeyUnknown
@@ -15,6 +15,7 @@ from parley_audit.publisher import Publisher
 from parley_audit.servicer import AuditServicer
 from parley_audit.store import Store
 from parley_audit.subject_keys import SubjectKeys
+from parley_audit.ticking import Ticking
 from parley_audit.web import tiles_app
 from parley_bus.consumer import Consumer, Handler, Received
 from parley_bus.relay import Relay
@@ -47,23 +48,20 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
         keys = SubjectKeys(KeyRing.load(config.master_key), store)
         await keys.require(config.master_key)
         file = PublishedFile(config.published, signer.key)
-        publisher = Publisher(db, store, file, signer, interval=config.checkpoint_interval, log=platform.log)
+        publisher = Publisher(db, store, file, signer)
         relay = Relay(db, platform.bus, service="audit", groups=READERS, log=platform.log, telemetry=telemetry)
         notes = NoteReader(sealer, KeyRing.load(config.ref_key), platform.log)
-        logging = Logging(notes, store, keys, platform.clock, publisher.require)
-
-        def applied(_seq: int) -> None:
-            publisher.poke()
-            relay.poke()
-
-        consumers = _consumers(config, platform, db, logging, applied)
+        intake = Intake(notes, store, keys, publisher.require)
+        growing = Growing(store, platform.clock, publisher.require)
+        ticking = Ticking(db, growing, publisher, config.tick, platform.log)
+        consumers = _consumers(config, platform, db, intake)
         yield Service(
             registrations=[
                 Registration(add_AuditServiceServicer_to_server, AuditServicer(Reading(db, store, keys))),
             ],
             tasks={
                 "relay": relay.run,
-                "publisher": publisher.run,
+                "ticking": ticking.run,
                 "upkeep": Upkeep(db, platform.log).run,
                 "pulse": Pulse(db, telemetry.meter, platform.log).run,
                 **{f"consumer.{stream}": consumer.run for stream, consumer in consumers.items()},
@@ -80,20 +78,16 @@ def _sealer(config: Config) -> Sealer:
     return sealer
 
 
-def _consumers(
-    config: Config, platform: Platform, db: Database, logging: Logging, applied: Callable[[int], None]
-) -> dict[str, Consumer]:
+def _consumers(config: Config, platform: Platform, db: Database, intake: Intake) -> dict[str, Consumer]:
     return {
         stream: Consumer(
             db,
             platform.bus,
             stream_of=stream,
             group="audit",
-            handler=_handler(logging, stream),
+            handler=_handler(intake, stream),
             batch=config.batch,
-            pace=0.15,  # a batch costs a dozen statements, however small it is
             strict=True,  # an event that is skipped would be missing from the log for ever
-            on_applied=applied,
             log=platform.log,
             telemetry=platform.telemetry,
         )
@@ -101,8 +95,8 @@ def _consumers(
     }
 
 
-def _handler(logging: Logging, stream: str) -> Handler:
+def _handler(intake: Intake, stream: str) -> Handler:
     async def handle(tx: Tx, received: Sequence[Received]) -> None:
-        await logging.take_in(tx, stream, received)
+        await intake.take_in(tx, stream, received)
 
     return handle

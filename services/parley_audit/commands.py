@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from parley_audit.domain import Leaf, Noted, Page, advance, leaves_of, page_token
+from parley_audit.domain import Noted, Page, Waiting, advance, leaf_of, page_token
 from parley_audit.events import stream_logged
 from parley_audit.faults import ProofNotFound
 from parley_audit.growth import Head, edge, full_names, grow, reader
@@ -20,38 +20,63 @@ from parley_kit.clock import Clock
 from parley_kit.faults import Unavailable
 from parley_kit.offload import each
 
+Require = Callable[[int], None]
+"""Refuses a log of a size that nothing may be built on, by raising LogRefused."""
+
 
 @dataclass(frozen=True)
-class Logging:
-    """Events into leaves. ``require`` refuses a log size that nothing may be appended to, by raising."""
+class Intake:
+    """Takes events in: what they note waits for the log's next tick, and stands in its customer's history."""
 
     notes: NoteReader
     store: Store
     keys: SubjectKeys
-    clock: Clock
-    require: Callable[[int], None]
+    require: Require
 
     async def take_in(self, tx: Tx, service: str, received: Sequence[Received]) -> None:
         """
-        Append what a stream's new events noted, and say how far the stream is logged, all in one transaction.
+        Take in what a stream's new events noted, in one transaction with their places in the inbox.
 
-        A commitment that is in the log already stays the leaf that it is. Raises NoteRefused, LogRefused and HeadMoved;
-        then nothing of the batch may be kept.
+        Raises NoteRefused, LogRefused and Unavailable; then nothing of the batch may be kept.
         """
-        noted = await each(self.notes.read, [note for one in received for note in notes_of(one.envelope)])
+        self.require((await self.store.head(tx)).size)
+        events = [(one.seq, await each(self.notes.read, notes_of(one.envelope))) for one in received]
+        await self._remember(tx, [noted for _, all_noted in events for noted in all_noted])
+        waiting = [Waiting(service, seq, [one.commitment for one in all_noted]) for seq, all_noted in events]
+        await self.store.add_waiting(tx, waiting)
+
+    async def _remember(self, tx: Tx, noted: Sequence[Noted]) -> None:
+        keys = await self.keys.ensure(tx, [one.subject for one in noted])
+        await self.store.add_history(tx, await each(lambda one: _sealed(keys[one.subject], one), noted))
+
+
+@dataclass(frozen=True)
+class Growing:
+    """Lets the log grow: by one entry a tick, so that nobody learns from its size whether anything happened, or how much."""
+
+    store: Store
+    clock: Clock
+    require: Require
+
+    async def grow(self, tx: Tx) -> None:
+        """
+        Append one entry of all that waits, be it nothing, and say how far each stream is logged, all in one transaction.
+
+        A commitment that is in the log already stays in the entry that it is in. Raises LogRefused and HeadMoved; then nothing
+        may be kept.
+        """
         head = await self.store.lock_head(tx)
         self.require(head.size)
-        known = await self.store.known(tx, [one.commitment for one in noted])
-        if leaves := leaves_of(one for one in noted if one.commitment not in known):
-            await self._append(tx, head, leaves)
-        await self._advance(tx, service, [one.seq for one in received])
+        waiting = await self.store.take_waiting(tx)
+        await self._append(tx, head, {commitment for one in waiting for commitment in one.commitments})
+        for service in sorted({one.service for one in waiting}):
+            await self._advance(tx, service, [one.seq for one in waiting if one.service == service])
 
-    async def _append(self, tx: Tx, head: Head, leaves: Sequence[Leaf]) -> None:
-        tiles = await self.store.tiles(tx, edge(head.size, head.size + len(leaves)))
-        await self.store.append(tx, head, grow(head, [leaf.entry for leaf in leaves], tiles), leaves)
-        keys = await self.keys.ensure(tx, [member.noted.subject for leaf in leaves for member in leaf.members])
-        placed = [(at, member.noted) for at, leaf in enumerate(leaves, head.size) for member in leaf.members]
-        await self.store.add_history(tx, await each(lambda one: _history(keys[one[1].subject], *one), placed))
+    async def _append(self, tx: Tx, head: Head, commitments: set[bytes]) -> None:
+        known = await self.store.known(tx, list(commitments)) if commitments else set()
+        leaf = leaf_of(commitments - known)
+        tiles = await self.store.tiles(tx, edge(head.size, head.size + 1))
+        await self.store.append(tx, head, grow(head, [leaf.entry], tiles), leaf)
 
     async def _advance(self, tx: Tx, service: str, seqs: Sequence[int]) -> None:
         before = await self.store.progress(tx, service)
@@ -116,7 +141,7 @@ class Reading:
         return [Happened(row, key.open(row.commitment, row.sealed)) for row in shown], token
 
 
-def _history(key: SubjectKey, log_index: int, noted: Noted) -> Sealed:
+def _sealed(key: SubjectKey, noted: Noted) -> Sealed:
     """Seal an opening for its subject's history."""
     sealed = key.seal(noted.commitment, noted.opening)
-    return Sealed(key.subject, key.key_id, HistoryRow(noted.occurred_at, noted.commitment, log_index, sealed))
+    return Sealed(key.subject, key.key_id, noted.occurred_at, noted.commitment, sealed)

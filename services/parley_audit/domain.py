@@ -1,8 +1,7 @@
-"""What becomes of events: leaves, gapless prefixes of streams, pages of history. Pure."""
+"""What becomes of events: entries of the log, gapless prefixes of streams, pages of history. Pure, but for where chance puts commitments."""
 
 import struct
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -19,16 +18,11 @@ _TOKEN = struct.Struct(">q32s")
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """
-    Something that happened, as audit logs it: to whom, when, and what opens its commitment.
-
-    What has the same ``together`` comes in numbers, from many customers, and shares a leaf; empty, it has its own.
-    """
+    """Something that happened, as audit logs it: to whom, when, and what opens its commitment."""
 
     subject: str
     occurred_at: datetime
     opening: Opening
-    together: str = ""
     commitment: bytes = field(init=False, repr=False, compare=False)
     """32 bytes: the event's name in all that follows."""
 
@@ -37,19 +31,20 @@ class Noted:
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """One commitment of a leaf, and its way to the leaf's inner root."""
+class Waiting:
+    """An event that was taken in and waits for the log's next tick: its place in its stream, and what it commits to."""
 
-    noted: Noted
-    way: receipt.Opening
+    service: str
+    seq: int
+    commitments: Sequence[bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One entry of the log, its exact bytes, and what it commits to."""
+    """One entry of the log, its exact bytes, and of each commitment in it the way there."""
 
     entry: bytes
-    members: tuple[Member, ...]
+    ways: Mapping[bytes, receipt.Way]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,25 +63,15 @@ class Page:
     after: tuple[datetime, bytes] | None = None
 
 
-def leaves_of(noted: Iterable[Noted]) -> list[Leaf]:
+def leaf_of(commitments: Iterable[bytes]) -> Leaf:
     """
-    Make the leaves of events handled together: one for each kind that comes in numbers, one for each other event.
+    Make the entry of one tick, of whatever came since the last: it looks the same, be it much or nothing.
 
-    Commitments in a leaf, and leaves, are sorted, which for hashes means shuffled: two parties who compare their receipts
-    learn nothing from the order. An opening that comes twice is one.
+    A commitment that comes twice is one.
     """
-    unique = {each.commitment: each for each in noted}
-    ordered = [unique[commitment] for commitment in sorted(unique)]
-    shared: dict[str, list[Noted]] = defaultdict(list)
-    for each in ordered:
-        shared[each.together].append(each)
-    alone = [[each] for each in shared.pop("", [])]
-    return sorted(map(_leaf, alone + list(shared.values())), key=lambda leaf: leaf.entry)
-
-
-def _leaf(batch: Sequence[Noted]) -> Leaf:
-    entry, ways = receipt.make_leaf([(each.opening.salt, each.opening.detail) for each in batch])
-    return Leaf(entry, tuple(map(Member, batch, ways)))
+    unique = sorted(set(commitments))
+    entry, ways = receipt.make_entry(unique)
+    return Leaf(entry, dict(zip(unique, ways, strict=True)))
 
 
 def advance(progress: Progress, seqs: Iterable[int]) -> Progress:

@@ -47,11 +47,10 @@ _NOTED = _noted_class()
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A note as an event holds it, and when that happened; ``together`` as in :class:`parley_audit.domain.Noted`."""
+    """A note as an event holds it, and when that happened."""
 
     note: receiptpb.AuditNote
     occurred_at: datetime
-    together: str
 
 
 def notes_of(envelope: envelopepb.EventEnvelope) -> list[Written]:
@@ -61,9 +60,7 @@ def notes_of(envelope: envelopepb.EventEnvelope) -> list[Written]:
     except DecodeError as error:
         raise NoteRefused from error
     at = envelope.occurred_at.ToDatetime(UTC)
-    written = [Written(note, at, "") for note in noted.note] + [
-        Written(note, at, envelope.type) for note in noted.notes
-    ]
+    written = [Written(note, at) for note in (*noted.note, *noted.notes)]
     if not written:
         raise NoteRefused
     return written
@@ -86,7 +83,7 @@ class NoteReader:
         """
         opening, ref = self._opening(written.note.sealed_opening)
         subject = self._subject(ref, _object(opening.detail))
-        noted = Noted(subject, written.occurred_at, opening, written.together)
+        noted = Noted(subject, written.occurred_at, opening)
         if noted.commitment != written.note.commitment:
             raise NoteRefused
         return noted

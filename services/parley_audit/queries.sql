@@ -12,20 +12,20 @@ SELECT size, frontier FROM log_head WHERE origin = $1;
 SELECT size, frontier FROM log_head WHERE origin = $1 FOR UPDATE;
 
 -- name: log_append
--- Append entries and tell where their commitments are, if the log ends where its writer takes it to; answers nothing, and appends
+-- Append an entry and tell where its commitments are, if the log ends where its writer takes it to; answers nothing, and appends
 -- nothing, if it ends elsewhere. Tiles are new, or wider than before. One statement: until the transaction ends, others wait.
 WITH moved AS (
     UPDATE log_head SET size = $3, frontier = $4 WHERE origin = $1 AND size = $2 RETURNING size
 ), entered AS (
-    INSERT INTO log_entries (log_index, entry)
-    SELECT $2::bigint + e.place - 1, e.entry FROM moved, unnest($5::bytea[]) WITH ORDINALITY AS e (entry, place)
+    INSERT INTO log_entries (log_index, entry) SELECT $2, $5 FROM moved
 ), put AS (
     INSERT INTO log_tiles (level, tile_index, hashes)
     SELECT t.* FROM moved, unnest($6::smallint[], $7::bigint[], $8::bytea[]) AS t
     ON CONFLICT (level, tile_index) DO UPDATE SET hashes = excluded.hashes
 ), placed AS (
     INSERT INTO log_commitments (commitment, log_index, inner_index, inner_size, path)
-    SELECT c.* FROM moved, unnest($9::bytea[], $10::bigint[], $11::integer[], $12::integer[], $13::bytea[]) AS c
+    SELECT c.commitment, $2, c.inner_index, c.inner_size, c.path
+    FROM moved, unnest($9::bytea[], $10::integer[], $11::integer[], $12::bytea[]) AS c (commitment, inner_index, inner_size, path)
 )
 SELECT true FROM moved;
 
@@ -68,19 +68,29 @@ SELECT subject, key_id, wrapped FROM subject_keys WHERE subject = ANY($1::text[]
 SELECT subject, key_id, wrapped FROM subject_keys WHERE subject > '' ORDER BY subject LIMIT 1;
 
 -- name: keys_insert
--- Give keys to subjects that have none.
-INSERT INTO subject_keys (subject, key_id, wrapped) SELECT * FROM unnest($1::text[], $2::bigint[], $3::bytea[]);
+-- Give keys to subjects that have none, and tell to whom; who is given one by somebody else is waited for.
+INSERT INTO subject_keys (subject, key_id, wrapped) SELECT * FROM unnest($1::text[], $2::bigint[], $3::bytea[])
+ON CONFLICT (subject) DO NOTHING RETURNING subject;
 
 -- name: history_insert
 -- Add to histories.
-INSERT INTO history (subject, occurred_at, commitment, key_id, log_index, sealed)
-SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bytea[]);
+INSERT INTO history (subject, occurred_at, commitment, key_id, sealed)
+SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::bytea[], $4::bigint[], $5::bytea[])
+ON CONFLICT DO NOTHING;
 
 -- name: history_page
--- Read what a subject's present key opens of their history, newest first.
-SELECT occurred_at, commitment, log_index, sealed FROM history
-WHERE subject = $1 AND key_id = $2 AND (NOT $3::boolean OR (occurred_at, commitment) < ($4::timestamptz, $5::bytea))
-ORDER BY occurred_at DESC, commitment DESC LIMIT $6;
+-- Read what is in the log of a subject's history, and opened by their present key, newest first.
+SELECT h.occurred_at, h.commitment, c.log_index, h.sealed FROM history AS h JOIN log_commitments AS c USING (commitment)
+WHERE h.subject = $1 AND h.key_id = $2 AND (NOT $3::boolean OR (h.occurred_at, h.commitment) < ($4::timestamptz, $5::bytea))
+ORDER BY h.occurred_at DESC, h.commitment DESC LIMIT $6;
+
+-- name: waiting_insert
+-- Have an event wait for the log's next tick.
+INSERT INTO waiting (service, seq, commitments) VALUES ($1, $2, $3);
+
+-- name: waiting_take
+-- Take all events that wait.
+DELETE FROM waiting RETURNING service, seq, commitments;
 
 -- name: progress_find
 -- Read how far a stream is in the log.

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from parley_audit.domain import Leaf, Page, Progress
+from parley_audit.domain import Leaf, Page, Progress, Waiting
 from parley_audit.faults import HeadMoved, LogForeign
 from parley_audit.growth import EMPTY, Growth, Head
 from parley_crypto.tlog.merkle import HASH_SIZE
@@ -58,7 +58,9 @@ class Sealed:
 
     subject: str
     key_id: int
-    row: HistoryRow
+    occurred_at: datetime
+    commitment: bytes
+    sealed: bytes
 
 
 class Store:
@@ -82,28 +84,27 @@ class Store:
         """Where the log ends, and will until the transaction does. What follows reads what other writers committed."""
         return Head(**await tx.fetchrow(_SQL.head_lock, self._origin))
 
-    async def append(self, tx: Tx, head: Head, growth: Growth, leaves: Sequence[Leaf]) -> None:
+    async def append(self, tx: Tx, head: Head, growth: Growth, leaf: Leaf) -> None:
         """
-        Append leaves to the log that ends at ``head``.
+        Append an entry to the log that ends at ``head``.
 
         Raises HeadMoved where it ends elsewhere by now: then nothing may be kept of the transaction.
         """
-        placed = [(at, member) for at, leaf in enumerate(leaves, head.size) for member in leaf.members]
+        ways = leaf.ways.values()
         moved = await tx.fetchval(
             _SQL.log_append,
             self._origin,
             head.size,
             growth.head.size,
             growth.head.frontier,
-            [leaf.entry for leaf in leaves],
+            leaf.entry,
             [tile.level for tile in growth.tiles],
             [tile.index for tile in growth.tiles],
             list(growth.tiles.values()),
-            [member.noted.commitment for _, member in placed],
-            [at for at, _ in placed],
-            [member.way.index for _, member in placed],
-            [member.way.size for _, member in placed],
-            [b"".join(member.way.proof) for _, member in placed],
+            list(leaf.ways),
+            [way.index for way in ways],
+            [way.size for way in ways],
+            [b"".join(way.path) for way in ways],
         )
         if not moved:
             raise HeadMoved
@@ -142,6 +143,14 @@ class Store:
         """Serve a checkpoint from the commit on; one that covers less than the newest is ignored."""
         await tx.execute(_SQL.checkpoint_publish, self._origin, size, note)
 
+    async def add_waiting(self, tx: Tx, waiting: Sequence[Waiting]) -> None:
+        """Have events wait for the log's next tick."""
+        await tx.executemany(_SQL.waiting_insert, [(each.service, each.seq, each.commitments) for each in waiting])
+
+    async def take_waiting(self, tx: Tx) -> list[Waiting]:
+        """Take all events that wait; only under :meth:`lock_head`, and for good if the transaction commits."""
+        return [Waiting(**row) for row in await tx.fetch(_SQL.waiting_take)]
+
     async def keys(self, tx: Tx | Database, subjects: Sequence[str]) -> dict[str, WrappedKey]:
         """The keys of these subjects; those without one are left out."""
         rows = await tx.fetch(_SQL.keys_find, subjects)
@@ -152,21 +161,20 @@ class Store:
         row = await self._db.fetchrow(_SQL.key_any)
         return (row["subject"], WrappedKey(row["key_id"], row["wrapped"])) if row else None
 
-    async def add_keys(self, tx: Tx, keys: Mapping[str, WrappedKey]) -> None:
-        """Give keys to subjects that have none; only under :meth:`lock_head`, so that nobody else does."""
+    async def add_keys(self, tx: Tx, keys: Mapping[str, WrappedKey]) -> set[str]:
+        """Give keys to subjects, and tell who got theirs: the others have one that somebody else gave them meanwhile."""
         ids, wrapped = [key.key_id for key in keys.values()], [key.wrapped for key in keys.values()]
-        await tx.execute(_SQL.keys_insert, list(keys), ids, wrapped)
+        return {row["subject"] for row in await tx.fetch(_SQL.keys_insert, list(keys), ids, wrapped)}
 
     async def add_history(self, tx: Tx, sealed: Sequence[Sealed]) -> None:
-        """Add to histories."""
+        """Add to histories, which show it once it is in the log. What is there already stays as it is."""
         await tx.execute(
             _SQL.history_insert,
             [each.subject for each in sealed],
-            [each.row.occurred_at for each in sealed],
-            [each.row.commitment for each in sealed],
+            [each.occurred_at for each in sealed],
+            [each.commitment for each in sealed],
             [each.key_id for each in sealed],
-            [each.row.log_index for each in sealed],
-            [each.row.sealed for each in sealed],
+            [each.sealed for each in sealed],
         )
 
     async def history(self, subject: str, key_id: int, page: Page) -> list[HistoryRow]:

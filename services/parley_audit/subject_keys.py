@@ -49,14 +49,19 @@ class SubjectKeys:
             require_ring(path, lambda: self._unwrap(*kept))
 
     async def ensure(self, tx: Tx, subjects: Iterable[str]) -> dict[str, SubjectKey]:
-        """The subjects' keys, made where there are none. Only under the log's lock."""
+        """The subjects' keys, made where there are none."""
         wanted = set(subjects)
         found = await self.store.keys(tx, sorted(wanted))
-        made = await each(self._make, sorted(wanted - found.keys()))
-        if made:
-            await self.store.add_keys(tx, {key.subject: wrapped for key, wrapped in made})
+        made = {key.subject: (key, wrapped) for key, wrapped in await each(self._make, sorted(wanted - found.keys()))}
+        given = (
+            await self.store.add_keys(tx, {subject: wrapped for subject, (_, wrapped) in made.items()})
+            if made
+            else set()
+        )
+        if overtaken := made.keys() - given:
+            found |= await self.store.keys(tx, sorted(overtaken))
         kept = await each(lambda one: self._unwrap(*one), found.items())
-        return {key.subject: key for key in (*kept, *(key for key, _ in made))}
+        return {key.subject: key for key in (*kept, *(made[subject][0] for subject in given))}
 
     async def find(self, db: Database, subject: str) -> SubjectKey | None:
         """A subject's key; None if there was never one, or it is erased."""

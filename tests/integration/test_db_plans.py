@@ -58,6 +58,7 @@ MEANT = {
     ("exchange_lease", "exchanges"),  # as above
     ("discoverable_page", "subjects"),  # what vault reads when it starts is everything
     ("participants_lease", "participants"),  # as above
+    ("waiting_take", "waiting"),  # takes them all: what came since the last tick
 }
 
 

@@ -19,13 +19,13 @@ from parley.common.v1.error_reason_pb2 import ErrorReason
 from parley.consent.v1 import consent_pb2 as consentpb
 from parley_node.services import SERVICES
 from tests.support.chaos import willing
-from tests.support.dumps import changes, quiet, without
+from tests.support.dumps import CLOCKWORK, changes, quiet, without
 from tests.support.world import Customer, Marketer, World, between, by_criteria, terms
 
 ZONES = tomllib.loads((Path(__file__).parents[2] / "deploy/trust-zones.toml").read_text("utf-8"))
 KINDS = ("customer", "marketer", "importer", "operator")
 USED_ASSERTIONS = {"identity.used_assertions"}
-BACKGROUND = {"outbox", "stream_head", "consent.inbox", "stream_progress", "log_tiles", *USED_ASSERTIONS}
+BACKGROUND = {"outbox", "stream_head", "consent.inbox", "stream_progress", *CLOCKWORK, *USED_ASSERTIONS}
 """Tables that count rounds of background work, not effects."""
 
 
@@ -98,9 +98,10 @@ async def fields(call: Awaitable[Any]) -> tuple[str, list[str]]:
 @asynccontextmanager
 async def nothing_changes(world: World) -> AsyncIterator[None]:
     """Expect every database to be after the block as it was before."""
-    before = without(await quiet(world), USED_ASSERTIONS)
+    background = USED_ASSERTIONS | CLOCKWORK
+    before = without(await quiet(world), background)
     yield
-    after = without(await quiet(world), USED_ASSERTIONS)
+    after = without(await quiet(world), background)
     assert {} == changes(before, after)
     assert before == after
 

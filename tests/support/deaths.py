@@ -41,7 +41,9 @@ _POINTS: Mapping[str, Mapping[str, int]] = {
     },
     "identity": {"after_introduce": 1},
     "vault": {"after_match": 1, "after_release": 9},
-    "audit": {"publish.before_commit": 3, "publish.after_commit": 3},
+    "audit": dict.fromkeys(
+        ("grow.before_commit", "grow.after_commit", "publish.before_commit", "publish.after_commit"), 8
+    ),
 }
 _SELDOM = (
     ".after_reopen",

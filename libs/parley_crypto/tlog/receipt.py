@@ -3,17 +3,20 @@ What Parley's log entries hold, and how a party opens one.
 
 - detail: a JSON object as canonical bytes (RFC 8785); it never leaves its parties.
 - commitment: ``SHA256(salt32 || detail)``. The random salt keeps a guessable detail from being guessed.
-- entry: ``0x01 || inner root``, 33 bytes, public. The inner root is RFC 6962's over the commitments of one batch, each
-  the *entry data* of an inner leaf (``SHA256(0x00 || commitment)``), so one leaf of the log serves a batch and each
-  party proves its own.
+- entry: ``0x01 || inner root``, 33 bytes, public. The inner root is RFC 6962's over commitments, each the *entry data* of
+  an inner leaf (``SHA256(0x00 || commitment)``), so one leaf of the log serves many and each party proves its own.
 - opening: salt, detail, and the path from the commitment to the inner root; as a file, canonical JSON.
 
-The entry commits to no inner size: it would tell the world how large batches are. But an inner path alone fits several
-sizes (leaf 0 proves alike in trees of 3 and 4), so an opening states the *smallest* tree that its path fits, and any
-other is refused: no byte of the file is free, and it tells no more of the batch's size than the path does.
+An entry tells the world nothing of how many commitments it holds, and neither does an opening tell its party: they are
+scattered at random over a tree of one size, and where there is none, a node is random bytes, which nobody can tell from a
+hash. What is in an entry may be of many parties, of one, or of nobody.
+
+The entry commits to no inner size either. But an inner path alone fits several sizes (leaf 0 proves alike in trees of 3 and
+4), so an opening states the *smallest* tree that its path fits, and any other is refused: no byte of the file is free.
 """
 
 import json
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -32,9 +35,24 @@ from parley_crypto.tlog.proof import TlogProof, parse_proof
 VERSION = 1
 SALT_SIZE = 32
 
+_random = secrets.SystemRandom()
 _ENTRY_PREFIX = bytes([VERSION])
+_DEPTH = 12
+"""
+Hashes in a path. Its tree has room for 4,096 commitments, and isn't filled by more than half. What is more makes paths
+longer, which tells the parties of that entry that there was much to tell of.
+"""
 _EXACT = 2**53
 _KEYS = {"version", "salt", "detail", "index", "size", "proof"}
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """The way from one commitment to its entry: a place in a tree of ``size``, and the hashes from there to the root."""
+
+    index: int
+    size: int
+    path: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,27 +118,37 @@ def commit(salt: bytes, detail: bytes) -> bytes:
     return sha256(salt + detail).digest()
 
 
-def make_entry(commitments: Sequence[bytes]) -> bytes:
-    """Make the log entry for a batch of one or more commitments. Raises ValueError."""
-    if not commitments or any(len(each) != HASH_SIZE for each in commitments):
-        raise ValueError("an entry has one commitment of 32 bytes, or more")
-    return _ENTRY_PREFIX + merkle.root([merkle.leaf_hash(each) for each in commitments])
+def make_entry(commitments: Sequence[bytes]) -> tuple[bytes, list[Way]]:
+    """
+    Make a log entry for any number of different commitments, and each one's way to it, in their order.
+
+    With none it is an entry that looks like any other and that nobody can open. Raises ValueError for one that isn't 32 bytes.
+    """
+    if any(len(each) != HASH_SIZE for each in commitments):
+        raise ValueError("a commitment has 32 bytes")
+    depth = max(_DEPTH, (2 * len(commitments)).bit_length())
+    places = _random.sample(range(1 << depth), len(commitments))
+    levels = _scattered(dict(zip(places, map(merkle.leaf_hash, commitments), strict=True)), depth)
+    (top,) = levels.pop().values()
+    return _ENTRY_PREFIX + top, [_way(levels, place) for place in places]
 
 
-def make_openings(salted: Sequence[tuple[bytes, bytes]]) -> list[Opening]:
-    """Make the openings of one batch from its (salt, detail) pairs, in the order of the entry's commitments."""
-    return make_leaf(salted)[1]
+def _scattered(leaves: dict[int, bytes], depth: int) -> list[dict[int, bytes]]:
+    """The levels of a tree, from these leaves to the root: of each the nodes above a leaf, and beside one."""
+    levels = [leaves]
+    for _ in range(depth):
+        nodes = levels[-1]
+        beside = [index ^ 1 for index in nodes if index ^ 1 not in nodes]
+        noise = secrets.token_bytes(HASH_SIZE * len(beside))
+        nodes.update((index, noise[at * HASH_SIZE : (at + 1) * HASH_SIZE]) for at, index in enumerate(beside))
+        levels.append({at >> 1: merkle.node_hash(nodes[at], nodes[at + 1]) for at in nodes if not at & 1})
+    levels[-1] = levels[-1] or {0: secrets.token_bytes(HASH_SIZE)}
+    return levels
 
 
-def make_leaf(salted: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, list[Opening]]:
-    """Make the entry of one batch, as :func:`make_entry`, and its openings: of one tree. Raises ValueError for an empty batch."""
-    if not salted:
-        raise ValueError("an entry has one commitment or more")
-    top, proofs = merkle.root_and_proofs([merkle.leaf_hash(commit(salt, detail)) for salt, detail in salted])
-    return _ENTRY_PREFIX + top, [
-        Opening(salt, detail, index, _smallest_size(index, len(proofs)), tuple(proof))
-        for index, ((salt, detail), proof) in enumerate(zip(salted, proofs, strict=True))
-    ]
+def _way(levels: Sequence[dict[int, bytes]], place: int) -> Way:
+    path = tuple(nodes[place >> level ^ 1] for level, nodes in enumerate(levels))
+    return Way(place, _smallest_size(place, 1 << len(levels)), path)
 
 
 def parse_opening(raw: bytes) -> Opening:

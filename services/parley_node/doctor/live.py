@@ -2,6 +2,7 @@
 
 import asyncio
 import shlex
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ from parley_rpc.zones import Zones
 
 _PATIENCE_S = 3.0
 _TRIES = 20
+_LONGEST_TICK_S = 6.0
+"""The longest that may be set, and a second for the tick itself."""
 
 
 def checks(home: Home, running: Running) -> Iterator[tuple[str, Look]]:
@@ -105,17 +108,31 @@ async def _serves(channel: grpc.aio.Channel, name: str) -> bool:
 
 
 async def _log(home: Home, running: Running) -> str:
+    """Find the log to be what was published of it, and growing: it has an entry a tick, whatever happens."""
+    believed = policy(home)
+    seen = await _as_published(believed, home, running)
+    until = time.monotonic() + _LONGEST_TICK_S
+    while (await _served(believed, home, running)).size <= seen.size:
+        if time.monotonic() > until:
+            log = home.log("audit" if running.apart else "parley")
+            raise Trouble(
+                f"the log stands still at {seen.size} entries", f"""grep '"event": "log"' {shlex.quote(str(log))}"""
+            )
+        await asyncio.sleep(0.1)
+    return f"{seen.size} entries, as published, and growing"
+
+
+async def _as_published(believed: Policy, home: Home, running: Running) -> Checkpoint:
     """
     Compare the log as it is served with the newest checkpoint that was published.
 
     A checkpoint is published before it is served, so what is served, if read first, is never the larger.
     """
-    believed = policy(home)
     for _try in range(_TRIES):
         served = await _served(believed, home, running)
         published = _checked(believed, await asyncio.to_thread(_read, home), lambda: newest_checkpoint(home))
         if served == published:
-            return f"{served.size} entries, as published"
+            return served
         await asyncio.sleep(0.1)
     found = f"{served.size} entries are served, and not the {published.size} that were published"
     raise Trouble(found, newest_checkpoint(home) if served.size > published.size else newest_backup(home, running))

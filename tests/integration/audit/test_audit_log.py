@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import suppress
 from socket import gethostname
 from typing import Any
 
@@ -11,10 +12,11 @@ import witness_log
 from parley.audit.v1 import audit_events_pb2 as eventspb
 from parley.audit.v1 import audit_pb2 as auditpb
 from parley.common.v1.event_envelope_pb2 import EventEnvelope
-from parley_audit.commands import Logging
-from parley_audit.domain import Progress
+from parley_audit.commands import Growing, Intake
+from parley_audit.domain import Progress, leaf_of
 from parley_audit.faults import HeadMoved, ProofNotFound
-from parley_audit.growth import EMPTY, grow
+from parley_audit.growth import EMPTY
+from parley_audit.growth import grow as grown
 from parley_audit.notes import NoteReader
 from parley_audit.store import Store
 from parley_audit.subject_keys import SubjectKeys
@@ -25,26 +27,29 @@ from parley_crypto.tlog import merkle
 from parley_crypto.tlog.checkpoint import parse_checkpoint
 from parley_crypto.tlog.note import Ed25519Verifier, open_note
 from parley_crypto.tlog.proof import parse_proof
-from parley_kit.clock import SystemClock
 from parley_kit.faultpoints import armed
 from tests.support import chaos
-from tests.support.audit import ORDINARY, ORIGIN, Audit, Secrets, Told, customer
+from tests.support.audit import CLOCK, ORDINARY, ORIGIN, Audit, Secrets, Told, customer
 from tests.support.calls import fault_of
 from tests.support.waiting import until
 
 
-def logging_of(audit: Audit, keys: Secrets) -> Logging:
+def intake_of(audit: Audit, keys: Secrets) -> Intake:
     store = Store(audit.db, ORIGIN)
     notes = NoteReader(keys.sealer, keys.refs, NullLog())
-    return Logging(
-        notes, store, SubjectKeys(KeyRing.load(keys.folder / "master"), store), SystemClock(), lambda _: None
-    )
+    return Intake(notes, store, SubjectKeys(KeyRing.load(keys.folder / "master"), store), lambda _: None)
 
 
 async def take_in(audit: Audit, keys: Secrets, service: str, told: dict[int, Told]) -> None:
     received = [each.received(seq) for seq, each in told.items()]
     async with audit.db.tx("test.take_in") as tx:
-        await logging_of(audit, keys).take_in(tx, service, received)
+        await intake_of(audit, keys).take_in(tx, service, received)
+
+
+async def grow(audit: Audit) -> None:
+    """A tick without its checkpoint."""
+    async with audit.db.tx("test.grow") as tx:
+        await Growing(Store(audit.db, ORIGIN), CLOCK, lambda _: None).grow(tx)
 
 
 async def told_to(audit: Audit) -> list[tuple[str, int]]:
@@ -66,7 +71,7 @@ async def test_every_commitment_of_every_stream_is_proven(audit: Audit, keys: Se
         await until(audit.covered)
     for opening in [each.opening for events in told.values() for each in events]:
         receipt = await audit.receipt(opening)
-        assert receipt.checkpoint.size == await audit.size()
+        assert receipt.checkpoint.size == await audit.published_size()
         assert json.loads(opening.detail) == receipt.detail
 
 
@@ -75,6 +80,8 @@ async def test_a_strangers_verifier_agrees(audit: Audit, keys: Secrets) -> None:
     await audit.publish("vault", told)
     async with audit.running():
         await until(audit.covered)
+    for _ in range(20):
+        await audit.ticking.tick()
     for each in told:
         answer = await proof_of(audit, each.opening.commitment)
         proof = parse_proof(answer.proof)
@@ -84,38 +91,51 @@ async def test_a_strangers_verifier_agrees(audit: Audit, keys: Secrets) -> None:
         assert not witness_log.verify_inclusion(leaf, proof.index + 1, head.size, path, head.root.hex())
 
 
-async def test_releases_that_come_together_share_a_leaf(audit: Audit) -> None:
-    releases = [audit.writer.release(customer(), n=n) for n in range(50)]
-    await audit.publish("consent", [audit.writer.tell("consent"), *releases, audit.writer.tell("consent")])
-    async with audit.running():
-        await until(audit.covered)
-    assert 3 == await audit.size()
-    assert 1 == len({(await audit.receipt(each.opening)).index for each in releases})
+async def test_the_log_grows_by_one_a_tick_whatever_happened(audit: Audit) -> None:
+    writer, sizes = audit.writer, [0]
+    for told in (
+        {},
+        {"consent": [writer.tell("consent")]},
+        {},
+        {"consent": [writer.release(customer(), n=n) for n in range(50)], "vault": [writer.tell("vault")]},
+    ):
+        await audit.log_at_once(told)
+        sizes.append(await audit.size())
+        assert sizes[-1] == await audit.published_size()
+    assert [0, 1, 2, 3, 4] == sizes
 
 
-async def test_a_repeated_delivery_makes_no_second_leaf(audit: Audit, bus: Bus) -> None:
+async def test_what_one_tick_logs_shares_an_entry_and_tells_nobody_of_how_many(audit: Audit) -> None:
+    alone, many = [audit.writer.tell("vault")], [audit.writer.release(customer(), n=n) for n in range(50)]
+    await audit.log_at_once({"vault": alone})
+    await audit.log_at_once({"consent": many, "vault": [audit.writer.tell("vault")]})
+    assert [0] == [(await audit.receipt(each.opening)).index for each in alone]
+    assert {1} == {(await audit.receipt(each.opening)).index for each in many}
+    proofs = [await proof_of(audit, each.opening.commitment) for each in (*alone, *many)]
+    assert {(12, 33)} == {(len(proof.path), len(proof.entry)) for proof in proofs}
+
+
+async def test_a_repeated_delivery_is_not_logged_again(audit: Audit, bus: Bus) -> None:
     told = [audit.writer.tell("vault") for _ in range(3)]
-    async with audit.running():
-        await audit.publish("vault", told)
-        await until(audit.covered)
-        await bus.rebuild(bus.stream("vault"), ["audit"])
-        audit.seqs.clear()
-        last = audit.writer.tell("vault")
-        await audit.publish("vault", [*told, last])
-        await until(audit.covered)
-    assert 4 == await audit.size()
-    assert 3 not in {(await audit.receipt(each.opening)).index for each in told}
+    await audit.log_at_once({"vault": told})
+    await bus.rebuild(bus.stream("vault"), ["audit"])
+    audit.seqs.clear()
+    last = audit.writer.tell("vault")
+    await audit.log_at_once({"vault": [*told, last]})
+    assert [0, 0, 0, 1] == [(await audit.receipt(each.opening)).index for each in (*told, last)]
 
 
-async def test_an_opening_that_comes_in_two_events_is_one_leaf(audit: Audit, keys: Secrets) -> None:
+async def test_an_opening_that_comes_in_two_events_is_logged_once(audit: Audit, keys: Secrets) -> None:
     one = audit.writer.tell("vault")
     await take_in(audit, keys, "vault", {1: one, 2: one})
+    await grow(audit)
     await take_in(audit, keys, "vault", {3: one})
-    assert 1 == await audit.size()
+    await grow(audit)
+    assert [0] == [row["log_index"] for row in await audit.db.fetch("SELECT log_index FROM log_commitments")]
     assert 3 == await audit.logged("vault")
 
 
-async def test_a_crash_between_leaf_and_acknowledgement_makes_no_second_leaf(audit: Audit) -> None:
+async def test_a_crash_between_taking_in_and_acknowledgement_logs_nothing_twice(audit: Audit) -> None:
     told = [audit.writer.tell("identity") for _ in range(5)]
     crashed = asyncio.Event()
 
@@ -123,15 +143,30 @@ async def test_a_crash_between_leaf_and_acknowledgement_makes_no_second_leaf(aud
         crashed.set()
         await asyncio.sleep(60)
 
+    await audit.ticking.publisher.publish()
     await audit.publish("identity", told)
     with armed("audit.apply.after_commit", crash):
-        async with audit.running():
+        async with audit.running("consumer.identity"):
             await crashed.wait()
-    assert 5 == await audit.size()
-    async with audit.running():
-        await audit.publish("identity", [audit.writer.tell("identity")])
-        await until(audit.covered)
-    assert 6 == await audit.size()
+    await audit.ticking.tick()
+    await audit.log_at_once({"identity": [audit.writer.tell("identity")]})
+    assert {0} == {(await audit.receipt(each.opening)).index for each in told}
+    assert 6 == await audit.db.fetchval("SELECT count(*) FROM log_commitments")
+
+
+async def test_what_is_taken_in_waits_through_a_crash_for_the_next_tick(audit: Audit, keys: Secrets) -> None:
+    one = audit.writer.tell("consent", customer())
+    await take_in(audit, keys, "consent", {1: one})
+
+    async def crash() -> None:
+        raise RuntimeError
+
+    with armed("audit.grow.before_commit", crash), suppress(RuntimeError):
+        await audit.ticking.tick()
+    assert (0, 0, []) == (await audit.size(), await audit.logged("consent"), await told_to(audit))
+    await audit.ticking.tick()
+    assert 0 == (await audit.receipt(one.opening)).index
+    assert [("consent", 1)] == await told_to(audit)
 
 
 async def test_a_note_that_lies_is_never_logged_and_stops_its_stream_alone(audit: Audit, bus: Bus) -> None:
@@ -140,8 +175,7 @@ async def test_a_note_that_lies_is_never_logged_and_stops_its_stream_alone(audit
     await audit.publish("consent", [audit.writer.tell("consent")])
     async with audit.running():
         await until(lambda: _is_stuck(audit))  # five tries have failed
-        await until(lambda: _covers(audit, 2))
-    assert (1, 2) == (await audit.logged("vault"), await audit.size())
+    assert 1 == await audit.logged("vault")
     for each in (lie, after):
         assert isinstance(await fault_of(proof_of(audit, each.opening.commitment)), ProofNotFound)
     assert 0 == await audit.db.fetchval("SELECT count(*) FROM dead_letters")
@@ -155,55 +189,78 @@ async def _is_stuck(audit: Audit) -> bool:
 
 async def test_a_second_writer_with_a_stale_size_changes_nothing(audit: Audit, keys: Secrets) -> None:
     await take_in(audit, keys, "consent", {1: audit.writer.tell("consent")})
-    store, entry = Store(audit.db, ORIGIN), bytes(33)
+    await grow(audit)
+    leaf = leaf_of([bytes(32)])
     before = await _everything(audit)
     with pytest.raises(HeadMoved):
         async with audit.db.tx("test.stale") as tx:
-            await store.append(tx, EMPTY, grow(EMPTY, [entry], {}), [])
+            await Store(audit.db, ORIGIN).append(tx, EMPTY, grown(EMPTY, [leaf.entry], {}), leaf)
     assert before == await _everything(audit)
 
 
 async def _everything(audit: Audit) -> list[Any]:
-    tables = ("log_head", "log_entries", "log_tiles", "log_commitments", "history", "stream_progress", "outbox")
+    tables = (
+        "log_head",
+        "log_entries",
+        "log_tiles",
+        "log_commitments",
+        "history",
+        "stream_progress",
+        "outbox",
+        "waiting",
+    )
     return [await audit.db.fetch(f"SELECT * FROM {table} ORDER BY 1") for table in tables]
 
 
-async def test_writers_of_all_streams_at_once_make_one_log(audit: Audit, keys: Secrets) -> None:
+async def test_readers_and_clocks_at_once_make_one_log(audit: Audit, keys: Secrets) -> None:
     batches = [(service, seq) for seq in range(1, 8) for service in ORDINARY]
-    told = {each: audit.writer.tell(each[0]) for each in batches}
+    one = customer()  # whose key all of them want to make
+    told = {each: audit.writer.tell(each[0], one) for each in batches}
+
+    async def act(batch: tuple[str, int]) -> None:
+        await take_in(audit, keys, batch[0], {batch[1]: told[batch]})
+        await grow(audit)
+
     # Twelve at a time: more than the connections there are would wait for one, which they do for two seconds only.
-    await chaos.each(lambda batch: take_in(audit, keys, batch[0], {batch[1]: told[batch]}), batches)
-    async with audit.running("publisher"):
-        await until(lambda: _covers(audit, len(batches)))
-    assert set(range(len(batches))) == {(await audit.receipt(each.opening)).index for each in told.values()}
-
-
-async def _covers(audit: Audit, size: int) -> bool:
-    return size == await audit.published_size()
+    await chaos.each(act, batches)
+    await audit.ticking.tick()
+    assert len(batches) + 1 == await audit.size()
+    assert 0 == await audit.db.fetchval("SELECT count(*) FROM waiting")
+    for each in told.values():
+        await audit.receipt(each.opening)
+    assert dict.fromkeys(ORDINARY, 7) == {service: await audit.logged(service) for service in ORDINARY}
+    assert len(batches) == len((await audit.history(one)).entries)
 
 
 async def test_streams_are_told_of_gapless_prefixes_only(audit: Audit, keys: Secrets) -> None:
     told = {seq: audit.writer.tell("consent") for seq in range(1, 8)}
-    await take_in(audit, keys, "consent", {seq: told[seq] for seq in (1, 2, 5)})
-    await take_in(audit, keys, "consent", {7: told[7]})
+
+    async def logged(service: str, events: dict[int, Told]) -> None:
+        await take_in(audit, keys, service, events)
+        await grow(audit)
+
+    await logged("consent", {seq: told[seq] for seq in (1, 2, 5)})
+    await logged("consent", {7: told[7]})
     assert [("consent", 2)] == await told_to(audit)
-    await take_in(audit, keys, "consent", {seq: told[seq] for seq in (3, 4)})
+    await logged("consent", {seq: told[seq] for seq in (3, 4)})
     assert [("consent", 2), ("consent", 5)] == await told_to(audit)
     await take_in(audit, keys, "vault", {1: audit.writer.tell("vault")})
-    await take_in(audit, keys, "consent", {6: told[6]})
-    assert [("consent", 2), ("consent", 5), ("vault", 1), ("consent", 7)] == await told_to(audit)
+    assert [("consent", 2), ("consent", 5)] == await told_to(audit)  # what only waits is not in the log
+    await logged("consent", {6: told[6]})
+    assert [("consent", 2), ("consent", 5), ("consent", 7), ("vault", 1)] == await told_to(audit)
     async with audit.db.tx("test.progress") as tx:
         assert Progress(7) == await Store(audit.db, ORIGIN).progress(tx, "consent")
 
 
-async def test_a_leaf_is_proven_only_once_a_checkpoint_covers_it(audit: Audit, keys: Secrets) -> None:
-    one = audit.writer.tell("consent")
+async def test_a_commitment_is_proven_only_once_a_checkpoint_covers_it(audit: Audit, keys: Secrets) -> None:
+    one, two = audit.writer.tell("consent"), audit.writer.tell("consent")
     await take_in(audit, keys, "consent", {1: one})
     assert isinstance(await fault_of(proof_of(audit, one.opening.commitment)), ProofNotFound)
-    async with audit.running("publisher"):
-        await until(lambda: _covers(audit, 1))
-    two = audit.writer.tell("consent")
+    await grow(audit)
+    assert isinstance(await fault_of(proof_of(audit, one.opening.commitment)), ProofNotFound)
+    await audit.ticking.tick()
     await take_in(audit, keys, "consent", {2: two})
+    await grow(audit)
     assert 0 == (await audit.receipt(one.opening)).index
     assert isinstance(await fault_of(proof_of(audit, two.opening.commitment)), ProofNotFound)
     assert isinstance(await fault_of(proof_of(audit, bytes(32))), ProofNotFound)

@@ -1,6 +1,7 @@
 """After a restore the log is continued from its newest published checkpoint, or not at all."""
 
-from dataclasses import replace
+import json
+from contextlib import suppress
 from pathlib import Path
 from socket import gethostname
 
@@ -9,24 +10,23 @@ import pytest
 from parley.audit.v1 import audit_pb2 as auditpb
 from parley_audit.app import build
 from parley_audit.faults import LogForeign, LogRefused, SealingKeyUnknown
-from parley_audit.publisher import Publisher
 from parley_audit.store import Store
 from parley_bus.bus import Bus
 from parley_crypto.tlog.checkpoint import parse_checkpoint
 from parley_crypto.tlog.note import Ed25519Verifier, open_note
 from parley_crypto.trust import Trust
+from parley_kit.faultpoints import armed
 from parley_kit.faults import Unavailable
-from tests.integration.audit.test_audit_log import logging_of, take_in
+from tests.integration.audit.test_audit_log import grow
 from tests.support.audit import ORIGIN, Audit, Secrets, audit_service, migrate_audit
 from tests.support.calls import fault_of
 from tests.support.databases import FreshDatabase
 from tests.support.waiting import until
 
 
-async def log(audit: Audit, count: int = 3) -> None:
-    async with audit.running():
-        await audit.publish("vault", [audit.writer.tell("vault") for _ in range(count)])
-        await until(audit.covered)
+async def log(audit: Audit, ticks: int = 3) -> None:
+    for _ in range(ticks):
+        await audit.log_at_once({"vault": [audit.writer.tell("vault")]})
 
 
 def published(keys: Secrets) -> tuple[int, bytes]:
@@ -34,15 +34,9 @@ def published(keys: Secrets) -> tuple[int, bytes]:
     return parse_checkpoint(open_note(note, [Ed25519Verifier(keys.vkey)]).text).size, note
 
 
-def publisher(audit: Audit) -> Publisher:
-    made = audit.service.tasks["publisher"].__self__  # type: ignore[attr-defined] # a bound method
-    assert isinstance(made, Publisher)
-    return made
-
-
 async def refused(audit: Audit) -> None:
     with pytest.raises(LogRefused):
-        await publisher(audit).turn()
+        await audit.ticking.tick()
     with pytest.raises(LogRefused):
         await audit.service.pings["log"]()
 
@@ -72,32 +66,47 @@ async def test_a_database_older_than_the_published_log_is_never_signed_nor_appen
         older.seqs.update(audit.seqs)
         await older.publish("vault", [older.writer.tell("vault")])
         async with older.running():
-            await until(lambda: _is_pending(bus))
+            await until(lambda: _is_pending(bus, 4))
             await refused(older)
         assert (0, 0) == (await older.size(), await older.logged("vault"))
+        assert 0 == await older.db.fetchval("SELECT count(*) FROM waiting")
         assert Unavailable is type(await fault_of(older.stub.GetCheckpoint(auditpb.GetCheckpointRequest(), timeout=5)))
     assert before == published(keys)[1]
 
 
-async def _is_pending(bus: Bus) -> bool:
+async def _is_pending(bus: Bus, seq: int) -> bool:
     batch = await bus.read_pending(bus.stream("vault"), "audit", gethostname(), 10)
-    return [4] == [entry.seq for entry in batch.entries]
+    return [seq] == [entry.seq for entry in batch.entries]
 
 
-async def test_a_database_that_falls_back_under_a_running_service_gets_no_leaf(audit: Audit, keys: Secrets) -> None:
+async def test_a_database_that_falls_back_under_a_running_service_gets_no_entry(audit: Audit, keys: Secrets) -> None:
     await log(audit, 3)
-    logging = replace(logging_of(audit, keys), require=publisher(audit).require)
     await audit.db.execute("UPDATE log_head SET size = 2")
     with pytest.raises(LogRefused):
-        async with audit.db.tx("test.fallen_back") as tx:
-            await logging.take_in(tx, "vault", [audit.writer.tell("vault").received(1)])
+        await audit.ticking.tick()
+    async with audit.running():
+        await audit.publish("vault", [audit.writer.tell("vault")])
+        await until(lambda: _is_pending(audit.bus, 4))
+        await until(lambda: _says(audit, "consumer", "failing"))
+        await until(lambda: _says(audit, "log", "refusing"))
+    assert (2, 3) == (await audit.size(), await audit.logged("vault"))
+    assert 0 == await audit.db.fetchval("SELECT count(*) FROM waiting")
 
 
-async def test_nothing_is_appended_before_the_log_is_known_to_be_sound(audit: Audit, keys: Secrets) -> None:
-    with pytest.raises(LogRefused):
-        publisher(audit).require(0)
-    await publisher(audit).turn()
-    publisher(audit).require(0)
+async def _says(audit: Audit, loop: str, state: str) -> bool:
+    lines = map(json.loads, audit.log.getvalue().splitlines())
+    return any((loop, state) == (line["event"], line.get("state")) for line in lines)
+
+
+async def test_nothing_is_taken_in_before_the_log_is_known_to_be_sound(audit: Audit, bus: Bus) -> None:
+    async with audit.running("consumer.vault"):
+        await audit.publish("vault", [audit.writer.tell("vault")])
+        await until(lambda: _is_pending(bus, 1))
+        await until(lambda: _says(audit, "consumer", "failing"))
+        assert 0 == await audit.db.fetchval("SELECT count(*) FROM waiting")
+    await audit.ticking.tick()
+    async with audit.running("consumer.vault"):
+        await until(audit.taken_in)
 
 
 @pytest.mark.parametrize("size", [3, 5])
@@ -107,8 +116,8 @@ async def test_a_log_that_forked_from_the_published_one_is_refused(
     await log(audit, 3)
     restored = keys.config(await fresh_database("audit", migrate_audit))
     async with audit_service(restored, keys, bus) as fork:
-        told = {seq: fork.writer.tell("vault") for seq in range(1, size + 1)}
-        await take_in(fork, keys, "vault", told)
+        for _ in range(size):
+            await grow(fork)
         await refused(fork)
 
 
@@ -121,9 +130,9 @@ async def test_a_published_checkpoint_that_is_gone_or_false_is_not_replaced(audi
         await refused(audit)
         assert bad == held(path)
     put(path, good)
-    async with audit.running("publisher"):
-        await until(lambda: _sound(audit))
-    assert good == published(keys)[1]
+    await audit.ticking.tick()
+    await audit.service.pings["log"]()
+    assert await audit.size() == published(keys)[0] > 3
 
 
 def held(path: Path) -> bytes | None:
@@ -137,22 +146,19 @@ def put(path: Path, note: bytes | None) -> None:
         path.write_bytes(note)
 
 
-async def _sound(audit: Audit) -> bool:
-    try:
-        await audit.service.pings["log"]()
-    except LogRefused:
-        return False
-    return True
-
-
-async def test_a_crash_between_file_and_database_signs_the_same_again(audit: Audit, keys: Secrets) -> None:
+async def test_a_crash_between_file_and_database_signs_the_same_again(audit: Audit, keys: Secrets, bus: Bus) -> None:
     await log(audit, 3)
     before = published(keys)
     await audit.db.execute("UPDATE log_checkpoint SET size = 1, note = NULL")
-    async with audit.running("publisher"):
-        await until(audit.covered)
+    async with audit_service(audit.config, keys, bus) as again:
+        with armed("audit.grow.before_commit", _dies), suppress(RuntimeError):
+            await again.ticking.tick()
     assert before == published(keys)
     assert before[1] == (await audit.get("/checkpoint")).body
+
+
+async def _dies() -> None:
+    raise RuntimeError
 
 
 async def test_a_disk_that_takes_no_checkpoint_stops_the_log(audit: Audit, keys: Secrets) -> None:

@@ -6,17 +6,16 @@ from parley_crypto.tlog.checkpoint import Checkpoint
 from parley_crypto.tlog.policy import parse_sealed_policy
 from parley_crypto.tlog.tiles import TileReader, changed_bundles, changed_tiles, decode_bundle
 from tests.support.audit import Audit, Secrets
-from tests.support.waiting import until
 
 
 async def log(audit: Audit, *counts: int) -> list[Checkpoint]:
-    """Log so many leaves at a time; the checkpoint after each."""
+    """Grow the log by so many entries, some of them of something; the checkpoint after each number."""
     found = []
-    async with audit.running():
-        for count in counts:
-            await audit.publish("vault", [audit.writer.tell("vault", n=n) for n in range(count)])
-            await until(audit.covered)
-            found.append(await checkpoint(audit))
+    for count in counts:
+        await audit.log_at_once({"vault": [audit.writer.tell("vault")]})
+        for _ in range(count - 1):
+            await audit.ticking.tick()
+        found.append(await checkpoint(audit))
     return found
 
 
@@ -77,9 +76,7 @@ async def test_nothing_else_is_served(audit: Audit) -> None:
 
 async def test_no_tile_is_served_before_a_checkpoint_covers_it(audit: Audit) -> None:
     assert 404 == (await audit.get("/checkpoint")).status
-    async with audit.running("consumer.vault", "publisher"):
-        await audit.publish("vault", [audit.writer.tell("vault")])
-        await until(audit.covered)
+    await log(audit, 1)
     await audit.db.execute("UPDATE log_checkpoint SET size = 0")
     assert 404 == (await audit.get("/tile/0/000.p/1")).status
 

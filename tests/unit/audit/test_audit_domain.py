@@ -5,58 +5,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parley_audit.domain import Noted, Page, Progress, advance, leaves_of, page_of, page_token
-from parley_crypto.commitment import Opening, commit
-from parley_crypto.tlog.receipt import make_entry
+from parley_audit.domain import Page, Progress, advance, leaf_of, page_of, page_token
+from parley_crypto.commitment import commit
+from parley_crypto.tlog import merkle
 from parley_kit.faults import InvalidRequest
 
 AT = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
 
 
-RELEASES, BIRTHS = "ReleaseSettled", "ConsentBorn"
+def commitments(count: int) -> list[bytes]:
+    return [commit({"n": n}).commitment for n in range(count)]
 
 
-def noted(count: int, together: str = "") -> list[Noted]:
-    return [Noted(f"s{n}", AT, commit({"n": n}), together) for n in range(count)]
+@pytest.mark.parametrize("count", [0, 1, 2, 17])
+def test_all_of_a_tick_share_one_entry_and_each_has_its_way_there(count: int) -> None:
+    ticked = commitments(count)
+    leaf = leaf_of(ticked)
+    assert {*ticked} == leaf.ways.keys()
+    for commitment, way in leaf.ways.items():
+        merkle.verify_inclusion(merkle.leaf_hash(commitment), way.index, way.size, way.path, leaf.entry[1:])
 
 
-def openings(batch: list[Noted]) -> list[Opening]:
-    return sorted((each.opening for each in batch), key=lambda opening: opening.commitment)
-
-
-def test_what_comes_in_numbers_shares_a_leaf_with_its_like_and_everything_else_has_its_own() -> None:
-    releases, births, others = noted(9, RELEASES), noted(4, BIRTHS), noted(3)
-    leaves = leaves_of([*others, *births, *releases])
-    assert 5 == len(leaves)
-    shared = {make_entry([each.commitment for each in openings(batch)]) for batch in (releases, births)}
-    alone = {make_entry([each.opening.commitment]) for each in others}
-    assert alone | shared == {leaf.entry for leaf in leaves}
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 17])
-def test_every_way_leads_to_its_entry(count: int) -> None:
-    (leaf,) = leaves_of(noted(count, RELEASES))
-    assert count == len(leaf.members)
-    for member in leaf.members:
-        assert (member.noted.opening.salt, member.noted.opening.detail) == (member.way.salt, member.way.detail)
-        member.way.verify(leaf.entry)
-
-
-def test_the_order_of_events_is_not_the_order_of_leaves() -> None:
-    batch = [*noted(8), *noted(8, RELEASES)]
-    leaves = leaves_of(batch)
-    assert leaves == leaves_of(reversed(batch))
-    assert sorted(leaf.entry for leaf in leaves) == [leaf.entry for leaf in leaves]
-
-
-def test_an_opening_that_comes_twice_is_one_member() -> None:
-    (one,) = noted(1, RELEASES)
-    (leaf,) = leaves_of([one, one])
-    assert 1 == len(leaf.members)
-
-
-def test_no_events_make_no_leaves() -> None:
-    assert [] == leaves_of([])
+def test_a_commitment_that_comes_twice_is_one() -> None:
+    (one,) = commitments(1)
+    assert [one] == [*leaf_of([one, one]).ways]
 
 
 @given(st.permutations(range(1, 12)), st.data())

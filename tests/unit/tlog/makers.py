@@ -7,6 +7,7 @@ from hashlib import sha256
 from parley_crypto.tlog import merkle, receipt
 from parley_crypto.tlog.checkpoint import Checkpoint
 from parley_crypto.tlog.cosignature import Cosigner
+from parley_crypto.tlog.errors import ProofInvalid
 from parley_crypto.tlog.note import Ed25519Signer, KeyType, PrivateKey, Signer, sign_note
 from parley_crypto.tlog.policy import Group, Policy, Witness, seal_policy
 from parley_crypto.tlog.proof import TlogProof
@@ -66,16 +67,39 @@ class Files:
     opening: bytes
 
 
+def small_entry(salted: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, list[receipt.Opening]]:
+    """An entry whose tree is as small as can be, with its openings in order: those of every size must hold."""
+    inner = [merkle.leaf_hash(receipt.commit(*each)) for each in salted]
+    paths = [merkle.inclusion_proof(inner, n) for n in range(len(inner))]
+    entry = bytes([receipt.VERSION]) + slow_root(inner)
+    sizes = [
+        next(size for size in range(n + 1, len(inner) + 1) if _fits(inner, n, size, path, entry))
+        for n, path in enumerate(paths)
+    ]
+    return entry, [
+        receipt.Opening(salt, detail, n, size, tuple(path))
+        for n, ((salt, detail), size, path) in enumerate(zip(salted, sizes, paths, strict=True))
+    ]
+
+
+def _fits(inner: Sequence[bytes], index: int, size: int, path: Sequence[bytes], entry: bytes) -> bool:
+    try:
+        merkle.verify_inclusion(inner[index], index, size, path, entry[1:])
+    except ProofInvalid:
+        return False
+    return True
+
+
 def receipt_files(batch: int = 3, member: int = 0, log_size: int = 13, index: int = 4) -> Files:
     """A receipt that holds: one of a batch, in a log of other entries, cosigned by more witnesses than needed."""
     details = [{"kind": "release", "marketer": f"m{n}", "count": n, "note": "Grüße"} for n in range(batch)]
     salted = [(sha256(b"salt%d" % n).digest(), receipt.canonical(detail)) for n, detail in enumerate(details)]
-    entry = receipt.make_entry([receipt.commit(*each) for each in salted])
+    entry, openings = small_entry(salted)
     hashes = leaves(log_size)
     hashes[index] = merkle.leaf_hash(entry)
     return Files(
         policy=seal_policy(policy(threshold=2).to_bytes()),
         proof=proof_of(hashes, index, signed(hashes, WITNESSES)).to_bytes(),
         entry=entry,
-        opening=receipt.make_openings(salted)[member].to_bytes(),
+        opening=openings[member].to_bytes(),
     )

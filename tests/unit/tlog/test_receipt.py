@@ -1,5 +1,5 @@
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from functools import cache
 from hashlib import sha256
@@ -15,7 +15,7 @@ from parley_crypto.tlog.errors import EntryInvalid, OpeningInvalid, PolicyUnmet,
 from parley_crypto.tlog.policy import parse_sealed_policy
 from parley_crypto.tlog.proof import parse_proof
 from parley_node.verify import ReceiptInvalid, verify_files
-from tests.unit.tlog.makers import Files, receipt_files, slow_root
+from tests.unit.tlog.makers import Files, receipt_files, small_entry
 
 read_policy = cache(parse_sealed_policy)  # thousands of checks share the one that is good
 NAMES = [each.name for each in fields(Files)]
@@ -29,29 +29,75 @@ def salted_batch(count: int) -> list[tuple[bytes, bytes]]:
     return [(sha256(b"%d" % n).digest(), receipt.canonical({"n": n})) for n in range(count)]
 
 
-def test_an_entry_is_a_version_and_the_root_over_the_batchs_commitments() -> None:
-    commitments = [receipt.commit(bytes(32), b"{}"), receipt.commit(bytes(32), b"[]")]
-    inner = [sha256(b"\x00" + each).digest() for each in commitments]
-    assert sha256(bytes(32) + b"{}").digest() == commitments[0]
-    assert b"\x01" + slow_root(inner) == receipt.make_entry(commitments)
+def made(salted: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, list[receipt.Opening]]:
+    """An entry as it is made, and its openings in order."""
+    entry, ways = receipt.make_entry([receipt.commit(*each) for each in salted])
+    return entry, [
+        receipt.Opening(salt, detail, way.index, way.size, way.path)
+        for (salt, detail), way in zip(salted, ways, strict=True)
+    ]
 
 
+@pytest.mark.parametrize("make", [made, small_entry])
 @pytest.mark.parametrize("count", [*range(1, 18), 64, 65])
-def test_each_party_of_a_batch_opens_its_own(count: int) -> None:
+def test_each_party_of_an_entry_opens_its_own(count: int, make: Callable[..., Any]) -> None:
     salted = salted_batch(count)
-    entry = receipt.make_entry([receipt.commit(*each) for each in salted])
-    assert (entry, receipt.make_openings(salted)) == receipt.make_leaf(salted)
-    for n, opening in enumerate(receipt.make_openings(salted)):
+    entry, openings = make(salted)
+    for opening, own in zip(openings, salted, strict=True):
         read = receipt.parse_opening(opening.to_bytes())
-        assert (opening, n, salted[n]) == (read, read.index, (read.salt, read.detail))
+        assert (opening, own) == (read, (read.salt, read.detail))
         read.verify(entry)
+
+
+def test_an_entry_is_a_version_and_the_root_over_a_tree_of_4096_places() -> None:
+    entry, (opening,) = made(salted_batch(1))
+    hashed = sha256(b"\x00" + sha256(opening.salt + opening.detail).digest()).digest()
+    for level, beside in enumerate(opening.proof):
+        pair = (beside, hashed) if opening.index >> level & 1 else (hashed, beside)
+        hashed = sha256(b"\x01" + b"".join(pair)).digest()
+    assert (b"\x01" + hashed, 12) == (entry, len(opening.proof))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 100, 2047])
+def test_paths_are_alike_however_many_share_the_entry(count: int) -> None:
+    _, openings = made(salted_batch(count))
+    assert {12} == {len(opening.proof) for opening in openings}
+    assert count == len({opening.index for opening in openings})
+    assert max(opening.index for opening in openings) < 4096
+
+
+def test_no_tree_is_more_than_half_full() -> None:
+    _, openings = made(salted_batch(2048))
+    assert {13} == {len(opening.proof) for opening in openings}
+    assert max(opening.index for opening in openings) >= 4096  # all in one half: a chance of 2 to the power of -2048
+
+
+def test_a_place_says_nothing_of_who_came_first() -> None:
+    placed = [[opening.index for opening in made(salted_batch(64))[1]] for _ in range(20)]
+    assert sorted(placed[0]) != placed[0]
+    assert 20 == len({tuple(each) for each in placed})
+
+
+def test_where_two_paths_meet_says_nothing_of_how_many_there_are() -> None:
+    met = {count: sum(meeting_level(made(salted_batch(count))[1]) for _ in range(300)) / 300 for count in (2, 60)}
+    assert 10.5 < met[2] < 11.5  # of two places at random among 4,096: one level below the root, on average
+    assert 10.5 < met[60] < 11.5
+
+
+def meeting_level(openings: Sequence[receipt.Opening]) -> int:
+    return (openings[0].index ^ openings[1].index).bit_length()
+
+
+def test_an_entry_of_nothing_looks_like_any_other() -> None:
+    nothing, again = made([]), made([])
+    assert ([], 33, b"\x01") == (nothing[1], len(nothing[0]), nothing[0][:1])
+    assert nothing != again
 
 
 @pytest.mark.parametrize("count", range(1, 40))
 def test_an_opening_fits_one_size_only(count: int) -> None:
-    salted = salted_batch(count)
-    entry = receipt.make_entry([receipt.commit(*each) for each in salted])
-    for opening in receipt.make_openings(salted):
+    entry, openings = small_entry(salted_batch(count))
+    for opening in openings:
         for size in range(1, 130):
             if size != opening.size:
                 with pytest.raises(OpeningInvalid):
@@ -153,15 +199,12 @@ def test_malformed_openings_are_refused(raw: bytes) -> None:
 
 
 def test_openings_and_entries_that_nobody_could_verify_are_not_made() -> None:
-    for bad in ([], [bytes(31)]):
-        with pytest.raises(ValueError, match="32 bytes"):
-            receipt.make_entry(bad)
-    with pytest.raises(ValueError, match="one commitment"):
-        receipt.make_leaf([])
+    with pytest.raises(ValueError, match="32 bytes"):
+        receipt.make_entry([bytes(31)])
     with pytest.raises(ValueError, match="32 bytes"):
         receipt.commit(bytes(31), b"{}")
     with pytest.raises(ValueError, match="canonical form"):
-        receipt.make_openings([(bytes(32), b'{"a": 1}')])[0].to_bytes()
+        receipt.Opening(bytes(32), b'{"a": 1}', 0, 1, ()).to_bytes()
     for value in ({"a": float("nan")}, {"a": 2**53}, {"a": "\ud800"}):
         with pytest.raises(ValueError, match="canonical form"):
             receipt.canonical(value)
@@ -182,8 +225,8 @@ json_values = st.recursive(
 )
 def test_any_detail_is_opened_as_it_was_committed(details: list[dict[str, Any]]) -> None:
     salted = [(sha256(b"%d" % n).digest(), receipt.canonical(detail)) for n, detail in enumerate(details)]
-    entry = receipt.make_entry([receipt.commit(*each) for each in salted])
-    for opening, (_, detail) in zip(receipt.make_openings(salted), salted, strict=True):
+    entry, openings = made(salted)
+    for opening, (_, detail) in zip(openings, salted, strict=True):
         read = receipt.parse_opening(opening.to_bytes())
         read.verify(entry)
         assert detail == read.detail

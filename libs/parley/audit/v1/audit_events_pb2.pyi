@@ -18,7 +18,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class StreamLogged(_message.Message):
-    """Audit has made leaves of a stream's events up to here. No leaf itself."""
+    """A stream's events up to here are in the log. Not logged itself."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -55,11 +55,11 @@ class GetProofResponse(_message.Message):
     proof: _builtins.bytes
     """The C2SP tlog-proof, a text."""
     entry: _builtins.bytes
-    """The log entry: a version byte and the root over its commitments."""
+    """The log entry: a version byte and the root of a tree over commitments, be they many or few."""
     index: _builtins.int
-    """The commitment's index among the entry's."""
+    """The commitment's place in that tree."""
     size: _builtins.int
-    """How many commitments the entry holds."""
+    """The smallest tree in which that path fits; it doesn't say how many commitments there are."""
     @_builtins.property
     def path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Its inclusion proof under the entry's root."""

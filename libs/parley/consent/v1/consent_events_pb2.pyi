@@ -223,7 +223,7 @@ Global___ReleaseSettled: _TypeAlias = ReleaseSettled  # noqa: Y015
 @_typing.final
 class ConsentNotified(_message.Message):
     """A marketer is told, some time after, that a consent of its own was withdrawn, paused or resumed. Nothing joins it to the act: it has
-    its own time, its own leaf and no causation.
+    its own time and no causation.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

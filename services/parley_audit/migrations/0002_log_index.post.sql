@@ -1,0 +1,3 @@
+-- Where a commitment is in the log stands in log_commitments alone.
+
+ALTER TABLE history DROP COLUMN log_index;
