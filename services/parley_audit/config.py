@@ -48,5 +48,5 @@ class Config(BaseSettings):
     tick: timedelta = Field(default=timedelta(milliseconds=250), ge=timedelta(milliseconds=10), le=timedelta(seconds=5))
     """
     The log grows by one entry so often, whatever happened meanwhile, and what happened is provable as much later. At 250 ms a
-    day takes some 40 MB of disk where nothing happens at all.
+    day takes some 35 MB of disk where nothing happens at all.
     """

@@ -1,4 +1,4 @@
-"""What becomes of events: entries of the log, gapless prefixes of streams, pages of history. Pure, but for where chance puts commitments."""
+"""What becomes of events: entries, gapless prefixes of streams, pages of history. Pure, but for where chance puts commitments."""
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence

@@ -2,7 +2,8 @@
 How the log grows: hashes and tiles, without I/O.
 
 Of each tile only its widest form so far is kept: a partial tile is the beginning of the full one, so every narrower one
-that was ever published can still be served from it.
+that was ever published can still be served from it. Those of the lowest level are not kept at all: they are hashes of entries,
+which are no longer than these, and a log that grows at every tick would write each of them 256 times.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +33,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """The head after an append, and the tiles that changed."""
+    """The head after an append, and the tiles above the lowest level that changed."""
 
     head: Head
     tiles: Tiles
@@ -54,7 +55,7 @@ def grow(head: Head, entries: Sequence[bytes], tiles: Tiles) -> Growth:
     for each in hashes:
         frontier.append(each)
     by_path = _by_path(tiles)
-    changed = {tile.full: raw for tile, raw in new_tiles(head.size, hashes, by_path.__getitem__)}
+    changed = {tile.full: raw for tile, raw in new_tiles(head.size, hashes, by_path.__getitem__) if tile.level}
     return Growth(Head(frontier.size, frontier.to_bytes()), changed)
 
 

@@ -45,6 +45,14 @@ UPDATE log_checkpoint SET size = $2, note = $3 WHERE origin = $1 AND size <= $2;
 -- Read the entries of a bundle, in order.
 SELECT entry FROM log_entries WHERE log_index >= $1 AND log_index < $2 ORDER BY log_index;
 
+-- name: entries_under
+-- Read the entries under tiles of the lowest level, in order; null where there are none.
+SELECT t.tile_index, (
+    SELECT array_agg(e.entry ORDER BY e.log_index) FROM log_entries AS e
+    WHERE e.log_index >= t.tile_index * 256 AND e.log_index < (t.tile_index + 1) * 256
+) AS entries
+FROM unnest($1::bigint[]) AS t (tile_index);
+
 -- name: tiles_find
 -- Read tiles, each as wide as it is.
 SELECT level, tile_index, hashes FROM log_tiles

@@ -7,7 +7,7 @@ from datetime import datetime
 from parley_audit.domain import Leaf, Page, Progress, Waiting
 from parley_audit.faults import HeadMoved, LogForeign
 from parley_audit.growth import EMPTY, Growth, Head
-from parley_crypto.tlog.merkle import HASH_SIZE
+from parley_crypto.tlog.merkle import HASH_SIZE, leaf_hash
 from parley_crypto.tlog.tiles import Tile
 from parley_db.database import Database, Tx
 from parley_db.queries import load
@@ -111,10 +111,16 @@ class Store:
 
     async def tiles(self, tx: Tx | Database, wanted: Sequence[Tile]) -> dict[Tile, bytes]:
         """Tiles by full name, each as wide as it is; those that are not there are left out."""
-        if not wanted:
-            return {}
-        rows = await tx.fetch(_SQL.tiles_find, [tile.level for tile in wanted], [tile.index for tile in wanted])
-        return {Tile(row["level"], row["tile_index"]): row["hashes"] for row in rows}
+        kept, lowest = [tile for tile in wanted if tile.level], [tile.index for tile in wanted if not tile.level]
+        rows = (
+            await tx.fetch(_SQL.tiles_find, [tile.level for tile in kept], [tile.index for tile in kept])
+            if kept
+            else []
+        )
+        under = await tx.fetch(_SQL.entries_under, lowest) if lowest else []
+        return {Tile(row["level"], row["tile_index"]): row["hashes"] for row in rows} | {
+            Tile(0, row["tile_index"]): b"".join(map(leaf_hash, row["entries"])) for row in under if row["entries"]
+        }
 
     async def entries(self, first: int, end: int) -> list[bytes]:
         """The entries from one index up to another, in order."""

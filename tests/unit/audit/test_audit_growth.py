@@ -22,8 +22,17 @@ def grown(steps: Sequence[int], mark: bytes = b"") -> tuple[Head, dict[Tile, byt
     for size in steps:
         needed = {tile: tiles[tile] for tile in edge(head.size, size)}
         growth = grow(head, everything[head.size : size], needed)
-        head, tiles = growth.head, {**tiles, **growth.tiles}
+        assert 0 not in {tile.level for tile in growth.tiles}
+        lowest = {
+            tile.full: under(everything[:size], tile) for tile in changed_tiles(head.size, size) if tile.level == 0
+        }
+        head, tiles = growth.head, {**tiles, **growth.tiles, **lowest}
     return head, tiles
+
+
+def under(everything: Sequence[bytes], tile: Tile) -> bytes:
+    """A tile of the lowest level, which is not kept, from the entries under it."""
+    return b"".join(map(merkle.leaf_hash, everything[256 * tile.index : 256 * tile.index + 256]))
 
 
 def root(count: int, mark: bytes = b"") -> bytes:

@@ -1,0 +1,8 @@
+-- What follows from other tables is not kept twice. Where a commitment is in the log stands in log_commitments.
+
+ALTER TABLE history DROP COLUMN log_index;
+
+-- Tiles of the lowest level are read from the entries.
+DELETE FROM log_tiles WHERE level = 0;
+ALTER TABLE log_tiles ADD CHECK (level > 0);
+COMMENT ON COLUMN log_tiles.level IS 'From 1: roots of full tiles of the level below; the lowest are hashes of entries. Immutable.';
