@@ -1,4 +1,4 @@
-"""Events that each have a leaf of their own, as consent writes what customers do: how many a second get into the log."""
+"""Single events, as consent writes what customers do: how many a second get into the log."""
 
 import time
 from collections.abc import Iterator, Sequence
