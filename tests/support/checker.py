@@ -103,6 +103,25 @@ class Participant:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a commitment is: an entry of the log, and in the tree over which the entry has the root."""
+
+    commitment: bytes
+    entry: int
+    index: int
+    path: bytes
+
+    @property
+    def root(self) -> bytes:
+        """Where the path leads to (RFC 6962, in a tree that is full)."""
+        node, at = hashlib.sha256(b"\x00" + self.commitment).digest(), self.index
+        for beside in (self.path[start : start + 32] for start in range(0, len(self.path), 32)):
+            node = hashlib.sha256(b"\x01" + (beside + node if at & 1 else node + beside)).digest()
+            at >>= 1
+        return node
+
+
+@dataclass(frozen=True)
 class Databases:
     """What the databases hold in the end, of the marketers that the history names."""
 
@@ -112,14 +131,17 @@ class Databases:
     exchanges: Sequence[str] = ()
     answers: Mapping[Pair, bytes] = field(default_factory=dict)
     """What is stored for a caller's request id."""
-    commitments: Sequence[bytes] = ()
-    """Audit's, of all leaves."""
+    places: Sequence[Place] = ()
+    """Audit's, of all commitments."""
     history: Sequence[Opening] = ()
     """What audit can say of commitments."""
-    entries: Sequence[bytes] = ()
-    """The log's entries, hashed."""
-    places: Sequence[int] = ()
-    """In which of them each commitment is, by index."""
+    entries: Mapping[int, bytes] = field(default_factory=dict)
+    """The log's, by index."""
+
+    @property
+    def commitments(self) -> list[bytes]:
+        """All that are in the log."""
+        return [place.commitment for place in self.places]
 
 
 def violations(history: Sequence[Line], found: Databases) -> list[Violation]:
@@ -314,9 +336,12 @@ def _log(case: _Case) -> Iterator[Violation]:
     for opening in case.found.history:
         if not opening.is_true:
             yield Violation(Kind.LEAF_UNKNOWN, f"audit can't open {opening.commitment.hex()[:16]}")
-    if {*case.found.places} != {*range(len(case.found.entries))}:
-        yield Violation(Kind.LEAF_MISSING, "the log's entries and the commitments in them don't name each other")
-    for entry, count in Counter(case.found.entries).items():
+    if {*case.found.entries} != {*range(len(case.found.entries))}:
+        yield Violation(Kind.LEAF_MISSING, "the log has gaps")
+    for place in case.found.places:
+        if case.found.entries.get(place.entry) != b"\x01" + place.root:
+            yield Violation(Kind.LEAF_MISSING, f"{place.commitment.hex()[:16]} is not in entry {place.entry}")
+    for entry, count in Counter(case.found.entries.values()).items():
         if count > 1:
             yield Violation(Kind.LEAF_TWICE, f"entry {entry.hex()[:16]} is {count} times in the log")
 
@@ -430,12 +455,12 @@ async def _audit_rows(connection: asyncpg.Connection, audit_key: Path) -> dict[s
     keys = await connection.fetch("SELECT subject, wrapped FROM subject_keys")
     history = await connection.fetch("SELECT subject, commitment, sealed FROM history")
     return {
-        "commitments": [row[0] for row in await connection.fetch("SELECT commitment FROM log_commitments")],
-        "places": [row[0] for row in await connection.fetch("SELECT log_index FROM log_commitments")],
-        "history": [*open_history(audit_key, keys, history)],
-        "entries": [
-            row[0] for row in await connection.fetch("SELECT sha256(entry) FROM log_entries ORDER BY log_index")
+        "places": [
+            Place(*row)
+            for row in await connection.fetch("SELECT commitment, log_index, inner_index, path FROM log_commitments")
         ],
+        "history": [*open_history(audit_key, keys, history)],
+        "entries": dict(map(tuple, await connection.fetch("SELECT log_index, entry FROM log_entries"))),
     }
 
 

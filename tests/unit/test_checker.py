@@ -22,6 +22,7 @@ from tests.support.checker import (
     Kind,
     Line,
     Participant,
+    Place,
     Settlement,
     read_history,
     violations,
@@ -85,6 +86,18 @@ def _withdrawn(name: str, at: float, *releases: str) -> Line:
     return {"at": at, "what": "withdrawn", "consent": f"consents/{name}", "releases": list(releases)}
 
 
+def _placed(openings: Sequence[Opening]) -> dict[str, Any]:
+    """An entry of nothing, one of the first, and one of each pair of the others."""
+    first, *others = [opening.commitment for opening in openings]
+    places = [Place(first, 1, 0, b"")]
+    for at, (one, other) in enumerate(zip(others[::2], [*others[1::2], bytes(32)], strict=False), 2):
+        places.append(Place(one, at, 0, hashlib.sha256(b"\x00" + other).digest()))
+        if other != bytes(32):
+            places.append(Place(other, at, 1, hashlib.sha256(b"\x00" + one).digest()))
+    entries = {place.entry: b"\x01" + place.root for place in places}
+    return {"places": places, "entries": {0: b"\x01" + bytes(32), **entries}}
+
+
 HISTORY: Sequence[Line] = (
     {"at": 1.0, "what": "asked", "caller": M, "request_id": "q", "customers": 3},
     {"at": 1.1, "what": "answered", "caller": M, "request_id": "q", "outcome": X},
@@ -106,10 +119,8 @@ FOUND = Databases(
     ],
     exchanges=[X],
     answers={(M, "q"): b"\x0a" + X.encode()},
-    commitments=[opening.commitment for opening in OPENINGS],
     history=OPENINGS,
-    entries=[b"1", b"2"],
-    places=[0, 1, 1],
+    **_placed(OPENINGS),
 )
 
 
@@ -119,9 +130,7 @@ def _found(**changed: Any) -> Databases:
 
 def _logged(*openings: Opening, log: Sequence[Opening] | None = None) -> Databases:
     """Audit's, with these openings, and the same in the log unless it is said what."""
-    return _found(
-        history=openings, commitments=[each.commitment for each in (openings if log is None else log)], places=[0, 1]
-    )
+    return _found(history=openings, **_placed(openings if log is None else log))
 
 
 def _kinds(history: Sequence[Line], found: Databases = FOUND) -> set[Kind]:
@@ -162,11 +171,13 @@ BAD_DATABASES: Sequence[tuple[Kind, Databases]] = [
     (Kind.LEAF_MISSING, _logged(*OPENINGS[:2], log=OPENINGS)),
     (Kind.LEAF_UNKNOWN, _logged(*OPENINGS, log=[*OPENINGS, _kept("dan")])),
     (Kind.LEAF_UNKNOWN, _logged(*OPENINGS, replace(OPENINGS[0], commitment=b"another", detail=b'{"kind": ""}'))),
-    (Kind.LEAF_MISSING, _found(entries=[])),
-    (Kind.LEAF_MISSING, _found(entries=[b"1", b"2", b"3"])),
+    (Kind.LEAF_MISSING, _found(entries={})),
+    (Kind.LEAF_MISSING, _found(entries={**FOUND.entries, 99: b"\x01" + bytes(31) + b"x"})),
+    (Kind.LEAF_MISSING, _found(places=[replace(FOUND.places[0], entry=2), *FOUND.places[1:]])),
+    (Kind.LEAF_MISSING, _found(places=[*FOUND.places[:1], replace(FOUND.places[1], index=1), *FOUND.places[2:]])),
     (Kind.LEAF_TWICE, _logged(*OPENINGS, log=[*OPENINGS, OPENINGS[0]])),
     (Kind.LEAF_TWICE, _logged(*OPENINGS, OPENINGS[0], log=OPENINGS)),
-    (Kind.LEAF_TWICE, _found(entries=[b"1", b"2", b"1"])),
+    (Kind.LEAF_TWICE, _found(entries={**FOUND.entries, len(FOUND.entries): FOUND.entries[0]})),
     (Kind.UNEQUAL, _found(consents=[replace(each, state=5) for each in FOUND.consents])),
     (Kind.UNEQUAL, _found(consents=[replace(each, state=7) for each in FOUND.consents])),
     *((Kind.UNEQUAL, _logged(*(each for each in OPENINGS if each != one))) for one in CHANGES),
