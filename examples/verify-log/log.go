@@ -24,8 +24,9 @@ const (
 
 var client = http.Client{Timeout: 30 * time.Second}
 
-// checkLog checks the log at an address as it is now, and that it still begins with every earlier tree.
-func checkLog(log string, trusted note.Verifiers, earlier []signedTree) (signedTree, error) {
+// checkLog checks the log at an address as it is now, and that it still begins with every earlier tree. The entries of a
+// tree that was followed were checked when it was new: as it is unchanged, only those behind it are read.
+func checkLog(log string, trusted note.Verifiers, earlier []signedTree, followed int64) (signedTree, error) {
 	signed, err := get(log, "checkpoint")
 	if err != nil {
 		return signedTree{}, err
@@ -42,7 +43,7 @@ func checkLog(log string, trusted note.Verifiers, earlier []signedTree) (signedT
 			return current, err
 		}
 	}
-	return current, checkEntries(log, current.Tree, hashes)
+	return current, checkEntries(log, followed, current.Tree, hashes)
 }
 
 // checkHistory proves that the earlier tree is the beginning of the current one: nothing in it was changed or removed.
@@ -69,14 +70,15 @@ func checkHistory(earlier, current signedTree, hashes tlog.HashReader) error {
 	return nil
 }
 
-// checkEntries reads all entries that the log serves and proves each to be in the tree, in its place.
-func checkEntries(log string, tree tlog.Tree, hashes tlog.HashReader) error {
+// checkEntries reads the log's entries, from a bundle on, and proves each to be in the tree, in its place.
+func checkEntries(log string, from int64, tree tlog.Tree, hashes tlog.HashReader) error {
 	if tree.N == 0 {
 		if empty, _ := tlog.TreeHash(0, hashes); tree.Hash != empty {
 			return errors.New("a tree of no entries has another root")
 		}
 	}
-	for first := int64(0); first < tree.N; first += width {
+	start := from / width * width
+	for first := start; first < tree.N; first += width {
 		count := min(width, tree.N-first)
 		entries, err := bundle(log, first/width, int(count))
 		if err != nil {
@@ -92,7 +94,11 @@ func checkEntries(log string, tree tlog.Tree, hashes tlog.HashReader) error {
 			}
 		}
 	}
-	fmt.Printf("entries:   all %d are in the tree\n", tree.N)
+	if start == 0 {
+		fmt.Printf("entries:   all %d are in the tree\n", tree.N)
+	} else {
+		fmt.Printf("entries:   all from %d on are in the tree, as those before were\n", start)
+	}
 	return nil
 }
 
@@ -187,9 +193,12 @@ func (t *tiles) ReadTiles(wanted []tlog.Tile) ([][]byte, error) {
 	return found, nil
 }
 
+// SaveTiles keeps what many paths have in common: full tiles of the lowest level are each asked for once.
 func (t *tiles) SaveTiles(checked []tlog.Tile, data [][]byte) {
 	for i, tile := range checked {
-		t.kept[tile] = data[i]
+		if tile.L > 0 || tile.W < width {
+			t.kept[tile] = data[i]
+		}
 	}
 }
 

@@ -40,7 +40,7 @@ func parse(args []string) (asked options, err error) {
 	flags := flag.NewFlagSet("verify-log [flags] [the log's address]", flag.ContinueOnError)
 	flags.StringVar(&asked.policy, "policy", "", "`file` with the policy that you trust")
 	flags.StringVar(&asked.key, "key", "", "the log's public `key` (name+id+base64), if you have no policy")
-	flags.StringVar(&asked.saved, "saved", "", "`file` with the checkpoint you saw last; the new one is written to it")
+	flags.StringVar(&asked.saved, "saved", "", "`file` with the checkpoint up to which you checked last; the new one is written to it")
 	flags.StringVar(&asked.receipt, "receipt", "", "`directory` with a receipt to check")
 	if err = flags.Parse(args); err != nil {
 		return asked, err
@@ -75,14 +75,18 @@ func run(asked options) error {
 	if asked.log == "" {
 		return nil
 	}
+	var followed int64
 	if asked.saved != "" {
 		shown, err := readSaved(asked.saved, trusted)
 		if err != nil {
 			return err
 		}
+		for _, each := range shown {
+			followed = each.N
+		}
 		earlier = append(earlier, shown...)
 	}
-	current, err := checkLog(asked.log, trusted, earlier)
+	current, err := checkLog(asked.log, trusted, earlier, followed)
 	if err != nil || asked.saved == "" {
 		return err
 	}

@@ -1,5 +1,6 @@
 """What audit does: it takes events into the log, proves that they are there, and shows customers their own."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,13 +13,17 @@ from parley_audit.store import HistoryRow, Placed, Sealed, Store
 from parley_audit.subject_keys import SubjectKey, SubjectKeys
 from parley_bus.consumer import Received
 from parley_crypto.commitment import Opening
+from parley_crypto.tlog import receipt
 from parley_crypto.tlog.proof import TlogProof
 from parley_crypto.tlog.tiles import tiles_for_inclusion
 from parley_db.database import Database, Tx
 from parley_db.outbox import append
 from parley_kit.clock import Clock
 from parley_kit.faults import Unavailable
-from parley_kit.offload import each
+from parley_kit.offload import each, work
+
+MOST_WAITING = 4096
+"""Events: where so many wait, ticks fail or can't keep up, and no more are taken in until they do."""
 
 Require = Callable[[int], None]
 """Refuses a log of a size that nothing may be built on, by raising LogRefused."""
@@ -40,10 +45,15 @@ class Intake:
         Raises NoteRefused, LogRefused and Unavailable; then nothing of the batch may be kept.
         """
         self.require((await self.store.head(tx)).size)
-        events = [(one.seq, await each(self.notes.read, notes_of(one.envelope))) for one in received]
-        await self._remember(tx, [noted for _, all_noted in events for noted in all_noted])
-        waiting = [Waiting(service, seq, [one.commitment for one in all_noted]) for seq, all_noted in events]
-        await self.store.add_waiting(tx, waiting)
+        if await self.store.waiting(tx) >= MOST_WAITING:
+            raise Unavailable(retry_after=0.2)
+        written = [(one.seq, note) for one in received for note in notes_of(one.envelope)]
+        noted = await each(lambda one: (one[0], self.notes.read(one[1])), written)
+        await self._remember(tx, [one for _, one in noted])
+        commitments = defaultdict[int, list[bytes]](list)
+        for seq, one in noted:
+            commitments[seq].append(one.commitment)
+        await self.store.add_waiting(tx, [Waiting(service, seq, some) for seq, some in commitments.items()])
 
     async def _remember(self, tx: Tx, noted: Sequence[Noted]) -> None:
         keys = await self.keys.ensure(tx, [one.subject for one in noted])
@@ -60,21 +70,22 @@ class Growing:
 
     async def grow(self, tx: Tx) -> None:
         """
-        Append one entry of all that waits, be it nothing, and say how far each stream is logged, all in one transaction.
+        Append one entry of what waits, be it nothing, and say how far each stream is logged, all in one transaction.
 
         A commitment that is in the log already stays in the entry that it is in. Raises LogRefused and HeadMoved; then nothing
         may be kept.
         """
         head = await self.store.lock_head(tx)
         self.require(head.size)
-        waiting = await self.store.take_waiting(tx)
+        waiting = await self.store.take_waiting(tx, receipt.ROOM)
         await self._append(tx, head, {commitment for one in waiting for commitment in one.commitments})
         for service in sorted({one.service for one in waiting}):
             await self._advance(tx, service, [one.seq for one in waiting if one.service == service])
 
     async def _append(self, tx: Tx, head: Head, commitments: set[bytes]) -> None:
         known = await self.store.known(tx, list(commitments)) if commitments else set()
-        leaf = leaf_of(commitments - known)
+        fresh = commitments - known
+        leaf = await work(len(fresh), lambda: leaf_of(fresh))
         tiles = await self.store.tiles(tx, edge(head.size, head.size + 1))
         await self.store.append(tx, head, grow(head, [leaf.entry], tiles), leaf)
 

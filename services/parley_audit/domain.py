@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -63,15 +64,11 @@ class Page:
     after: tuple[datetime, bytes] | None = None
 
 
-def leaf_of(commitments: Iterable[bytes]) -> Leaf:
-    """
-    Make the entry of one tick, of whatever came since the last: it looks the same, be it much or nothing.
-
-    A commitment that comes twice is one.
-    """
-    unique = sorted(set(commitments))
-    entry, ways = receipt.make_entry(unique)
-    return Leaf(entry, dict(zip(unique, ways, strict=True)))
+def leaf_of(commitments: AbstractSet[bytes]) -> Leaf:
+    """Make the entry of one tick, of whatever it takes in: it looks the same, be it much or nothing."""
+    ordered = sorted(commitments)
+    entry, ways = receipt.make_entry(ordered)
+    return Leaf(entry, dict(zip(ordered, ways, strict=True)))
 
 
 def advance(progress: Progress, seqs: Iterable[int]) -> Progress:

@@ -43,7 +43,9 @@ EMPTY = Head(0, Frontier().to_bytes())
 
 
 def edge(old: int, new: int) -> list[Tile]:
-    """The tiles, by full name, that were partial in a tree of ``old`` entries and change on the way to ``new``."""
+    """The tiles, by full name, that a log of ``old`` entries has begun and one of ``new`` has filled, or written on."""
+    if old // WIDTH == new // WIDTH:
+        return []
     levels = [level for level in range(64 // HEIGHT) if new >> HEIGHT * level > old >> HEIGHT * level]
     return [Tile(level, (old >> HEIGHT * level) // WIDTH) for level in levels if (old >> HEIGHT * level) % WIDTH]
 
@@ -54,9 +56,10 @@ def grow(head: Head, entries: Sequence[bytes], tiles: Tiles) -> Growth:
     hashes = [merkle.leaf_hash(entry) for entry in entries]
     for each in hashes:
         frontier.append(each)
-    by_path = _by_path(tiles)
-    changed = {tile.full: raw for tile, raw in new_tiles(head.size, hashes, by_path.__getitem__) if tile.level}
-    return Growth(Head(frontier.size, frontier.to_bytes()), changed)
+    new = (
+        new_tiles(head.size, hashes, _by_path(tiles).__getitem__) if frontier.size // WIDTH > head.size // WIDTH else ()
+    )
+    return Growth(Head(frontier.size, frontier.to_bytes()), {tile.full: raw for tile, raw in new if tile.level})
 
 
 def reader(tiles: Tiles, size: int) -> TileReader:

@@ -82,8 +82,8 @@ class NoteReader:
         logged and provable.
         """
         opening, ref = self._opening(written.note.sealed_opening)
-        subject = self._subject(ref, _object(opening.detail))
-        noted = Noted(subject, written.occurred_at, opening)
+        detail = _object(opening.detail)
+        noted = Noted(self._subject(ref, detail), _time(detail, written.occurred_at), opening)
         if noted.commitment != written.note.commitment:
             raise NoteRefused
         return noted
@@ -112,6 +112,15 @@ def _is_of(ref: SubjectRef, detail: Mapping[str, Any]) -> bool:
     """Whether what is told is told of the customer whom an introduction names: broker, which passes it on, could mix them up."""
     introduced = (ref.marketer, ref.pseudonym)
     return not any(introduced) or introduced == (detail.get("marketer"), detail.get("pseudonym"))
+
+
+def _time(detail: Mapping[str, Any], event: datetime) -> datetime:
+    """When it happened, as its parties read it: who passes a note on can't say otherwise. Else when its event did."""
+    try:
+        at = datetime.fromisoformat(str(detail.get("time")))
+        return at.astimezone(UTC) if at.tzinfo else event
+    except (ValueError, OverflowError):
+        return event
 
 
 def _object(detail: bytes) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from parley_crypto.tlog.checkpoint import Checkpoint
 from parley_crypto.tlog.note import Signer, sign_note
 from parley_db.database import Database, Tx
 
-_LOOK_AGAIN_S = 1.0
+_RETRY_S = 1.0
 
 
 class Publisher:
@@ -35,7 +35,7 @@ class Publisher:
     def require(self, size: int) -> None:
         """Let pass what builds on a log of so many entries. Raises LogRefused where it is not known to be sound."""
         if self._confirmed is None or size < self._confirmed:
-            raise LogRefused(retry_after=_LOOK_AGAIN_S)
+            raise LogRefused(retry_after=_RETRY_S)
 
     @property
     def confirmed(self) -> bool:

@@ -153,9 +153,13 @@ class Store:
         """Have events wait for the log's next tick."""
         await tx.executemany(_SQL.waiting_insert, [(each.service, each.seq, each.commitments) for each in waiting])
 
-    async def take_waiting(self, tx: Tx) -> list[Waiting]:
-        """Take all events that wait; only under :meth:`lock_head`, and for good if the transaction commits."""
-        return [Waiting(**row) for row in await tx.fetch(_SQL.waiting_take)]
+    async def waiting(self, tx: Tx) -> int:
+        """How many events wait, about."""
+        return int(await tx.fetchval(_SQL.waiting_length))
+
+    async def take_waiting(self, tx: Tx, most: int) -> list[Waiting]:
+        """Take the longest waiting events, of so many commitments; only under :meth:`lock_head`, for good if it commits."""
+        return [Waiting(**row) for row in await tx.fetch(_SQL.waiting_take, most)]
 
     async def keys(self, tx: Tx | Database, subjects: Sequence[str]) -> dict[str, WrappedKey]:
         """The keys of these subjects; those without one are left out."""

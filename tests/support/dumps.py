@@ -195,7 +195,8 @@ async def quiet(world: Copied) -> Dump:
         while True:
             dump = await dump_databases(world)
             still = without(dump, CLOCKWORK)
-            if still == last and not any(tables["outbox"] for tables in dump.values()):
+            under_way = [*(tables["outbox"] for tables in dump.values()), dump["audit"]["waiting"]]
+            if still == last and not any(under_way):
                 return dump
             last = still
             await asyncio.sleep(0.4)  # longer than an event takes from one service to another

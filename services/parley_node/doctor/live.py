@@ -32,7 +32,7 @@ from parley_rpc.zones import Zones
 _PATIENCE_S = 3.0
 _TRIES = 20
 _LONGEST_TICK_S = 6.0
-"""The longest that may be set, and a second for the tick itself."""
+"""The longest that may be set, and what one takes besides."""
 
 
 def checks(home: Home, running: Running) -> Iterator[tuple[str, Look]]:

@@ -3,6 +3,8 @@
 import asyncio
 import json
 from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
 from socket import gethostname
 from typing import Any
 
@@ -12,7 +14,7 @@ import witness_log
 from parley.audit.v1 import audit_events_pb2 as eventspb
 from parley.audit.v1 import audit_pb2 as auditpb
 from parley.common.v1.event_envelope_pb2 import EventEnvelope
-from parley_audit.commands import Growing, Intake
+from parley_audit.commands import MOST_WAITING, Growing, Intake
 from parley_audit.domain import Progress, leaf_of
 from parley_audit.faults import HeadMoved, ProofNotFound
 from parley_audit.growth import EMPTY
@@ -28,6 +30,7 @@ from parley_crypto.tlog.checkpoint import parse_checkpoint
 from parley_crypto.tlog.note import Ed25519Verifier, open_note
 from parley_crypto.tlog.proof import parse_proof
 from parley_kit.faultpoints import armed
+from parley_kit.faults import Unavailable
 from tests.support import chaos
 from tests.support.audit import CLOCK, ORDINARY, ORIGIN, Audit, Secrets, Told, customer
 from tests.support.calls import fault_of
@@ -135,6 +138,48 @@ async def test_an_opening_that_comes_in_two_events_is_logged_once(audit: Audit, 
     assert 3 == await audit.logged("vault")
 
 
+async def test_a_note_that_somebody_passes_on_as_news_is_in_its_customers_history_once(
+    audit: Audit, keys: Secrets
+) -> None:
+    one = customer()
+    told = audit.writer.tell("vault", one)
+    later = EventEnvelope.FromString(told.envelope)
+    later.occurred_at.FromDatetime(CLOCK.now() + timedelta(hours=1))
+    copied = replace(told, envelope=later.SerializeToString())
+    await take_in(audit, keys, "vault", {1: told})
+    await take_in(audit, keys, "broker", {1: copied})
+    await grow(audit)
+    await take_in(audit, keys, "broker", {2: copied})
+    await audit.ticking.tick()
+    assert 1 == len((await audit.history(one)).entries)
+
+
+async def test_what_waits_in_numbers_is_logged_a_tick_at_a_time_oldest_first(audit: Audit, keys: Secrets) -> None:
+    told = [audit.writer.release(customer(), n=n) for n in range(3)]
+    for seq, each in enumerate(told, 1):
+        await take_in(audit, keys, "consent", {seq: each})
+    await audit.db.execute(
+        "UPDATE waiting SET commitments = commitments || ARRAY(SELECT sha256(n::text::bytea) FROM generate_series(1, 2047) AS n) "
+        "WHERE seq = 2"
+    )
+    for logged in (1, 2, 3):
+        await audit.ticking.tick()
+        assert logged == await audit.logged("consent")
+    assert [0, 1, 2] == [(await audit.receipt(each.opening)).index for each in told]
+    assert [12, 13, 12] == [len((await proof_of(audit, each.opening.commitment)).path) for each in told]
+
+
+async def test_no_more_is_taken_in_while_ticks_fail(audit: Audit, keys: Secrets) -> None:
+    told = [audit.writer.tell("vault") for _ in range(MOST_WAITING + 1)]
+    await take_in(audit, keys, "vault", dict(enumerate(told[:MOST_WAITING], 1)))
+    with pytest.raises(Unavailable):
+        await take_in(audit, keys, "vault", {MOST_WAITING + 1: told[-1]})
+    for _ in range(3):
+        await audit.ticking.tick()
+    assert MOST_WAITING == await audit.logged("vault")
+    await take_in(audit, keys, "vault", {MOST_WAITING + 1: told[-1]})
+
+
 async def test_a_crash_between_taking_in_and_acknowledgement_logs_nothing_twice(audit: Audit) -> None:
     told = [audit.writer.tell("identity") for _ in range(5)]
     crashed = asyncio.Event()
@@ -143,7 +188,7 @@ async def test_a_crash_between_taking_in_and_acknowledgement_logs_nothing_twice(
         crashed.set()
         await asyncio.sleep(60)
 
-    await audit.ticking.publisher.publish()
+    await audit.publisher.publish()
     await audit.publish("identity", told)
     with armed("audit.apply.after_commit", crash):
         async with audit.running("consumer.identity"):
@@ -190,7 +235,7 @@ async def _is_stuck(audit: Audit) -> bool:
 async def test_a_second_writer_with_a_stale_size_changes_nothing(audit: Audit, keys: Secrets) -> None:
     await take_in(audit, keys, "consent", {1: audit.writer.tell("consent")})
     await grow(audit)
-    leaf = leaf_of([bytes(32)])
+    leaf = leaf_of({bytes(32)})
     before = await _everything(audit)
     with pytest.raises(HeadMoved):
         async with audit.db.tx("test.stale") as tx:

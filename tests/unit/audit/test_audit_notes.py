@@ -1,6 +1,7 @@
 import io
 import json
 import os
+from datetime import UTC
 
 import pytest
 
@@ -13,6 +14,7 @@ from parley_crypto.commitment import Opening, seal_opening
 from parley_crypto.keyring import KeyRing
 from parley_crypto.signing import Sealer
 from parley_crypto.subject_ref import SubjectRef, seal_ref
+from parley_kit.clock import iso
 from parley_rpc.logs import logger
 from tests.support.audit import ORDINARY, Told, Writer, customer
 
@@ -36,7 +38,19 @@ def test_every_services_note_is_read(service: str) -> None:
     told = WRITER.tell(service, subject)
     (noted,) = read(envelope(told))
     assert (subject, told.opening) == (noted.subject, noted.opening)
-    assert envelope(told).occurred_at.ToJsonString() == noted.occurred_at.isoformat().replace("+00:00", "Z")
+    assert json.loads(told.opening.detail)["time"] == iso(noted.occurred_at)
+
+
+@pytest.mark.parametrize("time", [None, "", "yesterday", "2026-11-22T12:00:00", "9999-12-31T23:59:59-12:00"])
+def test_what_says_no_time_happened_when_its_event_did(time: str | None) -> None:
+    opening = Opening(bytes(32), json.dumps({"kind": "a:b:c"} | ({} if time is None else {"time": time})).encode())
+    event = envelope(WRITER.tell("consent", customer()))
+    payload = ORDINARY["consent"].FromString(event.payload)
+    payload.note.commitment = opening.commitment
+    payload.note.sealed_opening = seal_opening(SEALER.public_key, opening)
+    event.payload = payload.SerializeToString()
+    (noted,) = read(event)
+    assert event.occurred_at.ToDatetime(UTC) == noted.occurred_at
 
 
 def test_every_note_of_an_event_is_read() -> None:
