@@ -97,7 +97,7 @@ func checkEntries(log string, from int64, tree tlog.Tree, hashes tlog.HashReader
 	if start == 0 {
 		fmt.Printf("entries:   all %d are in the tree\n", tree.N)
 	} else {
-		fmt.Printf("entries:   all from %d on are in the tree, as those before were\n", start)
+		fmt.Printf("entries:   all from %d on are in the tree; those before were not read again\n", start)
 	}
 	return nil
 }

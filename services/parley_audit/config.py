@@ -45,8 +45,8 @@ class Config(BaseSettings):
     batch: int = Field(default=128, ge=1, le=4096)
     """Events of one stream that share a transaction, at most."""
 
-    tick: timedelta = Field(default=timedelta(milliseconds=200), ge=timedelta(milliseconds=10), le=timedelta(seconds=2))
+    tick: timedelta = Field(default=timedelta(milliseconds=200), ge=timedelta(milliseconds=10), le=timedelta(seconds=1))
     """
-    The log grows by one entry so often, whatever happened meanwhile, and what happened is provable as much later. At 200 ms a
-    day takes some 45 MB of disk where nothing happens at all.
+    The log grows by one entry so often, whatever happened meanwhile, and what happened is provable as much later. An entry takes
+    in 8,191 things, so at 200 ms the log takes 40,000 a second, and a day takes some 45 MB of disk where nothing happens at all.
     """

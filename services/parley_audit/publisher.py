@@ -27,6 +27,7 @@ class Publisher:
         self._file = file
         self._signer = signer
         self._confirmed: int | None = None
+        self._most = 0
 
     async def ping(self) -> None:
         """Tell whether the log can be continued. Raises LogRefused."""
@@ -45,7 +46,7 @@ class Publisher:
     async def publish(self) -> None:
         """Sign and publish what is new, if anything. Raises LogRefused and Unavailable."""
         try:
-            self._confirmed = await self._db.run("audit.publish", self._publish)
+            self._confirmed = self._most = await self._db.run("audit.publish", self._publish)
         except LogRefused:
             self._confirmed = None
             raise
@@ -55,6 +56,8 @@ class Publisher:
         head = await self._store.head(tx)
         current = head.checkpoint(self._signer.key.name)
         newest = await asyncio.to_thread(self._file.read)
+        if current.size < self._most:  # with the file, too: whoever put both back can't make this process forget
+            raise LogRefused("The log is shorter than it was: restore a newer database.")
         await self._require_extension(tx, newest, current, served)
         if newest != current or served.note is None or served.size < current.size:
             note = sign_note(current.text(), [self._signer])

@@ -98,7 +98,7 @@ INSERT INTO waiting (service, seq, commitments) VALUES ($1, $2, $3);
 
 -- name: waiting_take
 -- Take the events that have waited longest, as many as have so many commitments together, and one at least.
-WITH longest AS (SELECT id, cardinality(commitments) AS size FROM waiting ORDER BY id LIMIT $1),
+WITH longest AS (SELECT id, size FROM waiting ORDER BY id LIMIT $1),
 summed AS (SELECT id, size, sum(size) OVER (ORDER BY id) AS up_to FROM longest)
 DELETE FROM waiting AS w USING summed AS s WHERE w.id = s.id AND (s.up_to <= $1 OR s.up_to = s.size)
 RETURNING w.service, w.seq, w.commitments;

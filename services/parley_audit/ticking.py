@@ -15,8 +15,8 @@ class Ticking:
     """
     Lets the log grow and be published at every tick.
 
-    Ticks come at fixed times, however long the last one took, and a checkpoint comes a quarter of a tick after its entry was
-    begun: the log's growth is for everyone to see, and must show nothing but the time. A tick that is missed is not made up for.
+    Ticks come at fixed times, however long the last one took, and a checkpoint comes a quarter of a tick later: the log's growth
+    is for everyone to see, and must show the time, and little else. A tick that is missed is not made up for.
     """
 
     def __init__(self, db: Database, growing: Growing, publisher: Publisher, interval: timedelta, log: Log) -> None:
@@ -27,7 +27,7 @@ class Ticking:
         self._state = State(log, "log")
 
     async def run(self) -> None:
-        """Tick until cancelled. What fails is tried again at a later tick, after 2 s at last."""
+        """Tick until cancelled. What fails is tried again at a later tick, some 2 s later at last."""
         while True:
             pause = 0.0
             try:
@@ -50,7 +50,8 @@ class Ticking:
             await self._publisher.publish()
         await self._grow()
         # How much there was to enter shows in no checkpoint's time, unless it takes longer than this.
-        await asyncio.sleep(begun + self._interval / 4 - time.monotonic())
+        due = begun + until_next(begun, self._interval) - 0.75 * self._interval
+        await asyncio.sleep(due - time.monotonic())
         await self._publisher.publish()
 
     async def _grow(self) -> None:

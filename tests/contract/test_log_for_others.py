@@ -257,8 +257,7 @@ async def grow(audit: Audit, growth: Sequence[int]) -> Log:
         told.extend(new)
 
     for count in growth:
-        for _ in range(count - 1):
-            await audit.ticking.tick()
+        await audit.grow(count - 1)
         await log("vault", [audit.writer.tell("vault", n=count)])
         checkpoints.append((await audit.get("/checkpoint")).body)
     await log("consent", [audit.writer.release(n=n) for n in range(RELEASES)])

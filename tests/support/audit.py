@@ -24,9 +24,11 @@ from parley.consent.v1 import consent_events_pb2 as consentpb
 from parley.identity.v1 import identity_events_pb2 as identitypb
 from parley.vault.v1 import vault_events_pb2 as vaultpb
 from parley_audit.app import build
+from parley_audit.commands import Growing
 from parley_audit.config import Config
 from parley_audit.policy import policy_text
 from parley_audit.publisher import Publisher
+from parley_audit.store import Store
 from parley_audit.ticking import Ticking
 from parley_bus.bus import Bus, Entry
 from parley_bus.consumer import Received
@@ -221,6 +223,13 @@ class Audit:
         clock = self.service.tasks["ticking"].__self__  # type: ignore[attr-defined] # a bound method
         assert isinstance(clock, Ticking)
         return clock
+
+    async def grow(self, ticks: int = 1) -> None:
+        """Let so many ticks pass of which nothing is published, all in one transaction."""
+        growing = Growing(Store(self.db, ORIGIN), CLOCK, lambda _: None)
+        async with self.db.tx("test.grow") as tx:
+            for _ in range(ticks):
+                await growing.grow(tx)
 
     @property
     def publisher(self) -> Publisher:

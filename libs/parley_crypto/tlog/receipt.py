@@ -34,13 +34,13 @@ from parley_crypto.tlog.proof import TlogProof, parse_proof
 
 VERSION = 1
 SALT_SIZE = 32
-ROOM = 2047
+ROOM = 8191
 """Commitments in an entry, less than half as many as it has places. Of one with more, paths are longer, which its parties see."""
 
 _random = secrets.SystemRandom()
 _ENTRY_PREFIX = bytes([VERSION])
-_DEPTH = 12
-"""Hashes in a path, to one of 4,096 places."""
+_DEPTH = 14
+"""Hashes in a path, to one of 16,384 places."""
 _EXACT = 2**53
 _KEYS = {"version", "salt", "detail", "index", "size", "proof"}
 

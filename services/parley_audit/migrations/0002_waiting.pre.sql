@@ -4,7 +4,8 @@ CREATE TABLE waiting (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     service text NOT NULL,
     seq bigint NOT NULL,
-    commitments bytea[] NOT NULL CHECK (cardinality(commitments) > 0)
+    commitments bytea[] NOT NULL,
+    size integer GENERATED ALWAYS AS (cardinality(commitments)) STORED CHECK (size > 0)
 ) WITH (
     -- Rows come and go all the time: clean up after so many, however large the table once was.
     autovacuum_vacuum_scale_factor = 0,
@@ -16,6 +17,7 @@ COMMENT ON COLUMN waiting.service IS 'Whose stream. Immutable.';
 COMMENT ON COLUMN waiting.seq IS 'The event''s place in its stream. Immutable.';
 COMMENT ON COLUMN waiting.commitments IS 'The commitments of all that the event tells of. Immutable.';
 
+COMMENT ON COLUMN waiting.size IS 'How many these are: known without reading them.';
 COMMENT ON COLUMN log_commitments.inner_index IS 'Its place in the tree over which the entry has the root. Immutable.';
 
 ALTER TABLE history ALTER COLUMN log_index DROP NOT NULL;

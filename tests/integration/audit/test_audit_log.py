@@ -14,11 +14,10 @@ import witness_log
 from parley.audit.v1 import audit_events_pb2 as eventspb
 from parley.audit.v1 import audit_pb2 as auditpb
 from parley.common.v1.event_envelope_pb2 import EventEnvelope
-from parley_audit.commands import MOST_WAITING, Growing, Intake
+from parley_audit.commands import MOST_WAITING, Intake
 from parley_audit.domain import Progress, leaf_of
 from parley_audit.faults import HeadMoved, ProofNotFound
-from parley_audit.growth import EMPTY
-from parley_audit.growth import grow as grown
+from parley_audit.growth import EMPTY, grow
 from parley_audit.notes import NoteReader
 from parley_audit.store import Store
 from parley_audit.subject_keys import SubjectKeys
@@ -49,12 +48,6 @@ async def take_in(audit: Audit, keys: Secrets, service: str, told: dict[int, Tol
         await intake_of(audit, keys).take_in(tx, service, received)
 
 
-async def grow(audit: Audit) -> None:
-    """A tick without its checkpoint."""
-    async with audit.db.tx("test.grow") as tx:
-        await Growing(Store(audit.db, ORIGIN), CLOCK, lambda _: None).grow(tx)
-
-
 async def told_to(audit: Audit) -> list[tuple[str, int]]:
     rows = await audit.db.fetch("SELECT envelope FROM outbox ORDER BY id")
     events = [eventspb.StreamLogged.FromString(EventEnvelope.FromString(row["envelope"]).payload) for row in rows]
@@ -83,8 +76,8 @@ async def test_a_strangers_verifier_agrees(audit: Audit, keys: Secrets) -> None:
     await audit.publish("vault", told)
     async with audit.running():
         await until(audit.covered)
-    for _ in range(20):
-        await audit.ticking.tick()
+    await audit.grow(20)
+    await audit.publisher.publish()
     for each in told:
         answer = await proof_of(audit, each.opening.commitment)
         proof = parse_proof(answer.proof)
@@ -115,7 +108,7 @@ async def test_what_one_tick_logs_shares_an_entry_and_tells_nobody_of_how_many(a
     assert [0] == [(await audit.receipt(each.opening)).index for each in alone]
     assert {1} == {(await audit.receipt(each.opening)).index for each in many}
     proofs = [await proof_of(audit, each.opening.commitment) for each in (*alone, *many)]
-    assert {(12, 33)} == {(len(proof.path), len(proof.entry)) for proof in proofs}
+    assert {(14, 33)} == {(len(proof.path), len(proof.entry)) for proof in proofs}
 
 
 async def test_a_repeated_delivery_is_not_logged_again(audit: Audit, bus: Bus) -> None:
@@ -131,9 +124,9 @@ async def test_a_repeated_delivery_is_not_logged_again(audit: Audit, bus: Bus) -
 async def test_an_opening_that_comes_in_two_events_is_logged_once(audit: Audit, keys: Secrets) -> None:
     one = audit.writer.tell("vault")
     await take_in(audit, keys, "vault", {1: one, 2: one})
-    await grow(audit)
+    await audit.grow()
     await take_in(audit, keys, "vault", {3: one})
-    await grow(audit)
+    await audit.grow()
     assert [0] == [row["log_index"] for row in await audit.db.fetch("SELECT log_index FROM log_commitments")]
     assert 3 == await audit.logged("vault")
 
@@ -148,7 +141,7 @@ async def test_a_note_that_somebody_passes_on_as_news_is_in_its_customers_histor
     copied = replace(told, envelope=later.SerializeToString())
     await take_in(audit, keys, "vault", {1: told})
     await take_in(audit, keys, "broker", {1: copied})
-    await grow(audit)
+    await audit.grow()
     await take_in(audit, keys, "broker", {2: copied})
     await audit.ticking.tick()
     assert 1 == len((await audit.history(one)).entries)
@@ -159,14 +152,14 @@ async def test_what_waits_in_numbers_is_logged_a_tick_at_a_time_oldest_first(aud
     for seq, each in enumerate(told, 1):
         await take_in(audit, keys, "consent", {seq: each})
     await audit.db.execute(
-        "UPDATE waiting SET commitments = commitments || ARRAY(SELECT sha256(n::text::bytea) FROM generate_series(1, 2047) AS n) "
+        "UPDATE waiting SET commitments = commitments || ARRAY(SELECT sha256(n::text::bytea) FROM generate_series(1, 8191) AS n) "
         "WHERE seq = 2"
     )
     for logged in (1, 2, 3):
         await audit.ticking.tick()
         assert logged == await audit.logged("consent")
     assert [0, 1, 2] == [(await audit.receipt(each.opening)).index for each in told]
-    assert [12, 13, 12] == [len((await proof_of(audit, each.opening.commitment)).path) for each in told]
+    assert [14, 15, 14] == [len((await proof_of(audit, each.opening.commitment)).path) for each in told]
 
 
 async def test_no_more_is_taken_in_while_ticks_fail(audit: Audit, keys: Secrets) -> None:
@@ -234,12 +227,12 @@ async def _is_stuck(audit: Audit) -> bool:
 
 async def test_a_second_writer_with_a_stale_size_changes_nothing(audit: Audit, keys: Secrets) -> None:
     await take_in(audit, keys, "consent", {1: audit.writer.tell("consent")})
-    await grow(audit)
+    await audit.grow()
     leaf = leaf_of({bytes(32)})
     before = await _everything(audit)
     with pytest.raises(HeadMoved):
         async with audit.db.tx("test.stale") as tx:
-            await Store(audit.db, ORIGIN).append(tx, EMPTY, grown(EMPTY, [leaf.entry], {}), leaf)
+            await Store(audit.db, ORIGIN).append(tx, EMPTY, grow(EMPTY, [leaf.entry], {}), leaf)
     assert before == await _everything(audit)
 
 
@@ -264,7 +257,7 @@ async def test_readers_and_clocks_at_once_make_one_log(audit: Audit, keys: Secre
 
     async def act(batch: tuple[str, int]) -> None:
         await take_in(audit, keys, batch[0], {batch[1]: told[batch]})
-        await grow(audit)
+        await audit.grow()
 
     # Twelve at a time: more than the connections there are would wait for one, which they do for two seconds only.
     await chaos.each(act, batches)
@@ -282,7 +275,7 @@ async def test_streams_are_told_of_gapless_prefixes_only(audit: Audit, keys: Sec
 
     async def logged(service: str, events: dict[int, Told]) -> None:
         await take_in(audit, keys, service, events)
-        await grow(audit)
+        await audit.grow()
 
     await logged("consent", {seq: told[seq] for seq in (1, 2, 5)})
     await logged("consent", {7: told[7]})
@@ -301,11 +294,11 @@ async def test_a_commitment_is_proven_only_once_a_checkpoint_covers_it(audit: Au
     one, two = audit.writer.tell("consent"), audit.writer.tell("consent")
     await take_in(audit, keys, "consent", {1: one})
     assert isinstance(await fault_of(proof_of(audit, one.opening.commitment)), ProofNotFound)
-    await grow(audit)
+    await audit.grow()
     assert isinstance(await fault_of(proof_of(audit, one.opening.commitment)), ProofNotFound)
     await audit.ticking.tick()
     await take_in(audit, keys, "consent", {2: two})
-    await grow(audit)
+    await audit.grow()
     assert 0 == (await audit.receipt(one.opening)).index
     assert isinstance(await fault_of(proof_of(audit, two.opening.commitment)), ProofNotFound)
     assert isinstance(await fault_of(proof_of(audit, bytes(32))), ProofNotFound)

@@ -17,7 +17,6 @@ from parley_crypto.tlog.note import Ed25519Verifier, open_note
 from parley_crypto.trust import Trust
 from parley_kit.faultpoints import armed
 from parley_kit.faults import Unavailable
-from tests.integration.audit.test_audit_log import grow
 from tests.support.audit import ORIGIN, Audit, Secrets, audit_service, migrate_audit
 from tests.support.calls import fault_of
 from tests.support.databases import FreshDatabase
@@ -92,6 +91,22 @@ async def test_a_database_that_falls_back_under_a_running_service_gets_no_entry(
     assert 0 == await audit.db.fetchval("SELECT count(*) FROM waiting")
 
 
+async def test_a_log_that_fell_back_with_all_that_was_published_is_not_signed_by_who_saw_more(
+    audit: Audit, keys: Secrets
+) -> None:
+    await log(audit, 2)
+    _, note = published(keys)
+    head = await audit.db.fetchrow("SELECT size, frontier FROM log_head")
+    await log(audit, 1)
+    put(keys.folder / "published", note)
+    await audit.db.execute("DELETE FROM log_entries WHERE log_index >= 2")
+    await audit.db.execute("UPDATE log_checkpoint SET size = 2, note = $1", note)
+    await audit.db.execute("UPDATE log_head SET size = $1, frontier = $2", *head)
+    await refused(audit)
+    await refused(audit)
+    assert note == published(keys)[1]
+
+
 async def _says(audit: Audit, loop: str, state: str) -> bool:
     lines = map(json.loads, audit.log.getvalue().splitlines())
     return any((loop, state) == (line["event"], line.get("state")) for line in lines)
@@ -115,8 +130,7 @@ async def test_a_log_that_forked_from_the_published_one_is_refused(
     await log(audit, 3)
     restored = keys.config(await fresh_database("audit", migrate_audit))
     async with audit_service(restored, keys, bus) as fork:
-        for _ in range(size):
-            await grow(fork)
+        await fork.grow(size)
         await refused(fork)
 
 

@@ -49,27 +49,27 @@ def test_each_party_of_an_entry_opens_its_own(count: int, make: Callable[..., An
         read.verify(entry)
 
 
-def test_an_entry_is_a_version_and_the_root_over_a_tree_of_4096_places() -> None:
+def test_an_entry_is_a_version_and_the_root_over_a_tree_of_16384_places() -> None:
     entry, (opening,) = made(salted_batch(1))
     hashed = sha256(b"\x00" + sha256(opening.salt + opening.detail).digest()).digest()
     for level, beside in enumerate(opening.proof):
         pair = (beside, hashed) if opening.index >> level & 1 else (hashed, beside)
         hashed = sha256(b"\x01" + b"".join(pair)).digest()
-    assert (b"\x01" + hashed, 12) == (entry, len(opening.proof))
+    assert (b"\x01" + hashed, 14) == (entry, len(opening.proof))
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 100, 2047])
+@pytest.mark.parametrize("count", [1, 2, 3, 100, 8191])
 def test_paths_are_alike_however_many_share_the_entry(count: int) -> None:
     _, openings = made(salted_batch(count))
-    assert {12} == {len(opening.proof) for opening in openings}
+    assert {14} == {len(opening.proof) for opening in openings}
     assert count == len({opening.index for opening in openings})
-    assert max(opening.index for opening in openings) < 4096
+    assert max(opening.index for opening in openings) < 16384
 
 
 def test_no_tree_is_more_than_half_full() -> None:
-    _, openings = made(salted_batch(2048))
-    assert {13} == {len(opening.proof) for opening in openings}
-    assert max(opening.index for opening in openings) >= 4096  # all in one half: a chance of 2 to the power of -2048
+    _, openings = made(salted_batch(8192))
+    assert {15} == {len(opening.proof) for opening in openings}
+    assert max(opening.index for opening in openings) >= 16384  # all in one half: a chance of 2 to the power of -8192
 
 
 def test_a_place_says_nothing_of_who_came_first() -> None:
@@ -80,8 +80,8 @@ def test_a_place_says_nothing_of_who_came_first() -> None:
 
 def test_where_two_paths_meet_says_nothing_of_how_many_there_are() -> None:
     met = {count: sum(meeting_level(made(salted_batch(count))[1]) for _ in range(300)) / 300 for count in (2, 60)}
-    assert 10.5 < met[2] < 11.5  # of two places at random among 4,096: one level below the root, on average
-    assert 10.5 < met[60] < 11.5
+    assert 12.5 < met[2] < 13.5  # of two places at random among 16,384: one level below the root, on average
+    assert 12.5 < met[60] < 13.5
 
 
 def meeting_level(openings: Sequence[receipt.Opening]) -> int:
