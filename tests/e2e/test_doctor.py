@@ -282,6 +282,7 @@ def test_log_that_is_not_what_was_published(parley: Parley, entries: bytes, mend
     eventually(lambda: is_sound(parley))
 
 
+@pytest.mark.slow
 def test_databases_that_fell_back_are_mended_by_a_newer_copy() -> None:
     with scratch_directory() as root, commands(root / "home") as parley:
         data = parley.home.servers / "postgres"

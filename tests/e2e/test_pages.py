@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import grpc
@@ -17,6 +18,7 @@ from google.protobuf.message import Message
 
 from tests.support.api import RPCS, Deal, Rpc, deal_of, reason_of
 from tests.support.dumps import quiet
+from tests.support.waiting import until
 from tests.support.world import Caller, World, between, by_criteria, terms, to_known
 
 PAGED = [rpc for rpc in RPCS if "page_token" in rpc.method.input_type.fields_by_name and rpc.callers() != ["broker"]]
@@ -40,17 +42,20 @@ async def both(world: World) -> Both:
 
 async def _with_two_of_everything(world: World, age: str) -> Deal:
     deal, another = await deal_of(world, age), await world.marketer()
-    found = between("profile.age", age, age)
+    found, briefly = between("profile.age", age, age), terms("profile.city", valid_for=timedelta(days=20))
     await another.ask(by_criteria(terms("profile.city"), found))
-    await another.collect(1)
-    await deal.marketer.ask(
-        to_known(terms("profile.city", valid_for=timedelta(days=20)), deal.pseudonym, in_answer=True)
-    )
+    await deal.marketer.ask(to_known(briefly, deal.pseudonym))
     for marketer in (deal.marketer, another):
         await marketer.ask(by_criteria(terms("profile.city", "profile.language"), found))
-        await deal.customer.offer()
+    for rpc in PAGED:
+        if rpc.service == "consent" and rpc.method.name != "ListRules":
+            await until(partial(_are_two, world, rpc, deal))
     await deal.customer.rule(1, terms("profile.language", valid_for=timedelta(days=365), decide_within=None))
     return deal
+
+
+async def _are_two(world: World, rpc: Rpc, deal: Deal) -> bool:
+    return len(listed(rpc, await page(world, rpc, deal, 2))) == 2
 
 
 def caller_of(rpc: Rpc, deal: Deal) -> Caller:
