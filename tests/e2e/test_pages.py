@@ -35,7 +35,7 @@ class Both:
 
 @pytest.fixture(scope="module")
 async def both(world: World) -> Both:
-    deals = Both(await _with_two_of_everything(world, "113"), await _with_two_of_everything(world, "114"))
+    deals = Both(await _with_two_of_everything(world, "104"), await _with_two_of_everything(world, "103"))
     await quiet(world)
     return deals
 
