@@ -44,7 +44,7 @@ EMPTY = Head(0, Frontier().to_bytes())
 
 def edge(old: int, new: int) -> list[Tile]:
     """The tiles, by full name, that a log of ``old`` entries has begun and one of ``new`` has filled, or written on."""
-    if old // WIDTH == new // WIDTH:
+    if not _fills(old, new):
         return []
     levels = [level for level in range(64 // HEIGHT) if new >> HEIGHT * level > old >> HEIGHT * level]
     return [Tile(level, (old >> HEIGHT * level) // WIDTH) for level in levels if (old >> HEIGHT * level) % WIDTH]
@@ -56,9 +56,7 @@ def grow(head: Head, entries: Sequence[bytes], tiles: Tiles) -> Growth:
     hashes = [merkle.leaf_hash(entry) for entry in entries]
     for each in hashes:
         frontier.append(each)
-    new = (
-        new_tiles(head.size, hashes, _by_path(tiles).__getitem__) if frontier.size // WIDTH > head.size // WIDTH else ()
-    )
+    new = new_tiles(head.size, hashes, _by_path(tiles).__getitem__) if _fills(head.size, frontier.size) else ()
     return Growth(Head(frontier.size, frontier.to_bytes()), {tile.full: raw for tile, raw in new if tile.level})
 
 
@@ -99,6 +97,11 @@ def cut(tile: Tile, widest: bytes) -> bytes:
 def full_names(tiles: Iterable[Tile]) -> list[Tile]:
     """The names under which tiles are kept."""
     return [tile.full for tile in tiles]
+
+
+def _fills(old: int, new: int) -> bool:
+    """Whether a tile of the lowest level becomes full, which alone changes those above."""
+    return new // WIDTH > old // WIDTH
 
 
 def _by_path(tiles: Tiles) -> Mapping[str, bytes]:

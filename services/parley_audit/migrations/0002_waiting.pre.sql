@@ -16,8 +16,8 @@ COMMENT ON COLUMN waiting.id IS 'In the order in which they were taken in, or ne
 COMMENT ON COLUMN waiting.service IS 'Whose stream. Immutable.';
 COMMENT ON COLUMN waiting.seq IS 'The event''s place in its stream. Immutable.';
 COMMENT ON COLUMN waiting.commitments IS 'The commitments of all that the event tells of. Immutable.';
+COMMENT ON COLUMN waiting.size IS 'How many these are, known without reading them. Immutable.';
 
-COMMENT ON COLUMN waiting.size IS 'How many these are: known without reading them.';
 COMMENT ON COLUMN log_commitments.inner_index IS 'Its place in the tree over which the entry has the root. Immutable.';
 
 ALTER TABLE history ALTER COLUMN log_index DROP NOT NULL;
