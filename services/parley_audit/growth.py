@@ -52,12 +52,15 @@ def edge(old: int, new: int) -> list[Tile]:
 
 def grow(head: Head, entries: Sequence[bytes], tiles: Tiles) -> Growth:
     """Append entries. ``tiles`` are those of :func:`edge`. Raises KeyError or TileInvalid where one is missing or short."""
-    frontier = Frontier.from_bytes(head.frontier)
-    hashes = [merkle.leaf_hash(entry) for entry in entries]
-    for each in hashes:
-        frontier.append(each)
+    frontier, hashes = _appended(head, entries)
     new = new_tiles(head.size, hashes, _by_path(tiles).__getitem__) if _fills(head.size, frontier.size) else ()
     return Growth(Head(frontier.size, frontier.to_bytes()), {tile.full: raw for tile, raw in new if tile.level})
+
+
+def goes_on(earlier: Head, entries: Sequence[bytes], later: Head) -> bool:
+    """Whether the later head is what the earlier becomes by these entries."""
+    frontier, _ = _appended(earlier, entries)
+    return (frontier.size, frontier.to_bytes()) == (later.size, later.frontier)
 
 
 def reader(tiles: Tiles, size: int) -> TileReader:
@@ -97,6 +100,14 @@ def cut(tile: Tile, widest: bytes) -> bytes:
 def full_names(tiles: Iterable[Tile]) -> list[Tile]:
     """The names under which tiles are kept."""
     return [tile.full for tile in tiles]
+
+
+def _appended(head: Head, entries: Sequence[bytes]) -> tuple[Frontier, list[bytes]]:
+    """What a head becomes by some entries, and their hashes."""
+    frontier, hashes = Frontier.from_bytes(head.frontier), [merkle.leaf_hash(entry) for entry in entries]
+    for each in hashes:
+        frontier.append(each)
+    return frontier, hashes
 
 
 def _fills(old: int, new: int) -> bool:

@@ -9,6 +9,11 @@ from parley_crypto.tlog.checkpoint import Checkpoint, parse_checkpoint
 from parley_crypto.tlog.errors import TlogInvalid
 from parley_crypto.tlog.note import Ed25519Verifier, VerifierKey, open_note
 
+_UNREADABLE = (
+    "The file of the newest published checkpoint can't be read, or is not this log's: put the newest "
+    "checkpoint there that anybody holds."
+)
+
 
 @dataclass(frozen=True)
 class PublishedFile:
@@ -17,18 +22,21 @@ class PublishedFile:
     path: Path
     key: VerifierKey
 
-    def read(self) -> Checkpoint | None:
-        """The checkpoint; None if there is no file. Raises LogRefused for one that can't be read or believed."""
+    def read(self) -> bytes | None:
+        """The note, whatever it says; None if there is no file. Raises LogRefused where it can't be read."""
         try:
-            note = self.path.read_bytes()
-            return parse_checkpoint(open_note(note, [Ed25519Verifier(self.key)]).text)
+            return self.path.read_bytes()
         except FileNotFoundError:
             return None
-        except (OSError, TlogInvalid) as error:
-            raise LogRefused(
-                "The file of the newest published checkpoint can't be read, or is not this log's: put the newest "
-                "checkpoint there that anybody holds."
-            ) from error
+        except OSError as error:
+            raise LogRefused(_UNREADABLE) from error
+
+    def open(self, note: bytes) -> Checkpoint:
+        """The checkpoint in a note. Raises LogRefused for one that isn't this log's."""
+        try:
+            return parse_checkpoint(open_note(note, [Ed25519Verifier(self.key)]).text)
+        except TlogInvalid as error:
+            raise LogRefused(_UNREADABLE) from error
 
     def write(self, note: bytes) -> None:
         """

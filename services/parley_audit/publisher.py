@@ -1,16 +1,25 @@
 """The publisher: signs checkpoints, each an extension of the one before, or none at all."""
 
 import asyncio
+from dataclasses import dataclass
 
 from parley_audit.faults import LogRefused
-from parley_audit.growth import extends, proving_tiles
+from parley_audit.growth import Head, extends, goes_on, proving_tiles
 from parley_audit.published import PublishedFile
 from parley_audit.store import Published, Store
-from parley_crypto.tlog.checkpoint import Checkpoint
 from parley_crypto.tlog.note import Signer, sign_note
+from parley_crypto.tlog.tiles import WIDTH
 from parley_db.database import Database, Tx
 
 _RETRY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Signed:
+    """A head of the log, and the note over it."""
+
+    head: Head
+    note: bytes
 
 
 class Publisher:
@@ -26,55 +35,65 @@ class Publisher:
         self._store = store
         self._file = file
         self._signer = signer
-        self._confirmed: int | None = None
+        self._last: _Signed | None = None
         self._most = 0
 
     async def ping(self) -> None:
         """Tell whether the log can be continued. Raises LogRefused."""
-        self.require(self._confirmed or 0)
+        self.require(self._most)
 
     def require(self, size: int) -> None:
         """Let pass what builds on a log of so many entries. Raises LogRefused where it is not known to be sound."""
-        if self._confirmed is None or size < self._confirmed:
+        if self._last is None or size < self._last.head.size:
             raise LogRefused(retry_after=_RETRY_S)
 
     @property
     def confirmed(self) -> bool:
         """Whether the log is known to extend all that was ever published of it."""
-        return self._confirmed is not None
+        return self._last is not None
 
     async def publish(self) -> None:
         """Sign and publish what is new, if anything. Raises LogRefused and Unavailable."""
         try:
-            self._confirmed = self._most = await self._db.run("audit.publish", self._publish)
+            self._last = await self._db.run("audit.publish", self._publish)
         except LogRefused:
-            self._confirmed = None
+            self._last = None
             raise
+        self._most = self._last.head.size
 
-    async def _publish(self, tx: Tx) -> int:
+    async def _publish(self, tx: Tx) -> _Signed:
         served = await self._store.lock_published(tx)
         head = await self._store.head(tx)
-        current = head.checkpoint(self._signer.key.name)
-        newest = await asyncio.to_thread(self._file.read)
-        if current.size < self._most:  # with the file, too: whoever put both back can't make this process forget
+        held = await asyncio.to_thread(self._file.read)
+        if head.size < self._most:  # with the file, too: whoever put both back can't make this process forget
             raise LogRefused("The log is shorter than it was: restore a newer database.")
-        await self._require_extension(tx, newest, current, served)
-        if newest != current or served.note is None or served.size < current.size:
-            note = sign_note(current.text(), [self._signer])
-            # The file first: what was ever served must be in it. A crash in between signs the same note again.
-            await asyncio.to_thread(self._file.write, note)
-            await self._store.publish(tx, current.size, note)
-        return current.size
+        covered = await self._covered(tx, held, head, served)
+        if held is not None and served.note is not None and head.size == covered <= served.size:
+            return _Signed(head, held)
+        note = sign_note(head.checkpoint(self._signer.key.name).text(), [self._signer])
+        # The file first: what was ever served must be in it. A crash in between signs the same note again.
+        await asyncio.to_thread(self._file.write, note)
+        await self._store.publish(tx, head.size, note)
+        return _Signed(head, note)
 
-    async def _require_extension(
-        self, tx: Tx, newest: Checkpoint | None, current: Checkpoint, served: Published
-    ) -> None:
-        if newest is None:
+    async def _covered(self, tx: Tx, held: bytes | None, head: Head, served: Published) -> int:
+        """How many entries the newest published checkpoint covers. Raises LogRefused unless the log extends it."""
+        if held is None:
             if served.note is not None:
                 raise LogRefused(
                     "The file of the newest published checkpoint is gone: put the newest one there that anybody holds."
                 )
-            return
-        tiles = await self._store.tiles(tx, proving_tiles(newest, current.size))
-        if not extends(newest, current, tiles):
+            return 0
+        if self._last is not None and held == self._last.note and await self._went_on(tx, self._last.head, head):
+            return self._last.head.size
+        newest = self._file.open(held)
+        tiles = await self._store.tiles(tx, proving_tiles(newest, head.size))
+        if not extends(newest, head.checkpoint(self._signer.key.name), tiles):
             raise LogRefused("The log does not extend its newest published checkpoint: restore a newer database.")
+        return newest.size
+
+    async def _went_on(self, tx: Tx, last: Head, head: Head) -> bool:
+        """Whether the log is what this process has proven, and a few entries: all that most ticks have to look at."""
+        if not 0 <= head.size - last.size <= WIDTH:
+            return False
+        return goes_on(last, await self._store.entries(tx, last.size, head.size), head)

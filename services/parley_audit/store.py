@@ -122,9 +122,9 @@ class Store:
             Tile(0, row["tile_index"]): b"".join(map(leaf_hash, row["entries"])) for row in under if row["entries"]
         }
 
-    async def entries(self, first: int, end: int) -> list[bytes]:
+    async def entries(self, tx: Tx | Database, first: int, end: int) -> list[bytes]:
         """The entries from one index up to another, in order."""
-        return [row["entry"] for row in await self._db.fetch(_SQL.entries_between, first, end)]
+        return [row["entry"] for row in await tx.fetch(_SQL.entries_between, first, end)]
 
     async def known(self, tx: Tx, commitments: Sequence[bytes]) -> set[bytes]:
         """Which of these are in the log already."""

@@ -61,7 +61,7 @@ class _Files:
 
     async def _bundle(self, tile: Tile) -> bytes:
         first = tile.index * WIDTH
-        return encode_bundle(await self.store.entries(first, first + tile.width))
+        return encode_bundle(await self.store.entries(self.db, first, first + tile.width))
 
 
 def _tile(request: Request) -> Tile:

@@ -1,6 +1,7 @@
 """After a restore the log is continued from its newest published checkpoint, or not at all."""
 
 import json
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from socket import gethostname
@@ -13,6 +14,7 @@ from parley_audit.faults import LogForeign, LogRefused, SealingKeyUnknown
 from parley_audit.store import Store
 from parley_bus.bus import Bus
 from parley_crypto.tlog.checkpoint import parse_checkpoint
+from parley_crypto.tlog.merkle import Frontier, leaf_hash
 from parley_crypto.tlog.note import Ed25519Verifier, open_note
 from parley_crypto.trust import Trust
 from parley_kit.faultpoints import armed
@@ -105,6 +107,38 @@ async def test_a_log_that_fell_back_with_all_that_was_published_is_not_signed_by
     await refused(audit)
     await refused(audit)
     assert note == published(keys)[1]
+
+
+async def forked(audit: Audit) -> None:
+    """All is as it would be, had the log begun otherwise."""
+    await audit.db.execute("UPDATE log_entries SET entry = sha256(entry) WHERE log_index = 0")
+    frontier = Frontier()
+    for row in await audit.db.fetch("SELECT entry FROM log_entries ORDER BY log_index"):
+        frontier.append(leaf_hash(row["entry"]))
+    await audit.db.execute("UPDATE log_head SET frontier = $1", frontier.to_bytes())
+
+
+async def spoilt(audit: Audit) -> None:
+    """The newest entry is not the one that was entered."""
+    await audit.db.execute(
+        "UPDATE log_entries SET entry = sha256(entry) WHERE log_index = (SELECT size - 1 FROM log_head)"
+    )
+
+
+@pytest.mark.parametrize("changed", [forked, spoilt])
+@pytest.mark.parametrize("ticks", [1, 300])
+async def test_what_is_not_the_log_that_was_published_is_not_signed_by_who_saw_it_grow(
+    audit: Audit, keys: Secrets, ticks: int, changed: Callable[[Audit], Awaitable[None]]
+) -> None:
+    await log(audit, 3)
+    await audit.grow(ticks)
+    await audit.publisher.publish()
+    before = published(keys)
+    assert 3 + ticks == before[0]
+    await audit.grow(ticks)
+    await changed(audit)
+    await refused(audit)
+    assert before == published(keys)
 
 
 async def _says(audit: Audit, loop: str, state: str) -> bool:

@@ -2,7 +2,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from parley_audit.growth import EMPTY, Head, covers, cut, edge, extends, grow, proving_tiles, reader
+from parley_audit.growth import EMPTY, Head, covers, cut, edge, extends, goes_on, grow, proving_tiles, reader
 from parley_crypto.tlog import merkle
 from parley_crypto.tlog.checkpoint import Checkpoint
 from parley_crypto.tlog.tiles import ENTRIES, Tile, changed_tiles
@@ -75,6 +75,18 @@ def test_a_log_extends_what_it_was_and_nothing_else(earlier: int) -> None:
     assert not extends(Checkpoint("other.example", earlier, before.root), later, needed)
     assert not extends(later, before, tiles)
     assert not extends(before, later, {})
+
+
+@pytest.mark.parametrize(("size", "more"), [(0, 0), (0, 3), (255, 1), (255, 300), (300, 0), (300, 1)])
+def test_a_head_goes_on_to_what_its_entries_make_of_it_and_to_nothing_else(size: int, more: int) -> None:
+    everything = entries(size + more + 1)
+    before, after = (grown([n])[0] if n else EMPTY for n in (size, size + more))
+    assert goes_on(before, everything[size:-1], after)
+    assert not goes_on(before, everything[size:], after)
+    assert not goes_on(before, everything[size:-1], grown([size + more + 1])[0])
+    assert not goes_on(before, everything[size:-1], Head(after.size + 1, after.frontier))
+    assert not more or not goes_on(before, entries(size + more, b"fork")[size:], after)
+    assert not size or not goes_on(grown([size], b"fork")[0], everything[size:-1], after)
 
 
 def test_a_log_of_one_size_extends_itself_alone() -> None:
