@@ -64,6 +64,10 @@ class Home:
         """Where a zone's secrets are."""
         return self.root / "keys" / zone
 
+    def staff_key(self, role: str) -> Path:
+        """Where the operator's or the importer's key is."""
+        return self.keys("staff") / f"{role}.key"
+
     def postgres_password(self, zone: str) -> Path:
         """The password of a zone's database role, as PostgreSQL's clients read it (pgpass)."""
         return self.keys(zone) / "postgres.pass"

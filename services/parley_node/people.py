@@ -22,7 +22,6 @@ from parley_client.connection import Connection, Credential
 from parley_crypto.keyfiles import read_key
 from parley_crypto.signing import Signer
 from parley_node.home import Home
-from parley_node.provision import staff_key
 from parley_terms.values import Catalogue
 from parley_terms.wire import attribute_from
 
@@ -210,7 +209,7 @@ async def customer(
 @asynccontextmanager
 async def staff(address: str, home: Home, role: str) -> AsyncIterator[Connection]:
     """Act as the operator or the importer of a home."""
-    signer = Signer(read_key(staff_key(home, role)))
+    signer = Signer(read_key(home.staff_key(role)))
     async with Connection(address, Credential(f"{role}s/local", signer)) as connection:
         yield connection
 

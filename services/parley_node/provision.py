@@ -45,7 +45,7 @@ def provision(home: Home) -> None:
     home.make()
     own = [key_file(home, zone, name) for zone, names in _OWN_KEYS.items() for name in names]
     shared = [key_file(home, "identity", name) for name, _, _ in _SHARED_KEYS]
-    for path in (*own, *shared, *(staff_key(home, name) for name in _STAFF.values())):
+    for path in (*own, *shared, *(home.staff_key(name) for name in _STAFF.values())):
         _make_key(home, path)
     for name, zone, there in _SHARED_KEYS:
         _share(key_file(home, "identity", name), key_file(home, zone, there))
@@ -115,17 +115,12 @@ def zone_keys(home: Home, zone: str) -> dict[str, Path]:
 def key_files(home: Home) -> list[Path]:
     """Every key that a provisioned home has."""
     zones = [path for zone in SERVICES for path in zone_keys(home, zone).values()]
-    return [*zones, *(staff_key(home, name) for name in _STAFF.values())]
+    return [*zones, *(home.staff_key(name) for name in _STAFF.values())]
 
 
 def secret_files(home: Home) -> list[Path]:
     """Passwords and keys of certificates; those of certificates are made once services run apart."""
     return [path(zone) for path in (home.postgres_password, home.valkey_password, home.tls_key) for zone in SERVICES]
-
-
-def staff_key(home: Home, name: str) -> Path:
-    """Where the operator's or the importer's key is."""
-    return home.root / "keys" / "staff" / f"{name}.key"
 
 
 def _make_key(home: Home, path: Path) -> None:
@@ -158,7 +153,7 @@ def _trust(home: Home) -> Trust:
 
 def _staff(home: Home) -> str:
     keys = {
-        name: base64.b64encode(Signer.load(staff_key(home, role)).public_key).decode() for name, role in _STAFF.items()
+        name: base64.b64encode(Signer.load(home.staff_key(role)).public_key).decode() for name, role in _STAFF.items()
     }
     return json.dumps(keys, indent=1) + "\n"
 

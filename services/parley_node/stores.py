@@ -14,18 +14,11 @@ from parley_crypto.keyfiles import read_secret
 from parley_crypto.signing import key_id
 from parley_crypto.trust import Trust
 from parley_db.migrate import Phase, migrate, plan, titles
-from parley_node.embedded import (
-    ExternalServers,
-    ServerPair,
-    ServersUnavailable,
-    ensure_databases,
-    from_environment,
-    paths,
-    postgres,
-    servers,
-)
-from parley_node.embedded.databases import settle_grants
-from parley_node.embedded.external import POSTGRES_URL, VALKEY_URL
+from parley_node.embedded import paths, postgres
+from parley_node.embedded.databases import ensure_databases, settle_grants
+from parley_node.embedded.errors import ServersUnavailable
+from parley_node.embedded.external import POSTGRES_URL, VALKEY_URL, ExternalServers, from_environment
+from parley_node.embedded.pair import ServerPair, servers
 from parley_node.home import Home, NotRunning
 from parley_rpc.zones import Zones
 

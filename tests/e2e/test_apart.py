@@ -36,7 +36,7 @@ from parley_bus.bus import BLOCK, stream_key
 from parley_crypto.certificates import issue
 from parley_crypto.keyfiles import read_secret
 from parley_kit.faults import CallerNotAllowed, Fault, Unauthenticated
-from parley_node.embedded import ServerPair
+from parley_node.embedded.pair import ServerPair
 from parley_node.node import Options
 from parley_node.services import SERVICES
 from parley_node.split import ApartNode, Children, Listeners

@@ -10,7 +10,7 @@ import pytest
 from parley.audit.v1 import audit_pb2 as auditpb
 from parley.vault.v1 import vault_pb2 as vaultpb
 from parley_crypto.keyfiles import KeyFileUnusable, ensure_key
-from parley_node.embedded import ServersUnavailable
+from parley_node.embedded.errors import ServersUnavailable
 from parley_node.home import Home
 from parley_node.node import run
 from parley_node.provision import provision

@@ -22,7 +22,8 @@ from parley_db.database import Database, Tx
 from parley_kit.faultpoints import armed
 from parley_kit.ids import uuid7
 from parley_kit.telemetry import SILENT, Telemetry, Tracer
-from parley_node.embedded import ServerPair, servers, valkey
+from parley_node.embedded import valkey
+from parley_node.embedded.pair import ServerPair, servers
 from parley_rpc.tracing import Spans
 from tests.support import hostile
 from tests.support.crashes import kill_listener

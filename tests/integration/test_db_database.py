@@ -10,7 +10,7 @@ from parley_db import database
 from parley_db.database import LONGEST_ACQUIRE, TRIES, Database, Tx
 from parley_kit.faultpoints import armed
 from parley_kit.faults import Conflict, Unavailable
-from parley_node.embedded import servers
+from parley_node.embedded.pair import servers
 from tests.support.crashes import kill_listener
 from tests.support.databases import FreshDatabase
 from tests.support.servers import scratch_directory

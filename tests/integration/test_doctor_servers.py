@@ -7,7 +7,7 @@ import pytest
 from parley_node.doctor.findings import State, Trouble, look
 from parley_node.doctor.metrics import Told
 from parley_node.doctor.servers import Around, checks, connected
-from parley_node.embedded import ExternalServers
+from parley_node.embedded.external import ExternalServers
 from parley_node.home import Home
 from tests.support.servers import Pair
 

@@ -20,10 +20,12 @@ from redis.exceptions import RedisError
 
 from parley_bus.bus import Bus, BusAway
 from parley_bus.users import User, ensure_users
-from parley_node.embedded import ServerPair, ServersUnavailable, ensure_databases, postgres, servers
-from parley_node.embedded.databases import owned_name, settle_grants
+from parley_node.embedded import postgres
+from parley_node.embedded.databases import ensure_databases, owned_name, settle_grants
+from parley_node.embedded.errors import ServersUnavailable
 from parley_node.embedded.identity import as_nobody
 from parley_node.embedded.locate import locate
+from parley_node.embedded.pair import ServerPair, servers
 from parley_node.embedded.passwords import ensure_pgpass
 from parley_node.embedded.paths import create, layout, try_lock
 from tests.support.servers import Pair, scratch_directory
@@ -32,7 +34,7 @@ from tests.support.servers import Pair, scratch_directory
 HOLDER = """
 import asyncio, json, os, sys
 from pathlib import Path
-from parley_node.embedded import servers
+from parley_node.embedded.pair import servers
 
 async def main():
     async with servers(Path(sys.argv[1])) as pair:

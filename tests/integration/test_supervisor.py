@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from parley_node.embedded import ServersUnavailable
+from parley_node.embedded.errors import ServersUnavailable
 from parley_node.embedded.supervise import Launch, Supervisor, server_environment
 from parley_rpc.logs import logger
 from tests.support.waiting import until

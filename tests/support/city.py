@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 
 from parley.consent.v1 import consent_pb2 as consentpb
-from parley_node.embedded import ServerPair
+from parley_node.embedded.pair import ServerPair
 from parley_node.embedded.paths import Layout
 from parley_node.split import ApartNode
 from tests.support.calls import request_id

@@ -16,8 +16,7 @@ from typing import Protocol
 
 import asyncpg
 
-from parley_node.embedded import ensure_databases
-from parley_node.embedded.databases import owned_name
+from parley_node.embedded.databases import ensure_databases, owned_name
 from parley_node.embedded.passwords import ensure_pgpass
 from tests.support.servers import Pair
 

@@ -14,7 +14,8 @@ import asyncpg
 from prometheus_client import CollectorRegistry, generate_latest
 from redis.asyncio import Redis
 
-from parley_node.embedded import ServerPair, paths
+from parley_node.embedded import paths
+from parley_node.embedded.pair import ServerPair
 from parley_node.home import Home, NotRunning
 from parley_node.services import SERVICES
 from parley_node.stores import Servers

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from parley_node.embedded import ExternalServers, ServersUnavailable, from_environment, servers
+from parley_node.embedded.errors import ServersUnavailable
+from parley_node.embedded.external import ExternalServers, from_environment
+from parley_node.embedded.pair import servers
 
 if TYPE_CHECKING:  # only PARLEY_SERVERS=containers loads it
     from testcontainers.core.container import DockerContainer

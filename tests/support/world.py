@@ -35,7 +35,6 @@ from parley_crypto.trust import Trust
 from parley_kit.telemetry import Tracer
 from parley_node.home import Home
 from parley_node.node import Node, Options, run
-from parley_node.provision import staff_key
 from parley_node.split import ApartNode, Doors, run_apart
 from parley_node.stores import Servers
 from parley_rpc.channels import RoutedChannel, connect, dial
@@ -246,7 +245,7 @@ class World:
 
     async def staff(self, role: str) -> Caller:
         """The operator or the importer."""
-        caller = Caller(self.stubs, f"{role}s/local", Signer.load(staff_key(self.home, role)))
+        caller = Caller(self.stubs, f"{role}s/local", Signer.load(self.home.staff_key(role)))
         await caller.sign_in()
         return caller
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from parley_node.embedded import ExternalServers, ServersUnavailable, from_environment, postgres, valkey
+from parley_node.embedded import postgres, valkey
 from parley_node.embedded.databases import owned_name
-from parley_node.embedded.external import dsn_for
+from parley_node.embedded.errors import ServersUnavailable
+from parley_node.embedded.external import ExternalServers, dsn_for, from_environment
 from parley_node.embedded.passwords import scram
 from parley_node.embedded.paths import SOCKET_PATH_MAX, layout
 from parley_node.embedded.supervise import leash_command, pause, server_environment

@@ -11,7 +11,6 @@ import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -75,6 +74,8 @@ def load(name: str) -> Any:
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version  # noqa: PLC0415 - half of what `parley --help` would import
+
         typer.echo(f"parley {version('parley')}")
         raise typer.Exit
 

@@ -11,7 +11,7 @@ from parley_node.cli.calls import alone
 from parley_node.cli.options import HomeOption
 from parley_node.cli.stop import Stop
 from parley_node.demo.story import Source, Story, fresh
-from parley_node.embedded import ServersUnavailable
+from parley_node.embedded.errors import ServersUnavailable
 from parley_node.home import Home
 from parley_node.importing.mapping import MappingInvalid, read_mapping
 from parley_node.node import check_settings

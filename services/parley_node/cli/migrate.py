@@ -17,7 +17,8 @@ from parley_node.cli import show
 from parley_node.cli.calls import alone
 from parley_node.cli.options import HomeOption, ServiceName
 from parley_node.cli.stop import Stop
-from parley_node.embedded import ServersUnavailable, from_environment
+from parley_node.embedded.errors import ServersUnavailable
+from parley_node.embedded.external import from_environment
 from parley_node.home import Home, NotRunning
 from parley_node.provision import provision
 from parley_node.services import SERVICES

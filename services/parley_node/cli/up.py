@@ -22,7 +22,7 @@ from parley_node.cli import show
 from parley_node.cli.calls import alone
 from parley_node.cli.options import HomeOption
 from parley_node.cli.stop import Stop
-from parley_node.embedded import ServersUnavailable
+from parley_node.embedded.errors import ServersUnavailable
 from parley_node.home import HOME, Home, Running
 from parley_node.node import Options, check_settings, refuse_set, run
 from parley_node.provision import provision

@@ -18,8 +18,10 @@ from parley_db.queries import load
 from parley_node.doctor.findings import Look, NotLooked, Trouble
 from parley_node.doctor.mending import again, option
 from parley_node.doctor.metrics import Told
-from parley_node.embedded import ServersUnavailable, from_environment, paths, postgres, valkey
+from parley_node.embedded import paths, postgres, valkey
 from parley_node.embedded.databases import missing_grants
+from parley_node.embedded.errors import ServersUnavailable
+from parley_node.embedded.external import from_environment
 from parley_node.embedded.pair import ServerPair
 from parley_node.embedded.postgres import listener_of
 from parley_node.home import Home, Running

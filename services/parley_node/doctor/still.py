@@ -13,8 +13,8 @@ from parley_crypto.tlog.policy import Policy, parse_sealed_policy
 from parley_crypto.trust import Trust, TrustUnusable
 from parley_node.doctor.findings import Look, NotLooked, Trouble
 from parley_node.doctor.mending import again, lost_key, option, up
-from parley_node.embedded import ServersUnavailable, from_environment
-from parley_node.embedded.external import POSTGRES_URL, VALKEY_URL
+from parley_node.embedded.errors import ServersUnavailable
+from parley_node.embedded.external import POSTGRES_URL, VALKEY_URL, from_environment
 from parley_node.embedded.locate import locate
 from parley_node.home import Home, NotRunning
 from parley_node.node import check_settings
