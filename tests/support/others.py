@@ -41,7 +41,7 @@ class Said:
 async def run(command: Sequence[str | Path], folder: Path) -> Said:
     """Run a program to its end."""
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*command, cwd=folder, stdout=pipe, stderr=pipe)
+    process = await asyncio.create_subprocess_exec(*command, cwd=folder, env=_environment(), stdout=pipe, stderr=pipe)
     try:
         async with asyncio.timeout(60):
             out, errors = await process.communicate()
@@ -59,9 +59,8 @@ def go(*arguments: str | Path, tool: str = "go") -> subprocess.CompletedProcess[
     if found is None:
         pytest.skip(NO_GO)
     command = [Path(found).with_name(tool), *arguments]
-    environment = {"GOFLAGS": _QUICKLY, **os.environ}
     return subprocess.run(
-        command, cwd=PROGRAM, env=environment, capture_output=True, text=True, check=False, timeout=150
+        command, cwd=PROGRAM, env=_environment(), capture_output=True, text=True, check=False, timeout=150
     )
 
 
@@ -74,6 +73,10 @@ def build_program(to: Path) -> Path:
     built = go("build", "-o", to, ".")
     assert built.returncode == 0, built.stderr
     return to
+
+
+def _environment() -> dict[str, str]:
+    return {"GOFLAGS": _QUICKLY, **os.environ}
 
 
 @asynccontextmanager
