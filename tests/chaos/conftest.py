@@ -14,21 +14,21 @@ from tests.support.world import Customer, World, living_world
 PEOPLE = 125
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def world() -> AsyncIterator[World]:
-    """A node that lives as long as the run."""
+    """A node that lives as long as the folder: one that idles takes a tenth of a core from everybody else."""
     with scratch_directory() as root:
         async with living_world(root / "home") as living:
             yield living
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def people(world: World) -> Sequence[Customer]:
     """Customers who allow everyone to have their city and age."""
     return await population(world, [{"profile.city": "Lisbon", "profile.age": "34"}] * PEOPLE, "profile.age")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def city() -> AsyncIterator[City]:
     """Another, whose services run apart, with 1,000 customers."""
     async with living_city() as city:

@@ -13,9 +13,9 @@ from tests.support.servers import scratch_directory
 from tests.support.world import World, living_world
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def world() -> AsyncIterator[World]:
-    """A node that lives as long as the run; at its end no canary of any test may be anywhere in clear."""
+    """A node that lives as long as the folder; at its end no canary of any test may be anywhere in clear."""
     with scratch_directory() as root:
         async with living_world(root / "home") as living:
             if os.environ.get("PARLEY_NODE") == "split":

@@ -8,9 +8,9 @@ from tests.support.servers import scratch_directory
 from tests.support.world import World, living_world
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def world() -> AsyncIterator[World]:
-    """A node that lives as long as the run."""
+    """A node that lives as long as the folder."""
     with scratch_directory() as root:
         async with living_world(root / "home") as living:
             yield living
