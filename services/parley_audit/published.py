@@ -31,7 +31,7 @@ class PublishedFile:
         except OSError as error:
             raise LogRefused(_UNREADABLE) from error
 
-    def open(self, note: bytes) -> Checkpoint:
+    def checkpoint_in(self, note: bytes) -> Checkpoint:
         """The checkpoint in a note. Raises LogRefused for one that isn't this log's."""
         try:
             return parse_checkpoint(open_note(note, [Ed25519Verifier(self.key)]).text)

@@ -28,6 +28,8 @@ class Publisher:
 
     Before each it proves to itself that the log extends the newest published checkpoint. Where it doesn't (a restored
     database is older than what the world has seen), nothing is signed, and :meth:`require` stops what would be appended.
+    What it has proven itself it goes on from, by the entries since; all that is stored it looks at again before a tile is
+    made of it.
     """
 
     def __init__(self, db: Database, store: Store, file: PublishedFile, signer: Signer) -> None:
@@ -86,14 +88,18 @@ class Publisher:
             return 0
         if self._last is not None and held == self._last.note and await self._went_on(tx, self._last.head, head):
             return self._last.head.size
-        newest = self._file.open(held)
+        newest = self._file.checkpoint_in(held)
         tiles = await self._store.tiles(tx, proving_tiles(newest, head.size))
         if not extends(newest, head.checkpoint(self._signer.key.name), tiles):
             raise LogRefused("The log does not extend its newest published checkpoint: restore a newer database.")
         return newest.size
 
     async def _went_on(self, tx: Tx, last: Head, head: Head) -> bool:
-        """Whether the log is what this process has proven, and a few entries: all that most ticks have to look at."""
-        if not 0 <= head.size - last.size <= WIDTH:
+        """
+        Whether the log is known to be what this process has proven, and the few entries since.
+
+        Never of one that came to the last entry of a bundle but one, or past it: the next makes a tile of them all, for ever.
+        """
+        if (last.size + 1) // WIDTH != (head.size + 1) // WIDTH:
             return False
         return goes_on(last, await self._store.entries(tx, last.size, head.size), head)

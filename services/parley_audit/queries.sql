@@ -42,7 +42,7 @@ SELECT size, note FROM log_checkpoint WHERE origin = $1 FOR UPDATE;
 UPDATE log_checkpoint SET size = $2, note = $3 WHERE origin = $1 AND size <= $2;
 
 -- name: entries_between
--- Read the entries of a bundle, in order.
+-- Read the entries from one index up to another, in order.
 SELECT entry FROM log_entries WHERE log_index >= $1 AND log_index < $2 ORDER BY log_index;
 
 -- name: entries_under

@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from parley_crypto.tlog import ed25519
 from parley_crypto.tlog.checkpoint import parse_checkpoint
@@ -18,11 +18,11 @@ class Cosigner:
 
     private: PrivateKey
     now: Callable[[], int]
+    key: VerifierKey = field(init=False, repr=False, compare=False)
+    """The key that the line will name."""
 
-    @property
-    def key(self) -> VerifierKey:
-        """The key that the line will name."""
-        return self.private.vkey(KeyType.COSIGNATURE)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", self.private.vkey(KeyType.COSIGNATURE))
 
     def sign(self, text: bytes) -> bytes:
         """Cosign a checkpoint's text: u64 time, then 64 bytes. Raises CheckpointInvalid for any other text."""

@@ -91,11 +91,11 @@ class Ed25519Signer:
     """Signs notes with a plain Ed25519 signature (type 0x01)."""
 
     private: PrivateKey
-    key: VerifierKey = field(init=False)
+    key: VerifierKey = field(init=False, repr=False, compare=False)
     """The key that the line will name."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "key", self.private.vkey())  # once: deriving it takes as long as signing
+        object.__setattr__(self, "key", self.private.vkey())  # once: each note asks for it twice
 
     def sign(self, text: bytes) -> bytes:
         """Sign the text itself: 64 bytes."""

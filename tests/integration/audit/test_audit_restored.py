@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from socket import gethostname
+from typing import Any
 
 import pytest
 
@@ -139,6 +140,43 @@ async def test_what_is_not_the_log_that_was_published_is_not_signed_by_who_saw_i
     await changed(audit)
     await refused(audit)
     assert before == published(keys)
+
+
+@pytest.mark.parametrize(
+    ("stored", "entries"),
+    [
+        ("log_entries SET entry = {} WHERE log_index = 1", 243),
+        ("log_entries SET entry = {} WHERE log_index = 258", 499),
+        ("log_tiles SET hashes = {} WHERE tile_index = 0", 499),
+    ],
+)
+async def test_what_changed_of_the_log_ends_it_before_a_tile_is_made_of_it(
+    audit: Audit, stored: Any, entries: int
+) -> None:
+    await log(audit, 3)
+    await audit.grow(entries - 3)
+    await audit.publisher.publish()
+    tiles = await audit.db.fetch("SELECT * FROM log_tiles")
+    assert (entries // 256 > 0) == bool(tiles)
+    table, column = stored.split()[0], stored.split()[2]
+    good = await audit.db.fetchval(f"SELECT {column} FROM {table} {stored.partition('}')[2]}")
+    await audit.db.execute(f"UPDATE {stored.format('$1')}", bytes(32))
+    while await audit.size() % 256 < 254:
+        await audit.ticking.tick()
+    with pytest.raises(LogRefused):
+        await audit.ticking.tick()
+    assert 255 == await audit.size() % 256
+    await audit.db.execute(f"UPDATE {stored.format('$1')}", good)
+    assert tiles == await audit.db.fetch("SELECT * FROM log_tiles")
+    await audit.ticking.tick()
+
+
+async def test_two_who_sign_one_log_go_on_from_each_others_checkpoints(audit: Audit, keys: Secrets, bus: Bus) -> None:
+    async with audit_service(audit.config, keys, bus) as other:
+        for one in (audit, other, other, audit, audit, other):
+            await one.ticking.tick()
+            await one.service.pings["log"]()
+            assert await one.size() == published(keys)[0]
 
 
 async def _says(audit: Audit, loop: str, state: str) -> bool:

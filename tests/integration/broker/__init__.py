@@ -1,1 +1,1 @@
-"""A package, so that what its tests share ends with the folder, and takes no time from those that follow."""
+"""A package: without this file pytest would keep fixtures of that scope until the run's end."""

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -58,14 +58,28 @@ def test_every_command_takes_a_home_but_those_that_need_none(path: list[str], co
     assert (path not in (["verify"], ["serve"])) == ("--home" in options)
 
 
+SERVERS_NEED = {"asyncpg", "redis", "pydantic_settings", "cryptography", "opentelemetry", "structlog"}
+
+
 def test_help_is_answered_without_loading_what_commands_need() -> None:
+    answered = _helped([], without={"grpc", "nacl", "google.protobuf", "pydantic", "importlib.metadata", *SERVERS_NEED})
+    assert all(name in answered for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", ["customer", "marketer", "verify"])
+def test_commands_of_customers_and_marketers_load_nothing_of_the_servers(command: str) -> None:
+    _helped([command], without=SERVERS_NEED)
+
+
+def _helped(command: Sequence[str], without: Iterable[str]) -> str:
+    """Ask for a command's help in a process of its own, which may load none of these modules."""
     script = (
-        "import sys; from parley_node.cli import app; app(['--help'], standalone_mode=False); "
-        "sys.exit(','.join({'grpc', 'asyncpg', 'nacl', 'pydantic', 'google.protobuf'} & set(sys.modules)) or 0)"
+        f"import sys; from parley_node.cli import app; app({[*command, '--help']}, standalone_mode=False); "
+        f"sys.exit(','.join({set(without)} & set(sys.modules)) or 0)"
     )
     answered = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=_paths())
     assert ("", 0) == (answered.stderr, answered.returncode)
-    assert all(name in answered.stdout for name in COMMANDS)
+    return answered.stdout
 
 
 def _paths() -> dict[str, str]:
