@@ -28,8 +28,8 @@ class Publisher:
 
     Before each it proves to itself that the log extends the newest published checkpoint. Where it doesn't (a restored
     database is older than what the world has seen), nothing is signed, and :meth:`require` stops what would be appended.
-    What it has proven itself it goes on from, by the entries since; all that is stored it looks at again before a tile is
-    made of it.
+    From what it has proven itself it goes on by the entries since. All that is stored it looks at again before a tile is made
+    of it.
     """
 
     def __init__(self, db: Database, store: Store, file: PublishedFile, signer: Signer) -> None:
@@ -98,7 +98,7 @@ class Publisher:
         """
         Whether the log is known to be what this process has proven, and the few entries since.
 
-        Never of one that came to the last entry of a bundle but one, or past it: the next makes a tile of them all, for ever.
+        Not where the next entry fills a bundle: of that a tile is made for good, so all that is stored is looked at before.
         """
         if (last.size + 1) // WIDTH != (head.size + 1) // WIDTH:
             return False
