@@ -16,6 +16,7 @@ from typing import Any, LiteralString, Protocol, TypeVar, cast
 import asyncpg
 
 from parley_db.connections import LONGEST_CLOSE, Connections, drop, is_lost
+from parley_kit.completion import to_the_end
 from parley_kit.faultpoints import reach
 from parley_kit.faults import Conflict, Unavailable
 from parley_kit.telemetry import SILENT, Telemetry
@@ -208,15 +209,15 @@ class Database:
             async with self._connection() as connection:
                 transaction, lent = connection.transaction(isolation="read_committed"), _Lent(connection)
                 try:
-                    await _to_the_end(transaction.start())  # else every caller who goes away now costs a connection
+                    await to_the_end(transaction.start())  # else every caller who goes away now costs a connection
                     yield cast("Tx", lent)
                     lent.end()
                     await reach(f"{name}.before_commit")
                 except BaseException:
                     lent.end()
-                    await _to_the_end(_roll_back(connection, transaction))
+                    await to_the_end(_roll_back(connection, transaction))
                     raise
-                await _to_the_end(transaction.commit())
+                await to_the_end(transaction.commit())
                 await reach(f"{name}.after_commit")
 
     @asynccontextmanager
@@ -298,18 +299,6 @@ async def _roll_back(connection: Any, transaction: Any) -> None:
     except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
         # The error under way says more than this one; the server rolls back what it loses.
         drop(connection)
-
-
-async def _to_the_end(step: Awaitable[None]) -> None:
-    """Finish ``step`` even if the caller is cancelled meanwhile, and only then pass the cancellation on."""
-    task = asyncio.ensure_future(step)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
-        raise
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from parley_audit.store import Published, Store
 from parley_crypto.tlog.note import Signer, sign_note
 from parley_crypto.tlog.tiles import WIDTH
 from parley_db.database import Database, Tx
+from parley_kit.completion import to_the_end
 
 _RETRY_S = 1.0
 
@@ -73,8 +74,9 @@ class Publisher:
         if held is not None and served.note is not None and head.size == covered <= served.size:
             return _Signed(head, held)
         note = sign_note(head.checkpoint(self._signer.key.name).text(), [self._signer])
-        # The file first: what was ever served must be in it. A crash in between signs the same note again.
-        await asyncio.to_thread(self._file.write, note)
+        # The file first: what was ever served must be in it. A crash in between signs the same note again. No thread outlives
+        # the lock, or it could put this note in the place of one that another process has signed since.
+        await to_the_end(asyncio.to_thread(self._file.write, note))
         await self._store.publish(tx, head.size, note)
         return _Signed(head, note)
 

@@ -1,8 +1,10 @@
 """After a restore the log is continued from its newest published checkpoint, or not at all."""
 
+import asyncio
 import json
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from socket import gethostname
 from typing import Any
@@ -250,6 +252,38 @@ async def test_a_disk_that_takes_no_checkpoint_stops_the_log(audit: Audit, keys:
     (keys.folder / "published.new").mkdir()
     await refused(audit)
     assert 404 == (await audit.get("/checkpoint")).status
+
+
+async def test_who_is_told_to_stop_while_a_checkpoint_is_written_lets_nobody_sign_before_it_is(
+    audit: Audit, keys: Secrets
+) -> None:
+    await log(audit, 1)
+    with _held_up(keys.folder / "published.new"):
+        tick = asyncio.create_task(audit.ticking.tick())
+        await until(lambda: _is_locked(audit))
+        tick.cancel()
+        await asyncio.wait([tick], timeout=0.2)
+        assert not tick.done()
+        assert await _is_locked(audit)
+    with pytest.raises(asyncio.CancelledError):
+        await tick
+    await audit.ticking.tick()
+    assert await audit.size() == published(keys)[0]
+
+
+@contextmanager
+def _held_up(path: Path) -> Iterator[None]:
+    """Whoever opens this file to write in it waits until the block ends, and then can't."""
+    os.mkfifo(path)
+    try:
+        yield
+    finally:
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+        path.unlink()
+
+
+async def _is_locked(audit: Audit) -> bool:
+    return await audit.db.fetchrow("SELECT FROM log_checkpoint FOR UPDATE SKIP LOCKED") is None
 
 
 async def test_a_database_holds_one_log(audit: Audit) -> None:
