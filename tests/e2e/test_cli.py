@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -266,11 +267,30 @@ def test_port_that_is_taken_is_named_before_anything_starts(taken: str) -> None:
 
 
 def test_apart_every_service_needs_a_port_for_its_metrics() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other, scratch_directory() as root:
-        port = other.getsockname()[1]
-        with start(root / "home", "up", "--split", "--http-port", "0", "--metrics-port", str(port - 4)) as up:
-            _out, err = up.communicate(timeout=60)
-    assert f"127.0.0.1:{port}: it is taken" in err
+    with (
+        _five_ports_whose_last_is_taken() as first,
+        scratch_directory() as root,
+        start(root / "home", "up", "--split", "--http-port", "0", "--metrics-port", str(first)) as up,
+    ):
+        _out, err = up.communicate(timeout=60)
+    assert f"127.0.0.1:{first + 4}: it is taken" in err
+
+
+@contextmanager
+def _five_ports_whose_last_is_taken() -> Iterator[int]:
+    """The first of them; they are below those that systems give to whoever wants any, as other tests do meanwhile."""
+    for first in range(20_000 + 5 * (os.getpid() % 1_000), 32_000, 5):
+        with ExitStack() as free, ExitStack() as taken:
+            try:
+                for port in range(first, first + 4):
+                    free.enter_context(socket.create_server(("127.0.0.1", port)))
+                taken.enter_context(socket.create_server(("127.0.0.1", first + 4)))
+            except OSError:
+                continue
+            free.close()
+            yield first
+            return
+    raise AssertionError("no five ports in a row are free")
 
 
 def test_plan_of_a_migration_makes_nothing() -> None:
