@@ -109,16 +109,22 @@ def parley_up(home: Path, *options: str, **variables: str) -> Iterator[subproces
             up.wait(_PATIENCE_S)
 
 
-def start(home: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
-    """Start a command as a process of its own."""
-    return subprocess.Popen(
+@contextmanager
+def start(home: Path, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """A command in a process of its own, which is asked to stop where the block fails, and waited for."""
+    with subprocess.Popen(
         [sys.executable, "-m", "parley_node.cli", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=_ROOT,
         env=environment(home) | variables,
-    )
+    ) as process:
+        try:
+            yield process
+        except BaseException:
+            process.terminate()
+            raise
 
 
 def environment(home: Path) -> dict[str, str]:
