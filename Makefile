@@ -79,7 +79,7 @@ test-all: $(VENV)/.dev ## The slow tests too
 
 .PHONY: bench
 bench: $(VENV)/.dev ## What an exchange, a withdrawal and a leaf cost, beside a bare echo: a table, and build/bench.json
-	@$(BIN)/python -m tests.bench.run
+	@$(BIN)/python -m tests.bench.run $(ARGS)
 
 ##@ Working on it
 .PHONY: fmt

@@ -24,6 +24,7 @@ from tests.bench.leaves import leaves
 from tests.bench.outboxes import drained
 from tests.bench.seed import ATTRIBUTES, FOUND, FOUND_BY
 from tests.bench.withdrawals import withdrawals
+from tests.bench.without import leave_out, told
 
 _ASKED: dict[str, Any] = {"purposes": ["Marketing"], "ask": ATTRIBUTES, "decide_within": timedelta(days=7)}
 
@@ -131,5 +132,6 @@ def _jobs(arguments: Sequence[str]) -> Iterator[Job]:
 
 
 if __name__ == "__main__":
+    leave_out(told())
     for _job in _jobs(sys.argv[1:]):
         print(json.dumps(asyncio.run(measure(_job))), flush=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from parley_node.home import Home
 from parley_node.node import Options, run
 from parley_rpc.logs import logger
+from tests.bench.without import leave_out, told
 
 
 async def main(root: Path) -> None:
@@ -21,4 +22,5 @@ async def main(root: Path) -> None:
 
 
 if __name__ == "__main__":
+    leave_out(told())
     asyncio.run(main(Path(sys.argv[1])))

@@ -36,6 +36,7 @@ from parley_rpc.zones import Zones
 from tests.bench.cpu import seconds
 from tests.bench.job import Job
 from tests.bench.seed import seed
+from tests.bench.without import PROMISES, leave_out, told
 from tests.support.chaos import listener
 from tests.support.servers import scratch_directory
 
@@ -59,13 +60,19 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0, help="how long each load lasts")
     parser.add_argument("--profile", type=Path, help="keep a profile of the node here (cProfile)")
     parser.add_argument("--only", choices=["campaign", "single", "acts"], help="leave the rest out")
+    parser.add_argument(
+        "--without", choices=PROMISES, nargs="+", default=[], help="what to leave out, to see what it costs"
+    )
     options = parser.parse_args()
+    if options.without and options.only not in ("campaign", "single"):
+        parser.error("--without needs --only campaign or single: the others measure what it may leave out")
+    leave_out(options.without)
     if options.only in (None, "acts") and options.customers < FEWEST:
         parser.error(f"{FEWEST:,} customers are the fewest: some withdraw while others are asked")
     with scratch_directory() as root:
         figures = _measured(root, options)
     _OUT.parent.mkdir(exist_ok=True)
-    out = _OUT.with_stem(f"bench-{options.only}") if options.only else _OUT
+    out = _OUT.with_stem("-".join(filter(None, ["bench", options.only, *options.without])))
     out.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
     _show(figures)
 
@@ -85,7 +92,8 @@ def _measured(root: Path, options: Any) -> dict[str, Any]:
             "campaign_customers_per_s": campaign.pop("customers_per_s"),
             **_named("campaign", campaign),
         }
-        figures |= asyncio.run(_durability(home))
+        if "durability" not in told():
+            figures |= asyncio.run(_durability(home))
         if options.only == "campaign":
             return figures | _where()
         for callers in () if options.only == "acts" else (1, 32):
@@ -112,7 +120,8 @@ def _measured(root: Path, options: Any) -> dict[str, Any]:
 
 
 def _where() -> dict[str, Any]:
-    return {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), "commit": _commit()}
+    where = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), "commit": _commit()}
+    return where | {"without": told()} if told() else where
 
 
 async def _durability(home: Home) -> dict[str, str]:
@@ -165,7 +174,8 @@ async def _marketer(home: Home, folder: Path, address: str) -> Job:
             signing_key=Signer(read_key(folder / "signing")).public_key,
             sealing_key=Sealer(read_key(folder / "sealing")).public_key,
         )
-        outboxes = [dsn(pair, home, service) for service in ("consent", "broker")]
+        logged = () if "log" in told() else ("consent", "broker")
+        outboxes = [dsn(pair, home, service) for service in logged]
     return Job("", address, folder=str(folder), marketer=made.name, outboxes=outboxes)
 
 
