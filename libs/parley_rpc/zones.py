@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ class Zones:
         return cls.parse((path or _find()).read_text(encoding="utf-8"))
 
     @classmethod
+    @lru_cache(1)  # doctor asks once for each service
     def parse(cls, text: str) -> "Zones":
         """Read the text of such a file. Raises ValueError (of which TOMLDecodeError is one)."""
         document = tomllib.loads(text)

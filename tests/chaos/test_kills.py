@@ -186,7 +186,7 @@ async def survive(city: City, history: History, kill: Callable[[City], Awaitable
 @pytest.mark.parametrize(
     ("kill", "times"),
     [
-        (kill_node, 4),
+        (kill_node, 2),
         pytest.param(kill_node, 20, marks=pytest.mark.slow),
         pytest.param(kill_postgres, 20, marks=pytest.mark.slow),
         pytest.param(kill_valkey, 20, marks=pytest.mark.slow),

@@ -3,7 +3,7 @@
 import csv
 import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import asyncpg
@@ -58,28 +58,27 @@ def _telling(names: Catalogue) -> set[str]:
     return values - {"technician"}
 
 
-async def _import(world: World) -> dict[str, str]:
+async def _import(world: World, wanted: Callable[[str], bool]) -> dict[str, str]:
     async with people.staff(world.node.running.address, world.home, "importer") as importer:
         mapping = read_mapping(MAPPING)
         rows, problems = read_rows(_contacts(), mapping, await people.catalogue(importer))
         assert [] == problems
         assert 4119 == len(rows)
-        await import_customers(importer, mapping.name, rows[:700])  # interrupted: the rest comes with the second run
-        return await import_customers(importer, mapping.name, rows)
+        there = [row for row in rows if wanted(row.key)]
+        await import_customers(importer, mapping.name, there[:100])  # interrupted: the rest comes with the second run
+        return await import_customers(importer, mapping.name, there)
 
 
 @pytest.mark.parametrize(("of_named", "of_others"), [(3, 24), pytest.param(1, 1, marks=pytest.mark.slow)])
 async def test_campaign_reaches_exactly_the_people_a_plain_script_names(
     bank: World, of_named: int, of_others: int
 ) -> None:
-    """Whom the script doesn't name is there, too: of each kind one in so many claims their account and can be found."""
+    """Whom the script doesn't name is there, too: of each kind one in so many is imported, and claims their account."""
     named = _named_by_a_plain_script()
     assert 363 == len(named)
-    codes = await _import(bank)
-    assert 4119 == len(codes)
-    crowd = Crowd(bank.node.running.address, bank.stubs.channel)
-    there = {row: code for row, code in codes.items() if 0 == int(row) % (of_named if row in named else of_others)}
+    there = await _import(bank, lambda row: 0 == int(row) % (of_named if row in named else of_others))
     named &= there.keys()
+    crowd = Crowd(bank.node.running.address, bank.stubs.channel)
     members = await crowd.claim(there, SEED, lambda: None)
     asked = ["profile.age", "profile.job", "finance.personal_loan"]
     allowed = standing_terms([MARKETING], ["profile.education", "profile.marital_status", *asked])

@@ -14,7 +14,8 @@ import witness_log
 from parley.audit.v1 import audit_events_pb2 as eventspb
 from parley.audit.v1 import audit_pb2 as auditpb
 from parley.common.v1.event_envelope_pb2 import EventEnvelope
-from parley_audit.commands import MOST_WAITING, Intake
+from parley_audit import commands
+from parley_audit.commands import Intake
 from parley_audit.domain import Progress, leaf_of
 from parley_audit.faults import HeadMoved, ProofNotFound
 from parley_audit.growth import EMPTY, grow
@@ -162,15 +163,18 @@ async def test_what_waits_in_numbers_is_logged_a_tick_at_a_time_oldest_first(aud
     assert [14, 15, 14] == [len((await proof_of(audit, each.opening.commitment)).path) for each in told]
 
 
-async def test_no_more_is_taken_in_while_ticks_fail(audit: Audit, keys: Secrets) -> None:
-    told = [audit.writer.tell("vault") for _ in range(MOST_WAITING + 1)]
-    await take_in(audit, keys, "vault", dict(enumerate(told[:MOST_WAITING], 1)))
+async def test_no_more_is_taken_in_while_ticks_fail(
+    audit: Audit, keys: Secrets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "MOST_WAITING", 300)
+    told = [audit.writer.tell("vault") for _ in range(301)]
+    await take_in(audit, keys, "vault", dict(enumerate(told[:300], 1)))
     with pytest.raises(Unavailable):
-        await take_in(audit, keys, "vault", {MOST_WAITING + 1: told[-1]})
+        await take_in(audit, keys, "vault", {301: told[-1]})
     for _ in range(3):
         await audit.ticking.tick()
-    assert MOST_WAITING == await audit.logged("vault")
-    await take_in(audit, keys, "vault", {MOST_WAITING + 1: told[-1]})
+    assert 300 == await audit.logged("vault")
+    await take_in(audit, keys, "vault", {301: told[-1]})
 
 
 async def test_a_crash_between_taking_in_and_acknowledgement_logs_nothing_twice(audit: Audit) -> None:

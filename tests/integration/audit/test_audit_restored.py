@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-import os
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +14,7 @@ import pytest
 from parley.audit.v1 import audit_pb2 as auditpb
 from parley_audit.app import build
 from parley_audit.faults import LogForeign, LogRefused, SealingKeyUnknown
+from parley_audit.published import PublishedFile
 from parley_audit.store import Store
 from parley_bus.bus import Bus
 from parley_crypto.tlog.checkpoint import parse_checkpoint
@@ -255,12 +256,12 @@ async def test_a_disk_that_takes_no_checkpoint_stops_the_log(audit: Audit, keys:
 
 
 async def test_who_is_told_to_stop_while_a_checkpoint_is_written_lets_nobody_sign_before_it_is(
-    audit: Audit, keys: Secrets
+    audit: Audit, keys: Secrets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await log(audit, 1)
-    with _held_up(keys.folder / "published.new"):
+    with _held_up(monkeypatch) as writing:
         tick = asyncio.create_task(audit.ticking.tick())
-        await until(lambda: _is_locked(audit))
+        await asyncio.to_thread(writing.wait)
         tick.cancel()
         await asyncio.wait([tick], timeout=0.2)
         assert not tick.done()
@@ -272,14 +273,20 @@ async def test_who_is_told_to_stop_while_a_checkpoint_is_written_lets_nobody_sig
 
 
 @contextmanager
-def _held_up(path: Path) -> Iterator[None]:
-    """Whoever opens this file to write in it waits until the block ends, and then can't."""
-    os.mkfifo(path)
+def _held_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Whoever writes a checkpoint says so, and waits until the block ends."""
+    writing, over, replace = threading.Event(), threading.Event(), PublishedFile._replace
+
+    def replace_slowly(file: PublishedFile, note: bytes) -> None:
+        writing.set()
+        over.wait()
+        replace(file, note)
+
+    monkeypatch.setattr(PublishedFile, "_replace", replace_slowly)
     try:
-        yield
+        yield writing
     finally:
-        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
-        path.unlink()
+        over.set()
 
 
 async def _is_locked(audit: Audit) -> bool:
