@@ -2,7 +2,7 @@
 What an exchange costs, beside a bare echo of the same transport in the same run, and what customers wait for: ``make bench``.
 
 Absolute figures don't carry from machine to machine; ratios do. Clients are processes of their own; PostgreSQL runs with
-fsync and synchronous commits, as everywhere.
+fsync and synchronous commits, as everywhere, unless it is told to do without.
 """
 
 import argparse
@@ -249,7 +249,8 @@ def _commit() -> str:
 
 
 def _show(figures: dict[str, Any]) -> None:
-    table = Table(title="Parley beside a bare echo")
+    left_out = f", without {', '.join(told())}" if told() else ""
+    table = Table(title=f"Parley beside a bare echo{left_out}")
     for column in ("figure", "measured", "promised"):
         table.add_column(column, justify="left" if column == "figure" else "right")
     for name, value in figures.items():

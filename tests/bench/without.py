@@ -39,14 +39,14 @@ def leave_out(names: Sequence[str]) -> None:
 
 
 def _signatures() -> None:
-    """Nothing is signed, and every signature is believed."""
+    """Nothing but the log's checkpoints is signed, and every other signature is believed."""
     signer: Any = parley_crypto.signing.Signer
     signer.sign = lambda _self, _message: _SIGNATURE
     _replace(parley_crypto.signing.verify, lambda _key, _message, _signature: None)
 
 
 def _encryption() -> None:
-    """What is stored and sent can be read by anybody; lengths stay as they are."""
+    """What is stored and sent isn't encrypted. Keys are derived all the same, and lengths stay as they are."""
     sealer: Any = parley_crypto.signing.Sealer
     sealer.open = lambda _self, sealed: sealed[len(_SEAL) :]
     _replace(parley_crypto.aead.encrypt, lambda message, _aad, _nonce, _key: bytes(message) + _TAG)
@@ -71,7 +71,7 @@ def _guards() -> None:
 
 
 def _log() -> None:
-    """Notes are written, and nobody carries or logs them."""
+    """No event is carried to anybody, and nothing is logged; notes are written all the same."""
 
     async def idle(_self: Any) -> None:
         await asyncio.Event().wait()

@@ -347,6 +347,7 @@ def test_up_waits_for_the_one_that_is_ending_and_takes_over_none_of_its_servers(
                 assert up.wait(30) == 0
 
 
+@pytest.mark.slow
 def test_up_waits_for_a_migration_and_takes_over_none_of_its_servers() -> None:
     with scratch_directory() as root:
         home = Home(root / "home")
@@ -412,7 +413,14 @@ def test_setting_that_cant_be_read_is_named_without_its_value() -> None:
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("variable", ["PARLEY_VAULT_MASTER_KEY", "PARLEY_BROKER_POSTGRES_DSN", "PARLEY_SERVE_GRACE"])
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "PARLEY_VAULT_MASTER_KEY",
+        pytest.param("PARLEY_BROKER_POSTGRES_DSN", marks=pytest.mark.slow),
+        pytest.param("PARLEY_SERVE_GRACE", marks=pytest.mark.slow),
+    ],
+)
 def test_setting_that_nobody_would_heed_is_refused(variable: str) -> None:
     with scratch_directory() as root, start(root / "home", *UP, **{variable: "secret"}) as up:
         _out, err = up.communicate(timeout=60)
@@ -421,7 +429,7 @@ def test_setting_that_nobody_would_heed_is_refused(variable: str) -> None:
     assert "secret" not in err
 
 
-@pytest.mark.parametrize("variable", ["PARLEY_VAULT_TRUST", "parley_vault_trust"])
+@pytest.mark.parametrize("variable", ["PARLEY_VAULT_TRUST", pytest.param("parley_vault_trust", marks=pytest.mark.slow)])
 def test_demo_refuses_it_too_before_the_last_one_is_gone(tmp_path: Path, variable: str) -> None:
     kept = tmp_path / "home/demo/kept"
     kept.parent.mkdir(parents=True)

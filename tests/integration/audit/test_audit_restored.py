@@ -261,7 +261,7 @@ async def test_who_is_told_to_stop_while_a_checkpoint_is_written_lets_nobody_sig
     await log(audit, 1)
     with _held_up(monkeypatch) as writing:
         tick = asyncio.create_task(audit.ticking.tick())
-        await asyncio.to_thread(writing.wait)
+        assert await asyncio.to_thread(writing.wait, 10)
         tick.cancel()
         await asyncio.wait([tick], timeout=0.2)
         assert not tick.done()

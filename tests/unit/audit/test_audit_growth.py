@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import pytest
@@ -17,7 +17,7 @@ def entries(count: int, mark: bytes = b"") -> list[bytes]:
 
 
 @cache
-def grown(steps: tuple[int, ...], mark: bytes = b"") -> tuple[Head, dict[Tile, bytes]]:
+def grown(steps: tuple[int, ...], mark: bytes = b"") -> tuple[Head, Mapping[Tile, bytes]]:
     """A log that grew to each of these sizes; asked only for the tiles that ``edge`` names."""
     head, tiles = EMPTY, dict[Tile, bytes]()
     everything = entries(steps[-1], mark)
