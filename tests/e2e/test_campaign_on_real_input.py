@@ -65,14 +65,16 @@ async def _import(world: World, wanted: Callable[[str], bool]) -> dict[str, str]
         assert [] == problems
         assert 4119 == len(rows)
         some = [row for row in rows if wanted(row.key)]
-        await import_customers(importer, mapping.name, some[:300])  # interrupted: the rest comes with the second run
+        await import_customers(
+            importer, mapping.name, some[: len(some) // 2]
+        )  # interrupted: the rest comes with the second run
         codes = await import_customers(importer, mapping.name, some)
         assert {row.key for row in some} == codes.keys()
         return codes
 
 
 @pytest.mark.parametrize(
-    ("of_named", "of_others", "of_all"), [(3, 24, 8), pytest.param(1, 1, 1, marks=pytest.mark.slow)]
+    ("of_named", "of_others", "of_all"), [(4, 48, 12), pytest.param(1, 1, 1, marks=pytest.mark.slow)]
 )
 async def test_campaign_reaches_exactly_the_people_a_plain_script_names(
     bank: World, of_named: int, of_others: int, of_all: int

@@ -258,7 +258,9 @@ def test_log_of_another_key_than_the_home_believes(parley: Parley) -> None:
             b"999999",
             "{stop}; cp -a COPY {data}.newer && mv {data} {data}.older && mv {data}.newer {data}; {up}  # COPY: {which}",
         ),  # the database fell back
-        (b"0", "cp CHECKPOINT {published}  # the newest that anybody holds"),  # the file did
+        pytest.param(
+            b"0", "cp CHECKPOINT {published}  # the newest that anybody holds", marks=pytest.mark.slow
+        ),  # the file did
         (b"many", "cp CHECKPOINT {published}  # the newest that anybody holds"),
     ],
 )
@@ -354,13 +356,13 @@ async def test_schema_that_keeps_what_an_older_version_may_need(parley: Parley) 
     [
         ("GRANT CONNECT ON DATABASE parley_vault TO parley_broker", "postgres"),
         ("GRANT parley_vault TO parley_broker", "postgres"),
-        ("ALTER ROLE parley_broker CREATEDB", "postgres"),
+        pytest.param("ALTER ROLE parley_broker CREATEDB", "postgres", marks=pytest.mark.slow),
         ("GRANT DELETE ON log_entries TO parley_audit", "parley_audit"),
-        ("GRANT DELETE ON log_entries TO PUBLIC", "parley_audit"),
-        ("GRANT UPDATE (entry) ON log_entries TO parley_audit", "parley_audit"),
+        pytest.param("GRANT DELETE ON log_entries TO PUBLIC", "parley_audit", marks=pytest.mark.slow),
+        pytest.param("GRANT UPDATE (entry) ON log_entries TO parley_audit", "parley_audit", marks=pytest.mark.slow),
         ("GRANT UPDATE (artefact) ON consents TO PUBLIC", "parley_consent"),
         ("GRANT CREATE ON SCHEMA public TO parley_broker", "parley_broker"),
-        ("GRANT CONNECT ON DATABASE parley_vault TO PUBLIC", "postgres"),
+        pytest.param("GRANT CONNECT ON DATABASE parley_vault TO PUBLIC", "postgres", marks=pytest.mark.slow),
     ],
 )
 async def test_role_with_too_much(parley: Parley, given: str, database: str) -> None:
