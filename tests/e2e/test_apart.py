@@ -472,8 +472,10 @@ async def test_service_that_is_told_too_little_says_what_is_missing_and_no_value
         ({"PARLEY_FAULTS": "a.b=slep:3"}, "PARLEY_FAULTS: unknown fault action 'slep'"),
         ({"PARLEY_SERVE_TLS_KEY": ""}, "PARLEY_SERVE_TLS_CERTIFICATE, _KEY and _AUTHORITY: set all three or none"),
         ({"PARLEY_SERVE_PUBLIC": "unix:{tmp}/none/s"}, "can't listen on unix:{tmp}/none/s"),
-        ({"PARLEY_SERVE_PUBLIC": "192.0.2.1:7"}, "can't listen on 192.0.2.1:7"),
-        ({"PARLEY_SERVE_METRICS": "127.0.0.1:http"}, "can't listen on 127.0.0.1:http"),
+        pytest.param({"PARLEY_SERVE_PUBLIC": "192.0.2.1:7"}, "can't listen on 192.0.2.1:7", marks=pytest.mark.slow),
+        pytest.param(
+            {"PARLEY_SERVE_METRICS": "127.0.0.1:http"}, "can't listen on 127.0.0.1:http", marks=pytest.mark.slow
+        ),
         ({"PARLEY_SERVE_METRICS": "fd:77"}, "can't listen on fd:77"),
         (
             {"PARLEY_SERVE_TLS_CERTIFICATE": "{tmp}/none"},
@@ -488,7 +490,9 @@ async def test_service_that_is_told_too_little_says_what_is_missing_and_no_value
             "PARLEY_IDENTITY_CLAIM_LIVE: no such setting; PARLEY_IDENTITY_CLAIM_LIFE is one",
         ),
         ({"PARLEY_IDENTITY_POSTGRES_DSN": "nonsense secret"}, "the database can't be entered"),
-        ({"PARLEY_IDENTITY_POSTGRES_DSN": "{stranger}"}, "the database can't be entered"),
+        pytest.param(
+            {"PARLEY_IDENTITY_POSTGRES_DSN": "{stranger}"}, "the database can't be entered", marks=pytest.mark.slow
+        ),
     ],
 )
 async def test_service_that_cannot_start_as_it_is_told_says_so_in_a_sentence(
