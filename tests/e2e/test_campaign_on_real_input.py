@@ -65,9 +65,8 @@ async def _import(world: World, wanted: Callable[[str], bool]) -> dict[str, str]
         assert [] == problems
         assert 4119 == len(rows)
         some = [row for row in rows if wanted(row.key)]
-        await import_customers(
-            importer, mapping.name, some[: len(some) // 2]
-        )  # interrupted: the rest comes with the second run
+        interrupted = some[: len(some) // 2]
+        await import_customers(importer, mapping.name, interrupted)  # the rest comes with the second run
         codes = await import_customers(importer, mapping.name, some)
         assert {row.key for row in some} == codes.keys()
         return codes

@@ -274,19 +274,20 @@ async def test_who_is_told_to_stop_while_a_checkpoint_is_written_lets_nobody_sig
 
 @contextmanager
 def _held_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Whoever writes a checkpoint says so, and waits until the block ends."""
-    writing, over, replace = threading.Event(), threading.Event(), PublishedFile._replace
+    """Whoever writes a checkpoint says so, waits until the block ends, and then can't."""
+    writing, over = threading.Event(), threading.Event()
 
-    def replace_slowly(file: PublishedFile, note: bytes) -> None:
+    def hang(_file: PublishedFile, _note: bytes) -> None:
         writing.set()
         over.wait()
-        replace(file, note)
+        raise OSError
 
-    monkeypatch.setattr(PublishedFile, "_replace", replace_slowly)
-    try:
-        yield writing
-    finally:
-        over.set()
+    with monkeypatch.context() as patched:
+        patched.setattr(PublishedFile, "_replace", hang)
+        try:
+            yield writing
+        finally:
+            over.set()
 
 
 async def _is_locked(audit: Audit) -> bool:
