@@ -15,9 +15,9 @@ import asyncpg
 
 LONGEST_CLOSE = 5.0
 """Seconds that a connection is given to end what it is doing when it is released, and all of them when the pool closes."""
-_WAITED_S = 0.15
+PATIENCE_S = 0.15
 """
-Seconds for which whoever used a connection waits until it is released, which takes a few milliseconds.
+Seconds for which whoever used a connection, or whose time is up, waits until it is released: that takes a few milliseconds.
 
 With a silent server it takes longer. A call whose time is up must end soon after its deadline, and give its caller's place back;
 what it had begun on the server is stopped all the same, or there would be more and more of it.
@@ -80,7 +80,7 @@ class Connections:
         releasing = asyncio.create_task(self._release(connection))
         self._releasing.add(releasing)
         releasing.add_done_callback(self._releasing.discard)
-        await asyncio.wait({releasing}, timeout=_WAITED_S)
+        await asyncio.wait({releasing}, timeout=PATIENCE_S)
 
     def _has_room(self) -> bool:
         is_free = not (self._is_closed or self._waiting or len(self._at_hand) >= MOST_AT_HAND)

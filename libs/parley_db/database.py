@@ -11,11 +11,12 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from typing import Any, LiteralString, Protocol, TypeVar, cast
 
 import asyncpg
 
-from parley_db.connections import LONGEST_CLOSE, Connections, drop, is_lost
+from parley_db.connections import LONGEST_CLOSE, PATIENCE_S, Connections, drop, is_lost
 from parley_kit.completion import to_the_end
 from parley_kit.faultpoints import reach
 from parley_kit.faults import Conflict, Unavailable
@@ -156,8 +157,8 @@ class Database:
         Run the block in one transaction: all of it commits, or nothing.
 
         ``name`` names it in metrics and as fault points ``<name>.before_commit`` and ``<name>.after_commit``. Once
-        COMMIT is sent, a cancelled caller still waits for its outcome. Raises Unavailable (outcome unknown if it
-        comes from COMMIT itself) and Conflict.
+        COMMIT is sent, a cancelled caller still waits for its outcome, but for no silent server's. Raises Unavailable
+        (outcome unknown if it comes from COMMIT itself) and Conflict.
         """
         with _as_conflict():
             async with self._attempt(name) as tx:
@@ -208,16 +209,19 @@ class Database:
         with self._tracer.inside(name):
             async with self._connection() as connection:
                 transaction, lent = connection.transaction(isolation="read_committed"), _Lent(connection)
+                # Else every caller who goes away just then costs a connection. Whom a silent server keeps waiting does.
+                to_its_end = partial(to_the_end, patience=PATIENCE_S, give_up=partial(drop, connection))
                 try:
-                    await to_the_end(transaction.start())  # else every caller who goes away now costs a connection
+                    await to_its_end(transaction.start())
                     yield cast("Tx", lent)
                     lent.end()
                     await reach(f"{name}.before_commit")
-                except BaseException:
+                except BaseException as error:
                     lent.end()
-                    await to_the_end(_roll_back(connection, transaction))
+                    is_over = isinstance(error, asyncio.CancelledError)  # it is waited for with what patience is left
+                    await to_its_end(_roll_back(connection, transaction, PATIENCE_S if is_over else LONGEST_CLOSE))
                     raise
-                await to_the_end(transaction.commit())
+                await to_its_end(transaction.commit())
                 await reach(f"{name}.after_commit")
 
     @asynccontextmanager
@@ -293,9 +297,10 @@ async def _close(connections: Connections) -> None:
             await connections.close()
 
 
-async def _roll_back(connection: Any, transaction: Any) -> None:
+async def _roll_back(connection: Any, transaction: Any, patience: float) -> None:
     try:
-        await transaction.rollback()
+        async with asyncio.timeout(patience):
+            await transaction.rollback()
     except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
         # The error under way says more than this one; the server rolls back what it loses.
         drop(connection)

@@ -21,7 +21,8 @@ from parley_node.services import SERVICES
 from tests.support.city import City, kill_another
 from tests.support.deaths import drawn, hits, kills, pid_of, points, stands_still, stopped_at, stops
 from tests.support.history import History
-from tests.support.load import Backend, checked, seeded
+from tests.support.load import Backend, checked
+from tests.support.seeds import seeded
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow

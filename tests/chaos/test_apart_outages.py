@@ -10,8 +10,7 @@ import os
 import shutil
 import signal
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -25,22 +24,19 @@ from redis.asyncio import Redis
 from parley.audit.v1 import audit_pb2 as auditpb
 from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.consent.v1 import consent_pb2 as consentpb
-from parley.identity.v1 import identity_pb2 as identitypb
 from parley.vault.v1 import vault_pb2 as vaultpb
 from parley_kit.faults import Unavailable
-from parley_node.doctor.metrics import Sample, ask
 from parley_node.embedded.paths import try_lock
-from parley_node.services import SERVICES
 from parley_rpc.channels import RoutedChannel, at
 from parley_rpc.status import fault_from
 from tests.support.calls import request_id
-from tests.support.chaos import each, frozen, listener, rows
+from tests.support.chaos import each, frozen, listener
 from tests.support.city import City, kill_another
-from tests.support.deaths import children, pid_of
 from tests.support.history import History
-from tests.support.load import Backend, checked, seeded, streams_are_read
+from tests.support.load import Backend, checked, streams_are_read
+from tests.support.seeds import seeded
 from tests.support.waiting import beside, until
-from tests.support.world import Caller, Customer, Stubs
+from tests.support.world import Caller, Stubs
 
 pytestmark = pytest.mark.slow
 
@@ -288,134 +284,3 @@ async def _served(probes: dict[str, Probe], since: float) -> float:
 def _kind(error: grpc.aio.AioRpcError) -> tuple[Any, type, bool]:
     fault = fault_from(error)
     return error.code(), type(fault), fault.retry_after is not None
-
-
-# --- Anything stands still -------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _stopped(pid: int) -> Iterator[None]:
-    """A process stands still, and all that it started: each session of PostgreSQL's is a process."""
-    family = [pid, *children(pid)]
-    for each_pid in family:
-        os.kill(each_pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for each_pid in family:
-            with suppress(ProcessLookupError):
-                os.kill(each_pid, signal.SIGCONT)
-
-
-async def _ended(call: Awaitable[Any]) -> tuple[float, grpc.StatusCode]:
-    """How long a call took to end, and how it did."""
-    begun = time.monotonic()
-    try:
-        await call
-    except grpc.aio.AioRpcError as error:
-        return time.monotonic() - begun, error.code()
-    return time.monotonic() - begun, grpc.StatusCode.OK
-
-
-def _calls(backend: Backend, customer: Customer, rng: Random, timeout: float) -> Mapping[str, Awaitable[Any]]:
-    """A call of each service, and one that needs them all."""
-    stubs, marketer, options = backend.marketer.stubs, backend.marketer, {"timeout": timeout}
-    return {
-        "broker.CreateExchange": backend.ask_one(rng.choice(backend.pseudonyms()), seconds=timeout),
-        "broker.ListExchanges": marketer.call("broker", "ListExchanges", brokerpb.ListExchangesRequest(), **options),
-        "identity.GetKeySet": stubs.identity.GetKeySet(identitypb.GetKeySetRequest(), **options),
-        "audit.GetCheckpoint": stubs.audit.GetCheckpoint(auditpb.GetCheckpointRequest(), **options),
-        "vault.ListItems": customer.call("vault", "ListItems", vaultpb.ListItemsRequest(), **options),
-        "consent.ListConsents": customer.call("consent", "ListConsents", consentpb.ListConsentsRequest(), **options),
-    }
-
-
-SHORTEST_S, LONGEST_S, GRACE_S = 0.3, 0.75, 0.25
-STILL_S = 2.0
-"""A call that isn't ended by its deadline, but once what stood still goes on, has taken longer than any may."""
-ENDS = {grpc.StatusCode.OK, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE}
-
-
-@dataclass
-class Overdue:
-    """By service, how many calls of those that are made here took it longer than any deadline and its grace; by its own count."""
-
-    city: City
-
-    async def count(self) -> Counter[str]:
-        """As of now, of every service."""
-        found: Counter[str] = Counter()
-
-        async def all_say() -> bool:
-            told = await ask(self.city.world.node.running)
-            for name, samples in told.samples.items():
-                found[name] = sum(map(_overdue, samples))
-            return {*SERVICES} == {*told.samples} and all(told.samples.values())
-
-        await until(all_say, 30)
-        return found
-
-
-def _overdue(sample: Sample) -> int:
-    """What a sample adds: all calls, less those that ended in time."""
-    if sample.labels.get("method", "").rpartition("/")[2] not in METHODS:
-        return 0
-    if sample.name == "parley_rpc_duration_seconds_count":
-        return int(sample.value)
-    in_time = sample.name == "parley_rpc_duration_seconds_bucket" and float(sample.labels["le"]) == LONGEST_S + GRACE_S
-    return -int(sample.value) if in_time else 0
-
-
-METHODS = ("CreateExchange", "ListExchanges", "GetKeySet", "GetCheckpoint", "ListItems", "ListConsents")
-
-
-@pytest.mark.timeout(400)
-@pytest.mark.parametrize("rounds", [1, pytest.param(8, marks=pytest.mark.slow)])
-async def test_every_call_ends_by_its_deadline_whatever_stands_still(city: City, history: History, rounds: int) -> None:
-    """Where it was made and where it was answered; and whoever doesn't need what stands still is answered well."""
-    rng, took, customer, overdue = seeded(), list[float](), await city.world.customer(), Overdue(city)
-    await customer.put(profile_city="Faro")
-    async with acquainted(city, history) as backend:
-        pids = {name: pid_of(city.node, name) for name in SERVICES}
-        pids |= {name: listener(socket) for name, socket in city.sockets.items()}
-        for name, pid in sorted(pids.items()):
-            before = await overdue.count()
-            with _stopped(pid):
-                for _ in range(rounds):
-                    since, timeout = time.monotonic(), rng.uniform(SHORTEST_S, LONGEST_S)
-                    calls = _calls(backend, customer, rng, timeout)
-                    ends = dict(zip(calls, await asyncio.gather(*map(_ended, calls.values())), strict=True))
-                    assert {code for _, code in ends.values()} <= ENDS, ends
-                    took += [span - timeout for span, _ in ends.values()]
-                await asyncio.gather(*_of_others(name, backend, customer))  # however slow this machine is
-                await asyncio.sleep(since + STILL_S - time.monotonic())
-            print(f"{name}: {max(took):.3f} s past the deadline at most")
-            after = await overdue.count()
-            assert {} == {each: n for each in SERVICES if each != name and (n := after[each] - before[each])}
-        await backend.finish(city.world)
-    assert max(took) <= GRACE_S
-    # No transaction is left open; relays and readers have theirs open for a moment, ten times a second.
-    open_since = "SELECT FROM pg_stat_activity WHERE usename LIKE 'parley\\_%' AND state LIKE 'idle in%'"
-
-    async def none_open() -> bool:
-        return not await rows(city.world, "broker", open_since)
-
-    await until(none_open)
-    assert [] == await checked(city.world, backend.history)
-
-
-def _of_others(name: str, backend: Backend, customer: Customer) -> Iterator[Awaitable[Any]]:
-    """A call of each service that is answered well without a process: all do without another's, none without PostgreSQL."""
-    if name == "postgres":
-        return
-    exchange = brokerpb.GetExchangeRequest(name=backend.exchanges[0])
-    calls: Mapping[str, tuple[Caller, str, Any]] = {
-        "broker": (backend.marketer, "GetExchange", exchange),
-        "identity": (customer, "GetMarketer", identitypb.GetMarketerRequest(name=backend.marketer.name)),
-        "audit": (customer, "ListHistory", auditpb.ListHistoryRequest()),
-        "vault": (customer, "GetItem", vaultpb.GetItemRequest(name="items/profile.city")),
-        "consent": (customer, "ListRules", consentpb.ListRulesRequest()),
-    }
-    for service, (caller, method, request) in calls.items():
-        if service != name:
-            yield caller.call(service, method, request, timeout=30)

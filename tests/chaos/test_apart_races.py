@@ -25,8 +25,9 @@ from tests.support.chaos import each, listener, population, rows
 from tests.support.checker import Kind
 from tests.support.deaths import Deaths, pid_of, stands_still
 from tests.support.history import History
-from tests.support.load import checked, seeded, streams_are_read
+from tests.support.load import checked, streams_are_read
 from tests.support.races import Races, Round, acquainted, both_came_first, in_answers, in_background
+from tests.support.seeds import seeded
 from tests.support.servers import scratch_directory
 from tests.support.waiting import until
 from tests.support.world import Customer, Stubs, World, living_world, quick

@@ -25,8 +25,9 @@ from parley_db.connections import Connections
 from parley_kit.faultpoints import armed
 from tests.support.chaos import each, population
 from tests.support.history import History
-from tests.support.load import Backend, checked, seeded, streams_are_read
+from tests.support.load import Backend, checked, streams_are_read
 from tests.support.mutations import MAKERS, MUTATIONS, Cast, effects, effects_of
+from tests.support.seeds import seeded
 from tests.support.servers import scratch_directory
 from tests.support.waiting import until
 from tests.support.world import Caller, Marketer, World, between, by_criteria, living_world, terms, to_known

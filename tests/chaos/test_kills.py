@@ -28,7 +28,8 @@ from parley_node.split import Doors
 from parley_rpc.channels import connect
 from tests.support.crashes import kill_listener
 from tests.support.history import History
-from tests.support.load import Backend, checked, populate, seeded
+from tests.support.load import Backend, checked, populate
+from tests.support.seeds import seeded
 from tests.support.servers import scratch_directory
 from tests.support.waiting import until
 from tests.support.wavering import Waverer, wavering
@@ -101,7 +102,7 @@ async def _living(*, apart: bool) -> AsyncIterator[City]:
                 await populate(city.world, PEOPLE)
                 await city.kill()
                 await city.start()  # vault reads what is discoverable
-                rng = seeded()
+                rng = seeded("city of one process")
                 city.waverers = [await wavering(city.world, number, rng) for number in range(WAVERING)]
                 yield city
             finally:

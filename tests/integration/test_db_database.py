@@ -1,12 +1,15 @@
 import asyncio
+import os
+import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import asyncpg
 import pytest
 
 from parley_db import database
+from parley_db.connections import LONGEST_CLOSE
 from parley_db.database import LONGEST_ACQUIRE, TRIES, Database, Tx
 from parley_kit.faultpoints import armed
 from parley_kit.faults import Conflict, Unavailable
@@ -135,7 +138,10 @@ async def _is_committing(db: Database) -> Any:
     )
 
 
-async def test_a_caller_cancelled_at_commit_hears_so_only_once_it_is_decided(db: Database, dsn: str) -> None:
+async def test_a_caller_cancelled_at_commit_hears_so_only_once_it_is_decided(
+    db: Database, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "PATIENCE_S", 60.0)  # a busy machine is no silent server
     await db.execute(SLOW_COMMIT)
     async with Database.open(dsn, application_name="test", max_size=1) as one:
 
@@ -282,6 +288,62 @@ async def test_a_killed_postgres_is_unavailable_and_then_back_without_a_new_pool
 
             await until(is_back)
             assert await asyncio.gather(*(db.fetchval("SELECT 1") for _ in range(8))) == [1] * 8
+
+
+async def _begins(db: Database, still: Callable[[], None]) -> None:
+    still()
+    async with db.tx("test.write"):
+        raise AssertionError("it began")
+
+
+async def _asks(db: Database, still: Callable[[], None]) -> None:
+    async with db.tx("test.write") as tx:
+        still()
+        await tx.fetchval("SELECT 1")
+
+
+async def _fails(db: Database, still: Callable[[], None]) -> None:
+    async with db.tx("test.write"):
+        still()
+        raise ZeroDivisionError
+
+
+async def _commits(db: Database, still: Callable[[], None]) -> None:
+    async with db.tx("test.write") as tx:
+        await tx.execute("SELECT 1")
+        still()
+
+
+async def test_whose_time_is_up_does_not_wait_for_a_server_that_stands_still() -> None:
+    with scratch_directory() as scratch:
+        async with (
+            servers(scratch / "data") as own,
+            Database.open(own.admin_dsn, application_name="test", max_size=1) as db,
+        ):
+            took = {step.__name__: await _late(db, step) for step in (_begins, _asks, _fails, _commits)}
+            assert max(took.values()) < LONGEST_CLOSE, took  # until a statement is given up it would be 30
+
+
+async def _late(db: Database, step: Callable[[Database, Callable[[], None]], Awaitable[None]]) -> float:
+    """Do something for a tenth of a second in a session that stands still; how long it took to end."""
+    await until(lambda: _answers(db))
+    session = await db.fetchval("SELECT pg_backend_pid()")
+    began = time.monotonic()
+    try:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await step(db, lambda: os.kill(session, signal.SIGSTOP))
+        return time.monotonic() - began
+    finally:
+        os.kill(session, signal.SIGCONT)
+
+
+async def _answers(db: Database) -> bool:
+    """Whether the session that stood still has made room for another."""
+    try:
+        return bool(await db.fetchval("SELECT true"))
+    except Unavailable:
+        return False
 
 
 async def test_opening_needs_no_server() -> None:

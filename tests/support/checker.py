@@ -477,6 +477,8 @@ async def check(history: Path, audit_key: Path, *dsns: str) -> list[Violation]:
 
 def main() -> None:
     """Say each violation; the exit code says whether there was one."""
+    if len(sys.argv) < 4:
+        sys.exit("usage: python -m tests.support.checker HISTORY AUDIT_KEY DSN...")
     found = asyncio.run(check(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]))
     for violation in found:
         print(violation)

@@ -19,7 +19,8 @@ from tests.support.chaos import listener
 from tests.support.crashes import kill_listener
 from tests.support.deaths import Deaths, kill, pid_of
 from tests.support.history import History
-from tests.support.load import Backend, populate, seeded
+from tests.support.load import Backend, populate
+from tests.support.seeds import seeded
 from tests.support.servers import scratch_directory
 from tests.support.waiting import beside, until
 from tests.support.wavering import Waverer, wavering
@@ -96,7 +97,7 @@ async def living_city() -> AsyncIterator[City]:
             await populate(world, PEOPLE)
             await found.once_more(["vault"])
             asked = [await _asked(world, number) for number in range(ASKED)]
-            rng = seeded()
+            rng = seeded("city")
             found.waverers = [await wavering(world, number, rng) for number in range(WAVERING)]
             async with beside(*map(_accept_all, asked)):
                 yield found

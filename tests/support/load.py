@@ -5,14 +5,11 @@ Everything is written down in a history as it is asked and answered, for the ind
 """
 
 import asyncio
-import os
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from random import Random
 from typing import Any
 
 import asyncpg
@@ -47,13 +44,6 @@ _NOT_OVER = {
     "consent": ("SELECT 1 FROM notices WHERE marketer = $1 LIMIT 1",),
 }
 _UNREAD = "SELECT 1 FROM outbox LIMIT 1"
-
-
-def seeded() -> Random:
-    """Draws from the seed that ``PARLEY_SEED`` gives, or a new one; says which, so that a run can be had again."""
-    seed = int(os.environ.get("PARLEY_SEED") or secrets.randbits(32))
-    print(f"PARLEY_SEED={seed}")
-    return Random(seed)
 
 
 # --- Everybody -------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from parley.common.v1 import terms_pb2 as termspb
 from parley.consent.v1 import consent_pb2 as consentpb
 from tests.support.chaos import each, rows
 from tests.support.history import History
-from tests.support.load import seeded
+from tests.support.seeds import seeded
 from tests.support.waiting import until
 from tests.support.world import Customer, Marketer, World, between, by_criteria, terms, to_known
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -263,3 +265,10 @@ def _release_of(name: str) -> Any:
 
 def _notice_of(name: str) -> Any:
     return SimpleNamespace(consent=f"consents/{name}", pseudonym=name, notice="ConsentRevoked")
+
+
+def test_whoever_calls_it_wrongly_is_told_how_as_contributors_are() -> None:
+    command = [sys.executable, "-m", "tests.support.checker", "history"]
+    called = subprocess.run(command, check=False, capture_output=True, text=True)
+    usage = called.stderr.strip().removeprefix("usage: ")
+    assert (1, 1) == (called.returncode, Path("CONTRIBUTING.md").read_text(encoding="utf-8").count(f"`{usage}`"))

@@ -26,6 +26,30 @@ async def test_step_is_finished_however_often_its_caller_is_cancelled(fails: boo
         await caller
 
 
+async def test_whoever_is_cancelled_waits_no_longer_than_their_patience_and_ends_the_step() -> None:
+    goes_on, begun, given_up = asyncio.Event(), asyncio.Event(), list[bool]()
+    step = to_the_end(_failing(goes_on, begun), patience=0.01, give_up=lambda: given_up.append(goes_on.is_set()))
+    caller = asyncio.create_task(step)
+    await begun.wait()
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    goes_on.set()
+    assert [False] == given_up
+
+
+async def test_step_that_ends_in_time_is_not_given_up() -> None:
+    goes_on, begun, given_up = asyncio.Event(), asyncio.Event(), list[bool]()
+    step = to_the_end(_waiting(goes_on, begun), patience=60, give_up=lambda: given_up.append(True))
+    caller = asyncio.create_task(step)
+    await begun.wait()
+    caller.cancel()
+    goes_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert [] == given_up
+
+
 async def _waiting(goes_on: asyncio.Event, begun: asyncio.Event) -> None:
     begun.set()
     await goes_on.wait()
