@@ -17,6 +17,7 @@ from parley_rpc.chain import Bound, Context, Handler, refuse
 from parley_rpc.channels import MAX_METADATA_BYTES, CannotListen, PlaintextRefused, is_local
 from parley_rpc.health import Health
 from parley_rpc.interceptors import standard
+from parley_rpc.interceptors.leaving import Leaving
 from parley_rpc.metrics import Metrics
 from parley_rpc.principal import Authenticator, Principal
 from parley_rpc.status import Unimplemented
@@ -76,9 +77,10 @@ class Server(grpc.aio.Server):
     Every service is SERVING from :meth:`start` to :meth:`drain`, but for what ``health`` is told meanwhile.
     """
 
-    def __init__(self, inner: grpc.aio.Server, services: Iterable[str], health: Health) -> None:
+    def __init__(self, inner: grpc.aio.Server, services: Iterable[str], health: Health, leaving: Leaving) -> None:
         self._inner = inner
         self._services = tuple(services)
+        self._leaving = leaving
         self.health = health
 
     def add_generic_rpc_handlers(self, *_: object, **__: object) -> NoReturn:
@@ -112,9 +114,14 @@ class Server(grpc.aio.Server):
         await self._inner.stop(grace)
 
     async def drain(self, *, announce: float = 5.0, grace: float = 20.0) -> None:
-        """Say NOT_SERVING, keep serving ``announce`` seconds so that balancers notice, then stop within ``grace``."""
+        """
+        Say NOT_SERVING, keep serving ``announce`` seconds so that balancers notice, then stop within ``grace``.
+
+        Calls have ``grace`` seconds to end; streams, which wouldn't, end at once.
+        """
         self.health.end()
         await asyncio.sleep(announce)
+        self._leaving.end()
         await self.stop(grace)
 
     async def wait_for_termination(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - grpc's signature
@@ -152,7 +159,7 @@ def build_server(
     """
     arriving = {"grpc.max_receive_message_length": _arriving(max_request_bytes)}
     inner = grpc.aio.server(options=[*{**OPTIONS, **arriving, **options}.items()])
-    health = Health()
+    health, leaving = Health(), Leaving()
     checks = Registration(health_pb2_grpc.add_HealthServicer_to_server, health)
     chain = standard(
         authenticate=authenticate,
@@ -161,6 +168,7 @@ def build_server(
         log=log,
         max_request_bytes=max_request_bytes,
         tracer=tracer,
+        leaving=leaving,
     )
     services = collect([*registrations, checks])
     for service, handlers in services.items():
@@ -173,7 +181,7 @@ def build_server(
     # Reflection is the one service outside the chain: it takes a stream of requests and answers what is public anyway.
     reflection.enable_server_reflection([*services, reflection.SERVICE_NAME], inner)
     inner.add_generic_rpc_handlers([_Unknown()])
-    return Server(inner, services, health)
+    return Server(inner, services, health, leaving)
 
 
 def collect(registrations: Iterable[Registration]) -> dict[str, dict[str, Handler]]:

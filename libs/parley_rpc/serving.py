@@ -108,7 +108,7 @@ class Serving(BaseSettings):
     """How long it goes on after saying that it stops, so that balancers notice."""
 
     grace: timedelta = Field(default=timedelta(seconds=20), ge=timedelta(0))
-    """How long calls that are under way then have to end."""
+    """How long calls that are under way then have to end; streams end at once."""
 
     def credentials(self) -> Credentials | None:
         """What services are known by; None where it isn't set. Raises SettingsWrong and KeyFileUnusable."""

@@ -23,6 +23,7 @@ from parley_rpc.health import Health, follow
 from parley_rpc.inproc import InprocessHub
 from parley_rpc.metrics import Metrics
 from parley_rpc.server import Registration, Server, build_server
+from parley_rpc.status import fault_from
 from tests.support import echo, echo_pb2, hostile
 from tests.support import echo_pb2_grpc as echogrpc
 from tests.support.waiting import until
@@ -172,6 +173,35 @@ async def test_what_outlives_the_grace_of_a_drain_is_cut() -> None:
             await call
         assert grpc.StatusCode.UNAVAILABLE is caught.value.code()
         assert world.servicer.cancelled.is_set()
+
+
+async def test_streams_end_as_soon_as_a_server_goes_and_no_new_one_begins() -> None:
+    async with echo.tcp() as world, echo.connection(world.target, ("grpc.enable_retries", 0)) as channel:
+        stub: Any = echogrpc.EchoServiceStub(channel)
+        request = echo_pb2.EchoRequest(text="hold", count=1)
+        followed = stub.Repeat(request, timeout=60, metadata=world.token)
+        await followed.read()
+        held = asyncio.ensure_future(world.call("hold", timeout=30))
+        await until(lambda: have_reached(world, 1))
+        draining = asyncio.create_task(world.server.drain(announce=0.0, grace=30.0))
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await followed.read()
+        await asyncio.wait_for(world.servicer.closed.wait(), 5)
+        assert not draining.done()  # as a call is under way
+        world.servicer.held.set()
+        await held
+        await asyncio.wait_for(draining, 5)
+    assert (Unavailable, True) == (type(fault := fault_from(ended.value)), fault.retry_after is not None)
+
+
+async def test_stream_that_comes_when_its_server_goes_is_refused_so_that_it_comes_again() -> None:
+    async with echo.tcp() as world, echo.connection(world.target, ("grpc.enable_retries", 0)) as channel:
+        world.server._leaving.end()
+        stub: Any = echogrpc.EchoServiceStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.Repeat(echo_pb2.EchoRequest(text="hold", count=1), timeout=60, metadata=world.token).read()
+    fault = fault_from(refused.value)
+    assert (Unavailable, True) == (type(fault), fault.retry_after is not None)
 
 
 Work = Callable[[str], AbstractAsyncContextManager[Callable[[], Awaitable[object]]]]

@@ -23,6 +23,8 @@ import asyncpg
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest
+from grpc_health.v1.health_pb2_grpc import HealthStub
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
@@ -422,6 +424,8 @@ async def test_service_that_is_told_to_stop_ends_what_it_is_doing_and_then_itsel
     with _another_identity(world, socket, PARLEY_FAULTS=slow, PARLEY_SERVE_GRACE="PT60S") as process:
         async with connect(f"unix:{socket}") as channel:
             stub: Any = IdentityServiceStub(channel)
+            followed = HealthStub(channel).Watch(HealthCheckRequest(), timeout=90, wait_for_ready=True)
+            await followed.read()  # a stream, which would never end by itself
             key = world.trust.keys("vault")
             request = identitypb.RegisterCustomerRequest(public_key=next(iter(key.values())), request_id=request_id())
             under_way = asyncio.ensure_future(stub.RegisterCustomer(request, timeout=30, wait_for_ready=True))

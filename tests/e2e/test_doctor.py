@@ -267,12 +267,20 @@ def test_log_of_another_key_than_the_home_believes(parley: Parley) -> None:
 def test_log_that_is_not_what_was_published(parley: Parley, entries: bytes, mended: str) -> None:
     parley.run("customer", "join", "--as", entries.decode())
     eventually(lambda: is_sound(parley) and not found(parley, "log").startswith("0 "))
-    own, published = parley.home.published.read_bytes(), parley.home.published
-    lines = own.split(b"\n")
-    lines[1] = entries
-    key = PrivateKey(ORIGIN, read_key(key_file(parley.home, "audit", "log")))
-    published.write_bytes(sign_note(b"\n".join([*lines[:3], b""]).decode(), [Ed25519Signer(key)]))
-    (check, command), *_ = failures(parley).items()  # audit doesn't serve, either, once it has noticed
+    published, key = parley.home.published, PrivateKey(ORIGIN, read_key(key_file(parley.home, "audit", "log")))
+    own, failed = b"", dict[str, str]()
+
+    def shows() -> bool:
+        nonlocal own, failed
+        own = published.read_bytes()
+        lines = own.split(b"\n")
+        lines[1] = entries
+        published.write_bytes(sign_note(b"\n".join([*lines[:3], b""]).decode(), [Ed25519Signer(key)]))
+        failed = dict(failures(parley))
+        return bool(failed)
+
+    eventually(shows)  # what was still on its way into the log had its checkpoint published over this one
+    (check, command), *_ = failed.items()  # audit doesn't serve, either, once it has noticed
     pid, data = parley.home.running().pid, shlex.quote(str(parley.home.servers / "postgres"))
     told = {
         "stop": f"kill {pid}; tail --pid={pid} -f /dev/null",

@@ -8,6 +8,7 @@ from parley_rpc.interceptors.access import Access
 from parley_rpc.interceptors.arrival import Arrival
 from parley_rpc.interceptors.deadline import Deadline
 from parley_rpc.interceptors.faults import Faults
+from parley_rpc.interceptors.leaving import Leaving
 from parley_rpc.interceptors.limits import Limits
 from parley_rpc.interceptors.measure import Measure
 from parley_rpc.interceptors.traced import Traced
@@ -25,12 +26,14 @@ def standard(
     log: FilteringBoundLogger,
     max_request_bytes: int,
     tracer: Tracer = SILENT.tracer,
+    leaving: Leaving | None = None,
 ) -> Chain:
     """
     The chain of every Parley server, outermost first.
 
     Permission comes before parsing and before existence, so a refusal reveals neither. What a caller may have under way is
-    counted once it is known who calls, and a call that is refused for it costs no more than that.
+    counted once it is known who calls, and a call that is refused for it costs no more than that. Where streams are answered,
+    ``leaving`` ends them.
     """
     return Chain(
         [
@@ -40,6 +43,7 @@ def standard(
             Faults(log),
             Access(authenticate, zones),
             Limits(),
+            *([leaving] if leaving else []),
             Deadline(),
             Validation(max_request_bytes),
         ]
