@@ -39,7 +39,7 @@ longer than the client does.
 """
 
 # Interrupted is also what a server that stops says to the calls that it had not begun yet.
-_PASSING = (errors.Unavailable, errors.Conflict, errors.TooManyCalls, errors.Interrupted)
+_PASSING = (errors.Unavailable, errors.ClocksApart, errors.Conflict, errors.TooManyCalls, errors.Interrupted)
 
 _T = TypeVar("_T")
 _Request = TypeVar("_Request", bound=Message)

@@ -79,6 +79,10 @@ class Unavailable(ParleyError):
     """A part of Parley can't be reached; it was tried again as often as the deadline allowed."""
 
 
+class ClocksApart(ParleyError):
+    """The clocks of two parts of Parley are more than ten minutes apart: its operator has to set one."""
+
+
 class Conflict(ParleyError):
     """The resource changed meanwhile: read it again."""
 

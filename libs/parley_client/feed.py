@@ -32,6 +32,7 @@ class Next(Enum):
 
 _PASSING = (
     errors.Unavailable,
+    errors.ClocksApart,
     errors.Conflict,
     errors.DeadlineExceeded,
     errors.DeadlineTooShort,

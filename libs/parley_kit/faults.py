@@ -101,6 +101,12 @@ class Unavailable(Fault):
     code, reason = Code.UNAVAILABLE, "UNAVAILABLE"
 
 
+class ClocksApart(Unavailable):
+    """The clocks of two parts of Parley are more than ten minutes apart: `parley doctor` tells its operator which is wrong."""
+
+    reason = "CLOCKS_APART"
+
+
 class Conflict(Fault):
     """The resource was changed by someone else meanwhile: read it again and retry."""
 

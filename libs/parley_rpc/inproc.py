@@ -19,6 +19,7 @@ import grpc
 from grpc.aio import AbortError, AioRpcError, Metadata
 from structlog.typing import FilteringBoundLogger
 
+from parley_kit.clock import Clock
 from parley_kit.faults import Fault, Unavailable
 from parley_kit.telemetry import SILENT, Tracer
 from parley_rpc.chain import Bound
@@ -55,6 +56,7 @@ class InprocessHub:
         registrations: Iterable[Registration],
         *,
         authenticate: Authenticator,
+        clock: Clock,
         zones: Zones,
         metrics: Metrics,
         log: FilteringBoundLogger,
@@ -64,6 +66,7 @@ class InprocessHub:
         """Serve these, behind the standard chain. Raises ValueError if one is served already."""
         chain = standard(
             authenticate=authenticate,
+            clock=clock,
             zones=zones,
             metrics=metrics,
             log=log,

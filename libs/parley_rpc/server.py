@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from structlog.typing import FilteringBoundLogger
 
+from parley_kit.clock import Clock
 from parley_kit.telemetry import SILENT, Tracer
 from parley_rpc.chain import Bound, Context, Handler, refuse
 from parley_rpc.channels import MAX_METADATA_BYTES, CannotListen, PlaintextRefused, is_local
@@ -141,6 +142,7 @@ def build_server(
     registrations: Iterable[Registration],
     *,
     authenticate: Authenticator,
+    clock: Clock,
     zones: Zones,
     metrics: Metrics,
     log: FilteringBoundLogger,
@@ -163,6 +165,7 @@ def build_server(
     checks = Registration(health_pb2_grpc.add_HealthServicer_to_server, health)
     chain = standard(
         authenticate=authenticate,
+        clock=clock,
         zones=zones,
         metrics=metrics,
         log=log,

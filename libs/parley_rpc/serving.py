@@ -31,11 +31,12 @@ from parley_crypto.keyfiles import KeyFileUnusable, read_secret
 from parley_crypto.trust import Trust, TrustUnusable
 from parley_db.database import DatabaseUnusable
 from parley_db.migrate import MigrationError
-from parley_kit.clock import SystemClock
+from parley_kit.clock import Clock, SystemClock
 from parley_kit.faultpoints import ahead, arm_from
 from parley_kit.faults import Unavailable
 from parley_kit.telemetry import SILENT, Telemetry, Tracer
 from parley_rpc import http
+from parley_rpc.calling import calling
 from parley_rpc.channels import CannotListen, PlaintextRefused, is_local
 from parley_rpc.confine import ConfinementFailed, confine, named_in
 from parley_rpc.descriptors import allow_many
@@ -48,7 +49,6 @@ from parley_rpc.principal import Authenticator
 from parley_rpc.server import Server, build_server
 from parley_rpc.settings import SettingsWrong, read_settings
 from parley_rpc.tokens import bearer
-from parley_rpc.traced import traced
 from parley_rpc.zones import Zones
 
 PEER_REQUEST_BYTES = 4 * 1024 * 1024
@@ -180,12 +180,12 @@ async def serve(
         tracer = await stack.enter_async_context(
             tracing(str(settings.traces) if settings.traces else None, f"parley-{name}")
         )
-        guards = Guards(bearer(Trust.load(config.trust), clock), zones, metrics, log, tracer)
+        guards = Guards(bearer(Trust.load(config.trust), clock), clock, zones, metrics, log, tracer)
         telemetry = Telemetry(metrics.of(name, clock), tracer)
         credentials = settings.credentials()
         bus = await stack.enter_async_context(_bus(settings))
         peers = await stack.enter_async_context(_peers(settings, credentials))
-        platform = Platform(clock, bus, traced(peers.channel, tracer), log, telemetry)
+        platform = Platform(clock, bus, calling(peers.channel, clock, tracer), log, telemetry)
         service = await _begun(lambda: stack.enter_async_context(build(config, platform)), told, log)
         if service is None:
             return
@@ -223,6 +223,7 @@ class Guards:
     """What stands before a service's handlers at each of its doors."""
 
     authenticate: Authenticator
+    clock: Clock
     zones: Zones
     metrics: Metrics
     log: FilteringBoundLogger
@@ -233,6 +234,7 @@ class Guards:
         return build_server(
             service.registrations,
             authenticate=self.authenticate,
+            clock=self.clock,
             zones=self.zones,
             metrics=self.metrics,
             log=self.log,

@@ -41,6 +41,7 @@ from parley_node.provision import ORIGIN, provision, zone_keys
 from parley_node.services import SERVICES
 from parley_node.stores import Servers, dsn, prepare, servers_of
 from parley_rpc import http
+from parley_rpc.calling import calling
 from parley_rpc.health import follow
 from parley_rpc.inproc import InprocessHub
 from parley_rpc.metrics import Metrics
@@ -49,7 +50,6 @@ from parley_rpc.server import Server, build_server
 from parley_rpc.serving import PEER_REQUEST_BYTES, running, tracing
 from parley_rpc.settings import SettingsWrong, read_settings
 from parley_rpc.tokens import bearer
-from parley_rpc.traced import traced
 from parley_rpc.zones import Zones
 
 
@@ -123,12 +123,14 @@ async def run(
             bus = await stack.enter_async_context(_bus(pair, home, name))
             own_clock = clock or SystemClock(timedelta(seconds=ahead(f"{name}.clock")))
             telemetry = Telemetry(metrics.of(name, own_clock), tracer)
-            platform = Platform(own_clock, bus, traced(_calling(hub, name), tracer), log.bind(service=name), telemetry)
+            channel = calling(_channels(hub, name), own_clock, tracer)
+            platform = Platform(own_clock, bus, channel, log.bind(service=name), telemetry)
             service = await stack.enter_async_context(_build(name, home, pair, platform, options))
             services[name] = service
             hub.register(
                 service.registrations,
                 authenticate=authenticate,
+                clock=own_clock,
                 zones=zones,
                 metrics=metrics,
                 log=platform.log,
@@ -138,6 +140,7 @@ async def run(
         server = build_server(
             [registration for service in services.values() for registration in service.registrations],
             authenticate=authenticate,
+            clock=clock or SystemClock(),
             zones=zones,
             metrics=metrics,
             log=log,
@@ -160,7 +163,7 @@ def _http(app: Any, host: str, port: int) -> AbstractAsyncContextManager[str]:
     return http.serving(app, http.listen(f"{host}:{port}"))
 
 
-def _calling(hub: InprocessHub, me: str) -> Callable[[str], grpc.aio.Channel]:
+def _channels(hub: InprocessHub, me: str) -> Callable[[str], grpc.aio.Channel]:
     """In one process every service is on the hub; what differs is who calls."""
     return lambda _service: hub.channel(me)
 

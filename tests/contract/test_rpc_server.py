@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from parley_client.connection import Connection
+from parley_kit.clock import SystemClock
 from parley_kit.faults import Unavailable
 from parley_rpc import deadlines, logs
 from parley_rpc.channels import PlaintextRefused, dial
@@ -35,6 +36,7 @@ def built(*registrations: Registration) -> Server:
     return build_server(
         registrations,
         authenticate=echo.authenticate,
+        clock=SystemClock(),
         zones=echo.ZONES,
         metrics=Metrics(CollectorRegistry()),
         log=logs.logger("echo", io.StringIO()),
@@ -63,6 +65,7 @@ async def test_service_is_registered_once() -> None:
     hub = InprocessHub()
     guards = {
         "authenticate": echo.authenticate,
+        "clock": SystemClock(),
         "zones": echo.ZONES,
         "metrics": Metrics(CollectorRegistry()),
         "log": logs.logger("echo", io.StringIO()),

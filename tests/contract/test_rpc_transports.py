@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
+from parley_kit.clock import SystemClock
 from parley_kit.faults import (
     CallerNotAllowed,
+    ClocksApart,
     Code,
     DeadlineTooShort,
     Fault,
@@ -27,7 +30,9 @@ from parley_kit.faults import (
     Unavailable,
     Violation,
 )
+from parley_kit.telemetry import SILENT
 from parley_rpc import chain, deadlines
+from parley_rpc.calling import TIME, CallingChannel
 from parley_rpc.inproc import InprocessHub
 from parley_rpc.principal import caller
 from parley_rpc.status import ForeignFault, Unimplemented, fault_from
@@ -75,6 +80,38 @@ async def test_answer_comes_back_with_the_caller_known(world: World) -> None:
     answer = await world.call("hello", padding=b"\x00\xff")
 
     assert (answer.text, answer.caller, answer.padding) == ("hello", "service:broker", b"\x00\xff")
+
+
+# --- What time it is -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("minutes", [-11, 11])
+async def test_service_whose_clock_is_far_off_is_refused(world: World, minutes: int) -> None:
+    channel = CallingChannel(world.channel, SystemClock(timedelta(minutes=minutes)), SILENT.tracer)
+    call = echo_pb2_grpc.EchoServiceStub(channel).Echo(echo_pb2.EchoRequest(), timeout=5, metadata=world.token)
+    fault = await fault_of(call)
+
+    assert (ClocksApart, True, []) == (type(fault), fault.retry_after is not None, world.servicer.reached)
+
+
+@pytest.mark.parametrize("minutes", [-9, 0, 9])
+async def test_service_whose_clock_is_about_right_is_answered(world: World, minutes: int) -> None:
+    channel = CallingChannel(world.channel, SystemClock(timedelta(minutes=minutes)), SILENT.tracer)
+    call = echo_pb2_grpc.EchoServiceStub(channel).Echo(echo_pb2.EchoRequest(), timeout=5, metadata=world.token)
+    assert (await call).caller == "service:broker"
+
+
+@pytest.mark.parametrize("said", ["", "noon", "-1", "9" * 40])
+async def test_service_that_says_no_time_at_all_but_says_it_is_refused(world: World, said: str) -> None:
+    assert ClocksApart is type(await fault_of(world.call("hello", metadata=((TIME, said),))))
+
+
+async def test_clock_of_whoever_is_no_service_is_their_own_affair(world: World) -> None:
+    metadata = (*echo.token("customer", "c1"), (TIME, "0"))
+    assert "customer:c1" == (await world.open_stub.Echo(echo_pb2.EchoRequest(), timeout=5, metadata=metadata)).caller
+
+
+# --- What goes wrong -------------------------------------------------------------------------------------------------------
 
 
 async def test_fault_arrives_with_all_its_details(world: World) -> None:

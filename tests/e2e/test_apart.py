@@ -23,8 +23,6 @@ import asyncpg
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health_pb2 import HealthCheckRequest
-from grpc_health.v1.health_pb2_grpc import HealthStub
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
@@ -37,7 +35,7 @@ from parley.vault.v1.vault_pb2_grpc import VaultServiceStub
 from parley_bus.bus import BLOCK, stream_key
 from parley_crypto.certificates import issue
 from parley_crypto.keyfiles import read_secret
-from parley_kit.faults import CallerNotAllowed, Fault, Unauthenticated
+from parley_kit.faults import CallerNotAllowed, ClocksApart, Fault, Unauthenticated
 from parley_node.embedded.pair import ServerPair
 from parley_node.node import Options
 from parley_node.services import SERVICES
@@ -54,7 +52,7 @@ from tests.support.canaries import none_in_clear, word
 from tests.support.chaos import frozen, listener, rows
 from tests.support.servers import scratch_directory
 from tests.support.waiting import until
-from tests.support.world import World, between, by_criteria, living_world, terms
+from tests.support.world import World, between, by_criteria, living_world, quick, terms
 
 CITY = word()
 LISTENERS = Listeners(0, dict.fromkeys(SERVICES, 0))
@@ -424,7 +422,9 @@ async def test_service_that_is_told_to_stop_ends_what_it_is_doing_and_then_itsel
     with _another_identity(world, socket, PARLEY_FAULTS=slow, PARLEY_SERVE_GRACE="PT60S") as process:
         async with connect(f"unix:{socket}") as channel:
             stub: Any = IdentityServiceStub(channel)
-            followed = HealthStub(channel).Watch(HealthCheckRequest(), timeout=90, wait_for_ready=True)
+            followed = health_pb2_grpc.HealthStub(channel).Watch(
+                health_pb2.HealthCheckRequest(), timeout=90, wait_for_ready=True
+            )
             await followed.read()  # a stream, which would never end by itself
             key = world.trust.keys("vault")
             request = identitypb.RegisterCustomerRequest(public_key=next(iter(key.values())), request_id=request_id())
@@ -435,6 +435,18 @@ async def test_service_that_is_told_to_stop_ends_what_it_is_doing_and_then_itsel
             assert (await under_way).customer.startswith("customers/")
             assert 0 == await asyncio.to_thread(process.wait, 40)
             assert time.monotonic() - told < 45  # and not all of its grace
+
+
+@pytest.mark.slow
+async def test_service_whose_clock_is_far_off_stops_what_needs_it_and_whoever_asks_hears_why() -> None:
+    options = quick(faults=lambda process: "vault.clock=ahead:660" if process == "vault" else "")
+    with scratch_directory() as root:
+        async with living_world(root / "home", options, apart=True) as world:
+            marketer = await world.marketer()
+            asked = by_criteria(terms("profile.city"), between("profile.age", "18", "99"))
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await marketer.ask(asked)
+    assert ClocksApart is type(fault_from(refused.value))
 
 
 async def _registering(world: World) -> object:

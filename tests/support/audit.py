@@ -299,6 +299,7 @@ async def audit_service(config: Config, keys: Secrets, bus: Bus) -> AsyncIterato
         hub.register(
             service.registrations,
             authenticate=bearer(keys.trust, CLOCK),
+            clock=CLOCK,
             zones=Zones.load(),
             metrics=Metrics(CollectorRegistry()),
             log=log,

@@ -374,6 +374,7 @@ async def world_of(dsn: str, valkey_url: str, prefix: str, directory: Path, **se
         hub.register(
             service.registrations,
             authenticate=bearer(trust, clock),
+            clock=clock,
             zones=Zones.load(),
             metrics=Metrics(CollectorRegistry()),
             log=log,

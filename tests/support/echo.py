@@ -17,6 +17,7 @@ import grpc
 from prometheus_client import CollectorRegistry
 
 from parley_crypto.certificates import issue
+from parley_kit.clock import SystemClock
 from parley_kit.faults import InvalidRequest, Unauthenticated, Unavailable, Violation
 from parley_rpc import deadlines, logs, server
 from parley_rpc.channels import client_options, dial
@@ -272,7 +273,13 @@ def both(one: "World", other: "World") -> str:
 def _guards(zones: Zones = ZONES) -> tuple[EchoServicer, dict[str, Any], CollectorRegistry, io.StringIO]:
     registry, logged = CollectorRegistry(), io.StringIO()
     log = logs.logger("echo", logged)
-    guards = {"authenticate": authenticate, "zones": zones, "metrics": Metrics(registry), "log": log}
+    guards = {
+        "authenticate": authenticate,
+        "clock": SystemClock(),
+        "zones": zones,
+        "metrics": Metrics(registry),
+        "log": log,
+    }
     return EchoServicer(), guards, registry, logged
 
 

@@ -201,6 +201,7 @@ async def world_of(dsn: str, valkey_url: str, prefix: str, directory: Path) -> A
         hub.register(
             service.registrations,
             authenticate=bearer(trust, clock),
+            clock=clock,
             zones=Zones.load(),
             metrics=Metrics(CollectorRegistry()),
             log=log,

@@ -256,6 +256,7 @@ async def running(keys: Keys, config: Config, clock: StillClock, valkey_url: str
         hub.register(
             service.registrations,
             authenticate=bearer(Trust.load(config.trust), clock),
+            clock=clock,
             zones=Zones.load(),
             metrics=Metrics(CollectorRegistry()),
             log=log,

@@ -2,10 +2,12 @@
 
 from structlog.typing import FilteringBoundLogger
 
+from parley_kit.clock import Clock
 from parley_kit.telemetry import SILENT, Tracer
 from parley_rpc.chain import Chain
 from parley_rpc.interceptors.access import Access
 from parley_rpc.interceptors.arrival import Arrival
+from parley_rpc.interceptors.clocks import Clocks
 from parley_rpc.interceptors.deadline import Deadline
 from parley_rpc.interceptors.faults import Faults
 from parley_rpc.interceptors.leaving import Leaving
@@ -21,6 +23,7 @@ from parley_rpc.zones import Zones
 def standard(
     *,
     authenticate: Authenticator,
+    clock: Clock,
     zones: Zones,
     metrics: Metrics,
     log: FilteringBoundLogger,
@@ -42,6 +45,7 @@ def standard(
             Measure(metrics),
             Faults(log),
             Access(authenticate, zones),
+            Clocks(clock),
             Limits(),
             *([leaving] if leaving else []),
             Deadline(),

@@ -48,6 +48,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The method does not exist in this version."""
     ERROR_REASON_TOO_MANY_CALLS: _ErrorReason.ValueType  # 12
     """The caller has as many calls or streams under way here as one may have. Let some end, and retry after the delay in `RetryInfo`."""
+    ERROR_REASON_CLOCKS_APART: _ErrorReason.ValueType  # 13
+    """The clocks of two parts of Parley are more than ten minutes apart. Retry after the delay in `RetryInfo`; its operator is told by
+    `parley doctor` which is wrong.
+    """
     ERROR_REASON_CLAIM_CODE_INVALID: _ErrorReason.ValueType  # 101
     """The claim code is unknown, used or expired. Ask whoever imported the account for a new one."""
     ERROR_REASON_MARKETER_NOT_FOUND: _ErrorReason.ValueType  # 102
@@ -122,6 +126,10 @@ ERROR_REASON_UNIMPLEMENTED: ErrorReason.ValueType  # 11
 """The method does not exist in this version."""
 ERROR_REASON_TOO_MANY_CALLS: ErrorReason.ValueType  # 12
 """The caller has as many calls or streams under way here as one may have. Let some end, and retry after the delay in `RetryInfo`."""
+ERROR_REASON_CLOCKS_APART: ErrorReason.ValueType  # 13
+"""The clocks of two parts of Parley are more than ten minutes apart. Retry after the delay in `RetryInfo`; its operator is told by
+`parley doctor` which is wrong.
+"""
 ERROR_REASON_CLAIM_CODE_INVALID: ErrorReason.ValueType  # 101
 """The claim code is unknown, used or expired. Ask whoever imported the account for a new one."""
 ERROR_REASON_MARKETER_NOT_FOUND: ErrorReason.ValueType  # 102

@@ -1,35 +1,48 @@
-"""Channels whose calls are spans, and take their trace along to whoever answers; the same over every transport."""
+"""Channels on which services call each other: each call says when it was made, and where anything is traced, in which trace."""
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, NoReturn, Self
 
 import grpc
 
+from parley_kit.clock import Clock
 from parley_kit.telemetry import Tracer, traceparent
+
+TIME = "parley-time"
+"""The metadata that says when a service made a call, by its own clock: milliseconds since 1970."""
 
 _UNARY_ONLY = "services call each other with unary calls only"
 Dial = Callable[[str], grpc.aio.Channel]
 
 
-def traced(dial: Dial, tracer: Tracer) -> Dial:
-    """Channels to services, traced if anything is."""
-    return (lambda service: TracedChannel(dial(service), tracer)) if tracer.on else dial
+def calling(dial: Dial, clock: Clock, tracer: Tracer) -> Dial:
+    """Channels to services, for one that goes by a clock; the same over every transport."""
+    return lambda service: CallingChannel(dial(service), clock, tracer)
 
 
-class TracedChannel(grpc.aio.Channel):
+def stamp(moment: datetime) -> str:
+    """A moment as it is said in :data:`TIME`."""
+    return str(int(moment.timestamp() * 1000))
+
+
+class CallingChannel(grpc.aio.Channel):
     """A channel to another service: unary calls, which are awaited."""
 
-    def __init__(self, inner: grpc.aio.Channel, tracer: Tracer) -> None:
-        self._inner, self._tracer = inner, tracer
+    def __init__(self, inner: grpc.aio.Channel, clock: Clock, tracer: Tracer) -> None:
+        self._inner, self._clock, self._tracer = inner, clock, tracer
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - grpc's own
-        inner, name, tracer = self._inner.unary_unary(method, *args, **kwargs), method[1:], self._tracer
+        inner, name = self._inner.unary_unary(method, *args, **kwargs), method[1:]
+        clock, tracer = self._clock, self._tracer
 
         async def call(request: Any, **options: Any) -> Any:
+            metadata = [*(options.pop("metadata", None) or ()), (TIME, stamp(clock.now()))]
+            if not tracer.on:
+                return await inner(request, metadata=metadata, **options)
             with tracer.called(name) as ended:
-                metadata = [*(options.pop("metadata", None) or ()), ("traceparent", traceparent.get())]
                 try:
-                    answer = await inner(request, metadata=metadata, **options)
+                    answer = await inner(request, metadata=[*metadata, ("traceparent", traceparent.get())], **options)
                 except grpc.aio.AioRpcError as error:
                     ended(error.code().name)
                     raise
