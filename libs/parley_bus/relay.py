@@ -1,11 +1,11 @@
 """The relay: carries a service's outbox to its stream, and forgets what every reader has acknowledged."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from parley_bus.bus import Bus, Entry, StreamForeign, View
+from parley_bus.bus import Bus, BusAway, Entry, StreamForeign, View
 from parley_bus.envelopes import cause
 from parley_bus.log import Log, NullLog, State
 from parley_db.database import Database, Tx
@@ -110,8 +110,7 @@ class Relay:
         acked = await self._believed(tx, head.acked, acknowledged(view, self._groups, head.acked, published))
         if (published, acked) != (head.published, head.acked):
             await tx.execute(_SQL.relay_advance, published, acked)
-        for group in self._groups:
-            self._meter.lag(group, head.last - view.acked.get(group, acked))
+        self._tell_lag(head.last, view.acked, acked)
         self._state.good("flowing")
         # Rows that had places before may be left over, where there were more, or longer ones, than a turn takes.
         return self._batch if entries and published < head.last - numbered else int(numbered)
@@ -128,6 +127,15 @@ class Relay:
                 return await self._bus.publish(self._stream, entries, self._groups, head.acked)
         except StreamForeign:
             return None
+        except BusAway:
+            self._tell_lag(
+                head.last, {}, head.acked
+            )  # what the stream said last would be told for as long as it is away
+            raise
+
+    def _tell_lag(self, last: int, acked: Mapping[str, int], otherwise: int) -> None:
+        for group in self._groups:
+            self._meter.lag(group, last - acked.get(group, otherwise))
 
     async def _rebuild(self, tx: Tx) -> None:
         """Start the stream again: the next turns publish every row that is still here, in the same places."""

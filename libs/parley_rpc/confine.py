@@ -32,8 +32,17 @@ _READS = _READ_FILE | _READ_DIR
 _WRITES = _READS | _WRITE_FILE | _REMOVE_FILE | _MAKE_REG | _MAKE_SOCK | _TRUNCATE
 _OF_FILES = _READ_FILE | _WRITE_FILE | _TRUNCATE
 
+_ETC = (
+    *("hosts", "host.conf", "resolv.conf", "nsswitch.conf", "gai.conf", "services", "protocols"),
+    *("passwd", "group", "localtime", "timezone", "mime.types"),
+    *("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "ld.so.preload"),
+    *("ssl/certs", "ssl/cert.pem", "ssl/openssl.cnf", "ca-certificates", "crypto-policies"),
+    *("pki/tls/certs", "pki/tls/cert.pem", "pki/tls/openssl.cnf", "pki/ca-trust/extracted"),
+)
+"""Of the system's settings, what a service needs: in ``/etc`` there may be secrets, also other services'."""
 _SYSTEM = (
-    *("/usr", "/lib", "/lib64", "/etc", "/run/systemd/resolve", "/proc/self"),
+    *("/usr", "/lib", "/lib64", "/run/systemd/resolve", "/proc/self"),
+    *(f"/etc/{name}" for name in _ETC),
     *("/dev/urandom", "/dev/random", "/dev/zero"),
     *("/proc/stat", "/proc/sys/net/core/somaxconn", "/sys/devices/system/cpu"),  # what gRPC sizes itself by
 )

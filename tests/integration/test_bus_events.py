@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
 from parley_bus.bus import Bus, BusAway, Entry, StreamForeign
@@ -19,11 +20,13 @@ from parley_bus.consumer import Consumer, Handler, Received, runs
 from parley_bus.relay import PACE, Relay
 from parley_crypto.keyfiles import read_secret
 from parley_db.database import Database, Tx
+from parley_kit.clock import SystemClock
 from parley_kit.faultpoints import armed
 from parley_kit.ids import uuid7
 from parley_kit.telemetry import SILENT, Telemetry, Tracer
 from parley_node.embedded import valkey
 from parley_node.embedded.pair import ServerPair, servers
+from parley_rpc.metrics import Metrics
 from parley_rpc.tracing import Spans
 from tests.support import hostile
 from tests.support.crashes import kill_listener
@@ -476,6 +479,24 @@ async def test_an_absent_valkey_stops_no_writer(world: World, tmp_path: Path) ->
             await write(world.writer, 3)
     assert world.log.of("relay") == ["failing"]
     assert {"relay", "failing", "BusAway", "consent"} == set(world.log.lines[0].values())
+
+
+async def test_lag_grows_while_valkey_is_away(world: World, tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    told = Telemetry(Metrics(registry).of("consent", SystemClock()))
+
+    def lag() -> float | None:
+        return registry.get_sample_value("parley_stream_lag", {"stream": "consent", "group": "audit"})
+
+    async with running(world.relay(telemetry=told), world.consumer()):
+        await world.settled(await write(world.writer, 2))
+        await until(lambda: _async(lag() == 0))
+    await write(world.writer, 3)
+    async with Bus.open(f"unix://{tmp_path}/nobody") as away:
+        relay = Relay(world.writer, away, service="consent", groups=("audit",), telemetry=told)
+        with pytest.raises(BusAway):
+            await relay.turn()
+    assert 3 == lag()
 
 
 def failing_on(*payloads: bytes) -> tuple[Handler, list[int]]:

@@ -1,3 +1,5 @@
+import asyncio
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -72,3 +74,13 @@ def test_waits_for_a_connection_are_timed_and_those_in_use_counted(registry: Col
         registry.get_sample_value("parley_pool_wait_seconds_bucket", waits | {"le": "0.5"}),
     )
     assert 7 == registry.get_sample_value("parley_pool_connections", {"service": "consent"})
+
+
+async def test_loop_that_somebody_holds_up_is_late_by_that(registry: CollectorRegistry) -> None:
+    watching = asyncio.create_task(Metrics(registry).watch_loop())
+    await asyncio.sleep(0)
+    time.sleep(0.6)  # noqa: ASYNC251 - which is the point
+    while not (late := registry.get_sample_value("parley_loop_lag_seconds_sum")):  # noqa: ASYNC110 - no event
+        await asyncio.sleep(0.01)
+    watching.cancel()
+    assert late >= 0.3  # it is looked at four times a second

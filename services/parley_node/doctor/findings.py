@@ -36,7 +36,7 @@ class Trouble(Exception):
 
 
 class NotLooked(Exception):
-    """It can't be looked at before something else is mended."""
+    """It can't be looked at here, or not before something else is mended."""
 
 
 Look = Callable[[], Awaitable[str]]

@@ -148,4 +148,4 @@ async def _binaries() -> str:
 async def _confinement() -> str:
     if known := confine.version():
         return f"Landlock {known}: services that run apart read their own secrets only"
-    return "this kernel has no Landlock: services that run apart could read whatever this user can"
+    raise NotLooked("this kernel has no Landlock: services that run apart could read whatever this user can")
