@@ -82,9 +82,9 @@ def test_broker_conducts_and_the_others_call_nobody() -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_service_calls_what_is_listed_for_it_and_all_of_that(name: str) -> None:
-    code = "".join(path.read_text("utf-8") for path in (ROOT / "services" / f"parley_{name}").glob("*.py"))
+    code = "".join(path.read_text("utf-8") for path in (ROOT / "services" / f"parley_{name}").rglob("*.py"))
     stubs = {stub.lower() for stub in re.findall(r"\b([A-Z]\w+)ServiceStub\(", code)}
-    called = set(re.findall(r"self\._stub\.(\w+)", code))
+    called = set(re.findall(r"\._stub\.(\w+)", code))
     listed = {method for method, callers in ZONES.calls.items() if ("service", name) in callers}
     open_to_all = {method for method, callers in ZONES.calls.items() if ("anyone", "") in callers}
     assert stubs == {method.split(".")[1] for method in listed}
@@ -111,12 +111,12 @@ _NAMED = re.compile(r"\b(?:FROM|JOIN) ([a-z_]+)(?: AS ([a-z_]+))?")
 def _statements(name: str) -> Iterator[str]:
     """What a service says to its database, and what functions say there."""
     folder = ROOT / "services" / f"parley_{name}"
-    for path in folder.glob("*.sql"):
+    for path in (each for each in folder.rglob("*.sql") if each.parent.name != "migrations"):
         yield from path.read_text("utf-8").split(";\n")
     for path in (folder / "migrations").glob("*.sql"):
         for function in re.findall(r"\bFUNCTION .*?\$\$(.*?)\$\$", path.read_text("utf-8"), re.DOTALL):
             yield from function.split(";\n")
-    for path in folder.glob("*.py"):
+    for path in folder.rglob("*.py"):
         copied = re.findall(r'\.copy_records_to_table\(\s*"([a-z_]+)"', path.read_text("utf-8"))
         yield from (f"INSERT INTO {table}" for table in copied)
 

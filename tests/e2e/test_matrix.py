@@ -281,6 +281,13 @@ NAMED_ALL_THE_SAME = {
     **dict.fromkeys(("identity.GetMarketerCard", "vault.Match"), BROKER),
 }
 
+NAMES_NOTHING = {"page_size", "page_token", "open_only", "request_id", "rule", "items", "public_key", "use"}
+"""All that a request may have that acts on the caller's own: a field that isn't known here may name what is another's."""
+
+
+def test_request_without_another_s_has_no_field_that_might_name_one() -> None:
+    assert {} == {str(rpc): more for rpc in RPCS if ENTRIES[str(rpc)] == OWN and (more := _names(rpc) - NAMES_NOTHING)}
+
 
 def test_whoever_names_a_thing_is_tried_with_anothers_unless_it_is_known_why_not() -> None:
     untried = {str(rpc): entry for rpc in RPCS if isinstance(entry := ENTRIES[str(rpc)], str) and _names(rpc) & NAMES}
