@@ -86,8 +86,8 @@ class Impatient:
 
     @property
     def given_up(self) -> int:
-        """How many had no answer."""
-        return self.ended.total() - self.ended["answered"]
+        """How many their callers had had enough of; without those that were refused."""
+        return self.ended["cancelled"] + self.ended["DEADLINE_EXCEEDED"]
 
     async def make(self, call: Call) -> None:
         """Give up once, at a random moment; then repeat until there is an answer, and once more."""
@@ -259,7 +259,7 @@ async def test_whoever_gives_up_and_asks_again_gets_the_one_outcome(
             await each(some, rng.sample(drawn, len(drawn)), AT_ONCE)
             await troupe.sign_in()
     print(dict(impatient.ended), f"{max(impatient.overdue, default=0):.3f} s past the deadline at most")
-    assert min(impatient.ended["cancelled"], impatient.ended["DEADLINE_EXCEEDED"]) >= calls / 10
+    assert min(impatient.ended["cancelled"], impatient.ended["DEADLINE_EXCEEDED"]) >= calls / 5
     assert calls < 1000 or set() == {*rpcs} - impatient.given_up_in
     await _collect_all(here, troupe.marketer, history)
     await until(partial(_is_as_before, here, before), 30)

@@ -143,7 +143,11 @@ class Backend:
 
     async def ask_one(self, pseudonym: str, by: Marketer | None = None, seconds: float = 5.0) -> bool:
         """Ask one customer for a release in the answer, once; whether it was in it. Raises grpc.aio.AioRpcError."""
-        request = to_known(terms("profile.city", valid_for=timedelta(days=20)), pseudonym, in_answer=True)
+        return await self._asked_one(_in_answer(pseudonym), by, seconds)
+
+    async def _asked_one(
+        self, request: brokerpb.CreateExchangeRequest, by: Marketer | None = None, seconds: float = 5.0
+    ) -> bool:
         answer = await self.tried(request, 1, by, timeout=seconds)
         self.expected += 1
         if answer.HasField("delivery"):
@@ -182,9 +186,12 @@ class Backend:
             yield
 
     async def busy(self) -> None:
-        """Ask again if all is done, so that there is something to disturb."""
+        """Ask everybody again if all is done, so that there is something to disturb; else one of them, until it is answered."""
         if self.has_all():
             await self.ask()
+        elif known := self.pseudonyms():
+            request = _in_answer(known[self.expected % len(known)])
+            await self._insist(lambda: self._asked_one(request))
 
     async def _follow(self) -> None:
         while True:
@@ -259,6 +266,10 @@ class Backend:
             kept = f"{len(self.kept)} of {self.expected} kept"
             raise AssertionError(f"{kept}, and left are: {await left(world, self.marketer.name)}") from None
         return time.monotonic() - since
+
+
+def _in_answer(pseudonym: str) -> brokerpb.CreateExchangeRequest:
+    return to_known(terms("profile.city", valid_for=timedelta(days=20)), pseudonym, in_answer=True)
 
 
 async def left(world: World, marketer: str) -> list[str]:
