@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +17,17 @@ class NotRunning(Exception):
 
 @dataclass(frozen=True)
 class Running:
-    """Where a running Parley answers: gRPC, the log over HTTP, and for each service where its metrics are."""
+    """
+    Where a running Parley answers: gRPC, the log over HTTP, and for each service where its metrics are.
+
+    ``told`` is what `parley up` was told, but for the home and what is so by default: to start it again as it ran.
+    """
 
     address: str
     http: str
     pid: int
     metrics: Mapping[str, str] = field(default_factory=dict)
+    told: Sequence[str] = ()
 
     @property
     def apart(self) -> bool:
@@ -146,7 +151,7 @@ class Home:
         with suppress(OSError, ValueError, AttributeError, TypeError):
             note = json.loads(self._running.read_text())
             begun, home = note.pop("begun", None), note.pop("home", None)  # one of an earlier version doesn't say
-            running = Running(**note)
+            running = Running(**{**note, "told": tuple(note.get("told", ()))})
             if home in (None, str(self.root)) and begun in (None, _begun(running.pid)):
                 return running
         raise NotRunning(f"nothing runs on {self.root}: start it with `parley up`")

@@ -7,7 +7,7 @@ is one memory: this is for trying and testing, not for the separation of zones.
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -72,6 +72,17 @@ class Options:
     """How many processes a service has where services run apart; one where nothing is said."""
     faults: Callable[[str], str] = lambda _process: ""
     """For tests: the fault points that a process (``broker``, ``broker-2``) is armed with, asked for at each start of it."""
+
+    def told(self, *, split: bool) -> Sequence[str]:
+        """What tells `parley up` of these, but for what is so by default."""
+        given = {name: getattr(self, name) for name in ("host", "port", "http_port", "metrics_port", "traces")}
+        said = [
+            word
+            for name, value in given.items()
+            if value != getattr(Options, name)
+            for word in (f"--{name.replace('_', '-')}", str(value))
+        ]
+        return ["--split", *said] if split else said
 
 
 @dataclass(frozen=True)
@@ -153,7 +164,8 @@ async def run(
         metrics_address = await stack.enter_async_context(_http(metrics.app(), options.host, options.metrics_port))
         told("gRPC")
         address = await stack.enter_async_context(_grpc(server, options))
-        now = Running(address, log_address, os.getpid(), dict.fromkeys(SERVICES, f"{metrics_address}/metrics"))
+        metrics_of = dict.fromkeys(SERVICES, f"{metrics_address}/metrics")
+        now = Running(address, log_address, os.getpid(), metrics_of, options.told(split=False))
         home.started(now)
         stack.callback(home.stopped)
         yield Node(now, pair, services, hub, tasks)

@@ -100,7 +100,7 @@ def _runs(home: Home) -> bool:
 
 
 def _typed(home: Home, command: str, **variables: str) -> subprocess.Popen[str]:
-    """A command in a shell. `parley up` is on free ports there: others run beside it."""
+    """A command in a shell. `parley up` that is told no ports is on free ones: others run beside it."""
     folder = home.root.parent / "bin"
     folder.mkdir(exist_ok=True)
     real, parley = Path(sys.executable).parent / "parley", folder / "parley"
@@ -113,7 +113,7 @@ def _typed(home: Home, command: str, **variables: str) -> subprocess.Popen[str]:
 
 
 _ON_FREE_PORTS = """#!/bin/sh
-if [ "$1" = up ]; then shift; set -- up --port 0 --http-port 0 "$@"; fi
+case "$*" in up*--port*) ;; up*) shift; set -- up --port 0 --http-port 0 "$@" ;; esac
 exec {parley} "$@"
 """
 
@@ -138,7 +138,7 @@ async def administrator(parley: Parley, database: str = "postgres") -> AsyncIter
 
 def up_again(parley: Parley, *, split: bool = False) -> str:
     """How Parley is started as it ran."""
-    return "parley up --split" if split or "--split" in UP else "parley up"
+    return f"parley up{' --split' if split or '--split' in UP else ''} --port 0 --http-port 0"
 
 
 # --- The home ------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from parley_node.stores import Servers
 
 def up(home: Home, running: Running | None = None) -> str:
     """Start Parley, the way it ran if it did."""
-    return f"parley up{' --split' if running and running.apart else ''}{option(home)}"
+    return f"{shlex.join(['parley', 'up', *(running.told if running else ())])}{option(home)}"
 
 
 def again(home: Home, running: Running, before: str = "", signal: str = "") -> str:

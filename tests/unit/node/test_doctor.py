@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,11 +12,12 @@ import pytest
 
 from parley_node.doctor import live
 from parley_node.doctor.findings import NotLooked, State, Trouble, look
-from parley_node.doctor.mending import option
+from parley_node.doctor.mending import option, up
 from parley_node.embedded.errors import ServersUnavailable
 from parley_node.embedded.external import POSTGRES_URL, VALKEY_URL, from_environment
 from parley_node.embedded.postgres import listener_of
 from parley_node.home import Home, Running
+from parley_node.node import Options
 from parley_node.provision import certify, provision
 
 
@@ -92,3 +94,15 @@ async def test_certificate_that_is_damaged_is_a_finding_and_no_traceback(tmp_pat
     assert finding.state is State.FAILED
     assert "has no certificate that can be read" in finding.found
     assert finding.mend
+
+
+def test_parley_is_started_again_as_it_was_told() -> None:
+    home = Home.choose(None)
+    options = Options(port=0, metrics_port=9100, traces="http://127.0.0.1:4318/v1/traces")
+    running = Running("127.0.0.1:1", "http://127.0.0.1:2", 7, told=tuple(options.told(split=True)))
+    told = "--split --port 0 --metrics-port 9100 --traces http://127.0.0.1:4318/v1/traces"
+    assert ("parley up", "parley up", f"parley up {told}") == (
+        up(home),
+        up(home, replace(running, told=tuple(Options().told(split=False)))),
+        up(home, running),
+    )

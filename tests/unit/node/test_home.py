@@ -24,7 +24,8 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def running_as(pid: int) -> Running:
-    return Running("127.0.0.1:7400", "http://127.0.0.1:7401", pid, {"vault": "http://127.0.0.1:7402/metrics"})
+    metrics = {"vault": "http://127.0.0.1:7402/metrics"}
+    return Running("127.0.0.1:7400", "http://127.0.0.1:7401", pid, metrics, ("--host", "127.0.0.2"))
 
 
 def test_a_home_knows_who_runs_on_it_until_they_stop(tmp_path: Path) -> None:
