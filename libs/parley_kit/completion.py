@@ -13,6 +13,13 @@ def _wait_on() -> None:
     """What is done about a step that takes long: nothing."""
 
 
+def begun(step: Awaitable[T]) -> asyncio.Future[T]:
+    """Begin a step that goes on whoever goes away: then nobody need ask what came of it."""
+    task = asyncio.ensure_future(step)
+    task.add_done_callback(_heard)
+    return task
+
+
 async def to_the_end(step: Awaitable[T], *, patience: float = math.inf, give_up: Callable[[], object] = _wait_on) -> T:
     """
     Finish ``step`` even if the caller is cancelled meanwhile, and only then pass the cancellation on.
@@ -20,11 +27,10 @@ async def to_the_end(step: Awaitable[T], *, patience: float = math.inf, give_up:
     So it does after ``patience`` seconds at the latest: then ``give_up`` is called, which is to end the step, and nobody waits
     for it. Raises what the step raises, unless the caller was cancelled.
     """
-    task = asyncio.ensure_future(step)
+    task = begun(step)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        task.add_done_callback(_heard)
         until = asyncio.get_running_loop().time() + patience
         while not task.done():
             left = until - asyncio.get_running_loop().time()

@@ -19,6 +19,7 @@ from parley_broker.store import LEASE, ExchangeRecord, Introduction, Key, Partic
 from parley_broker.work import Bell, Releasing
 from parley_kit.clock import Clock
 from parley_kit.coalesce import Coalescer
+from parley_kit.completion import begun
 from parley_kit.convoy import Convoys
 from parley_kit.faultpoints import reach
 from parley_kit.faults import Code, Fault
@@ -59,7 +60,7 @@ class Answering:
         silence does, and would tell why it is one.
         """
         await self._convoys.join()
-        recorded = asyncio.ensure_future(record())
+        recorded = begun(record())
         participant, prepared = None, None
         with contextlib.suppress(Fault):  # what fails now, or takes too long, is taken up once it is recorded
             async with in_time():

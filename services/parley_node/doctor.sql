@@ -15,7 +15,8 @@ SELECT datname FROM pg_database WHERE datname = ANY ($1::text[]);
 -- roles may do, and entering another's database.
 SELECT r.rolname || ' has superpowers' AS wrong
 FROM pg_roles r
-WHERE r.rolname = ANY ($1::text[]) AND (r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolbypassrls)
+WHERE r.rolname = ANY ($1::text[]) AND (
+    r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolbypassrls OR r.rolreplication)
 UNION ALL
 SELECT r.rolname || ' is a member of ' || g.rolname
 FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid JOIN pg_roles r ON r.oid = m.member

@@ -365,6 +365,7 @@ async def test_schema_that_keeps_what_an_older_version_may_need(parley: Parley) 
         ("GRANT CONNECT ON DATABASE parley_vault TO parley_broker", "postgres"),
         ("GRANT parley_vault TO parley_broker", "postgres"),
         pytest.param("ALTER ROLE parley_broker CREATEDB", "postgres", marks=pytest.mark.slow),
+        pytest.param("ALTER ROLE parley_broker REPLICATION", "postgres", marks=pytest.mark.slow),  # it would copy all
         ("GRANT DELETE ON log_entries TO parley_audit", "parley_audit"),
         pytest.param("GRANT DELETE ON log_entries TO PUBLIC", "parley_audit", marks=pytest.mark.slow),
         pytest.param("GRANT UPDATE (entry) ON log_entries TO parley_audit", "parley_audit", marks=pytest.mark.slow),

@@ -34,9 +34,9 @@ SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', $1::text);
 -- name: beyond
 -- The statements that take from roles ($1, each with a database of its own name) what none of them may have: superpowers, what
 -- members of other roles may do, and each other's databases.
-SELECT format('ALTER ROLE %I NOSUPERUSER NOCREATEROLE NOCREATEDB NOBYPASSRLS', rolname) AS statement
+SELECT format('ALTER ROLE %I NOSUPERUSER NOCREATEROLE NOCREATEDB NOBYPASSRLS NOREPLICATION', rolname) AS statement
 FROM pg_roles
-WHERE rolname = ANY ($1::text[]) AND (rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls)
+WHERE rolname = ANY ($1::text[]) AND (rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR rolreplication)
 UNION ALL
 SELECT format('REVOKE %I FROM %I', g.rolname, r.rolname)
 FROM pg_auth_members AS m JOIN pg_roles AS g ON g.oid = m.roleid JOIN pg_roles AS r ON r.oid = m.member

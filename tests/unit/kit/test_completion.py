@@ -1,14 +1,15 @@
 import asyncio
+import gc
 
 import pytest
 
-from parley_kit.completion import to_the_end
+from parley_kit.completion import begun, to_the_end
 
 
 async def test_step_answers_and_fails_as_it_would_by_itself() -> None:
     assert 3 == await to_the_end(asyncio.sleep(0, 3))
     with pytest.raises(ValueError, match="its own"):
-        await to_the_end(_failing(asyncio.Event(), begun=asyncio.Event(), waits=False))
+        await to_the_end(_failing(asyncio.Event(), asyncio.Event(), waits=False))
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -48,6 +49,20 @@ async def test_step_that_ends_in_time_is_not_given_up() -> None:
     with pytest.raises(asyncio.CancelledError):
         await caller
     assert [] == given_up
+
+
+async def test_nobody_need_ask_what_came_of_a_step_that_was_begun() -> None:
+    complained, loop = list[object](), asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: complained.append(context))
+    try:
+        failed = begun(_failing(asyncio.Event(), asyncio.Event(), waits=False))
+        await asyncio.wait([failed])
+        del failed
+        gc.collect()
+        await asyncio.sleep(0)
+    finally:
+        loop.set_exception_handler(None)
+    assert [] == complained
 
 
 async def _waiting(goes_on: asyncio.Event, begun: asyncio.Event) -> None:
