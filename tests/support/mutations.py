@@ -263,7 +263,6 @@ TOLD: Mapping[str, Mapping[str, int]] = {
     "identity:marketer:changed": {"identity.UpdateMarketer": 1, "identity.AddMarketerKey": 1},
     "vault:items:put": {"vault.PutItems": 1, "vault.DeleteItem": 1},
     "vault:items:deleted": {"vault.DeleteItem": 1},
-    "vault:items:discoverable": {"vault.SetDiscoverable": 1},
 }
 """How many entries of a kind the log has of each mutation, and of what must be there first; of kinds that come of these alone."""
 
