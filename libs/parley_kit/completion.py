@@ -27,10 +27,11 @@ async def to_the_end(step: Awaitable[T], *, patience: float = math.inf, give_up:
     So it does after ``patience`` seconds at the latest: then ``give_up`` is called, which is to end the step, and nobody waits
     for it. Raises what the step raises, unless the caller was cancelled.
     """
-    task = begun(step)
+    task = asyncio.ensure_future(step)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
+        task.add_done_callback(_heard)
         until = asyncio.get_running_loop().time() + patience
         while not task.done():
             left = until - asyncio.get_running_loop().time()

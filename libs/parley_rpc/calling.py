@@ -8,6 +8,7 @@ import grpc
 
 from parley_kit.clock import Clock
 from parley_kit.telemetry import Tracer, traceparent
+from parley_rpc.principal import Metadata
 
 TIME = "parley-time"
 """The metadata that says when a service made a call, by its own clock: milliseconds since 1970."""
@@ -36,20 +37,20 @@ class CallingChannel(grpc.aio.Channel):
         inner, name = self._inner.unary_unary(method, *args, **kwargs), method[1:]
         clock, tracer = self._clock, self._tracer
 
-        async def call(request: Any, **options: Any) -> Any:
-            metadata = [*(options.pop("metadata", None) or ()), (TIME, stamp(clock.now()))]
-            if not tracer.on:
-                return await inner(request, metadata=metadata, **options)
+        def call(request: Any, *, metadata: Metadata = (), **options: Any) -> Any:
+            return inner(request, metadata=(*metadata, (TIME, stamp(clock.now()))), **options)
+
+        async def traced(request: Any, *, metadata: Metadata = (), **options: Any) -> Any:
             with tracer.called(name) as ended:
                 try:
-                    answer = await inner(request, metadata=[*metadata, ("traceparent", traceparent.get())], **options)
+                    answer = await call(request, metadata=(*metadata, ("traceparent", traceparent.get())), **options)
                 except grpc.aio.AioRpcError as error:
                     ended(error.code().name)
                     raise
                 ended(grpc.StatusCode.OK.name)
                 return answer
 
-        return call
+        return traced if tracer.on else call
 
     def unary_stream(self, *_: Any, **__: Any) -> Any:  # noqa: D102 - grpc's own
         return _refuse

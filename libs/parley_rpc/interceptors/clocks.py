@@ -1,6 +1,6 @@
 """Services agree what time it is."""
 
-from datetime import UTC, datetime, timedelta
+import math
 
 from parley_kit.clock import Clock
 from parley_kit.faults import ClocksApart
@@ -8,7 +8,7 @@ from parley_rpc.calling import TIME
 from parley_rpc.chain import Call, Interceptor, Next
 from parley_rpc.principal import Metadata, caller
 
-MOST_APART = timedelta(minutes=10)
+_MOST_MS = 10 * 60 * 1000
 _AGAIN_S = 1.0
 
 
@@ -30,13 +30,13 @@ class Clocks(Interceptor):
         return await proceed(call)
 
     def _is_apart(self, metadata: Metadata) -> bool:
-        now = self._clock.now()
-        return any(abs(now - _moment(str(value))) > MOST_APART for key, value in metadata if key == TIME)
+        said = [value for key, value in metadata if key == TIME]
+        return any(_apart_ms(self._clock, str(value)) > _MOST_MS for value in said)
 
 
-def _moment(said: str) -> datetime:
-    """The moment that was said; one that is no moment is far from any."""
+def _apart_ms(clock: Clock, said: str) -> float:
+    """How far the moment that was said is from now; what is no moment is far from any."""
     try:
-        return datetime.fromtimestamp(int(said) / 1000, UTC)
-    except (ValueError, OverflowError, OSError):
-        return datetime.min.replace(tzinfo=UTC)
+        return abs(clock.now().timestamp() * 1000 - int(said))
+    except (ValueError, OverflowError):
+        return math.inf
