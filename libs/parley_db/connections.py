@@ -15,7 +15,7 @@ import asyncpg
 
 LONGEST_CLOSE = 5.0
 """Seconds that a connection is given to end what it is doing when it is released, and all of them when the pool closes."""
-PATIENCE_S = 0.15
+PATIENCE_S = 0.1
 """
 Seconds for which whoever used a connection, or whose time is up, waits until it is released: that takes a few milliseconds.
 

@@ -31,6 +31,7 @@ LONGEST_SILENCE = 15.0
 """Seconds. A transaction whose process says nothing for longer is ended: its machine is gone, and its locks hold others up."""
 
 _RETRY_AFTER = 0.2
+_ROLL_BACK_S = 0.05
 _PLANS = {
     "plan_cache_mode": "force_generic_plan",  # planning took half of a statement's time
     # Whatever is asked here is asked by key. The planner can't know how many keys an array will bring, nor how much a table that
@@ -218,8 +219,8 @@ class Database:
                     await reach(f"{name}.before_commit")
                 except BaseException as error:
                     lent.end()
-                    is_over = isinstance(error, asyncio.CancelledError)  # it is waited for with what patience is left
-                    await to_its_end(_roll_back(connection, transaction, PATIENCE_S if is_over else LONGEST_CLOSE))
+                    is_cancelled = isinstance(error, asyncio.CancelledError)
+                    await to_its_end(_roll_back(connection, transaction, is_cancelled=is_cancelled))
                     raise
                 await to_its_end(transaction.commit())
                 await reach(f"{name}.after_commit")
@@ -297,10 +298,19 @@ async def _close(connections: Connections) -> None:
             await connections.close()
 
 
-async def _roll_back(connection: Any, transaction: Any, patience: float) -> None:
+async def _roll_back(connection: Any, transaction: Any, *, is_cancelled: bool) -> None:
+    """
+    Undo what was begun, or lose the connection.
+
+    Where somebody was cancelled, their statement may have to be stopped first. What isn't done in a moment is for whoever cleans
+    the connection up: to lose it now would let the statement go on.
+    """
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(_ROLL_BACK_S if is_cancelled else LONGEST_CLOSE):
             await transaction.rollback()
+    except TimeoutError:
+        if not is_cancelled:
+            drop(connection)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
         # The error under way says more than this one; the server rolls back what it loses.
         drop(connection)

@@ -14,7 +14,7 @@ def _wait_on() -> None:
 
 
 def begun(step: Awaitable[T]) -> asyncio.Future[T]:
-    """Begin a step that goes on whoever goes away: then nobody need ask what came of it."""
+    """Begin a step of which nobody need ask what came of it, should they go away."""
     task = asyncio.ensure_future(step)
     task.add_done_callback(_heard)
     return task

@@ -102,7 +102,7 @@ class Unavailable(Fault):
 
 
 class ClocksApart(Unavailable):
-    """The clocks of two parts of Parley are more than ten minutes apart: `parley doctor` tells its operator which is wrong."""
+    """The clocks of two parts of Parley are more than ten minutes apart: its operator has to set one."""
 
     reason = "CLOCKS_APART"
 

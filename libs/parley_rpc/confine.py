@@ -32,17 +32,11 @@ _READS = _READ_FILE | _READ_DIR
 _WRITES = _READS | _WRITE_FILE | _REMOVE_FILE | _MAKE_REG | _MAKE_SOCK | _TRUNCATE
 _OF_FILES = _READ_FILE | _WRITE_FILE | _TRUNCATE
 
-_ETC = (
-    *("hosts", "host.conf", "resolv.conf", "nsswitch.conf", "gai.conf", "services", "protocols"),
-    *("passwd", "group", "localtime", "timezone", "mime.types"),
-    *("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "ld.so.preload"),
-    *("ssl/certs", "ssl/cert.pem", "ssl/openssl.cnf", "ca-certificates", "crypto-policies"),
-    *("pki/tls/certs", "pki/tls/cert.pem", "pki/tls/openssl.cnf", "pki/ca-trust/extracted"),
-)
-"""Of the system's settings, what a service needs: in ``/etc`` there may be secrets, also other services'."""
+_SHARED = ("/usr", "/lib", "/lib64", "/etc")
+"""Where every process reads programs and the system's settings, which are replaced while it runs: so by directory."""
 _SYSTEM = (
-    *("/usr", "/lib", "/lib64", "/run/systemd/resolve", "/proc/self"),
-    *(f"/etc/{name}" for name in _ETC),
+    *_SHARED,
+    *("/run/systemd/resolve", "/proc/self"),
     *("/dev/urandom", "/dev/random", "/dev/zero"),
     *("/proc/stat", "/proc/sys/net/core/somaxconn", "/sys/devices/system/cpu"),  # what gRPC sizes itself by
 )
@@ -112,6 +106,11 @@ def confine(bounds: Bounds) -> bool:
     finally:
         os.close(ruleset)
     return True
+
+
+def is_open_to_all(path: Path) -> bool:
+    """Whether something lies where every confined process may read."""
+    return any(path.resolve().is_relative_to(place) for place in _SHARED)
 
 
 def named_in(settings: Iterable[BaseSettings]) -> Bounds:

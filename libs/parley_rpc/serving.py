@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry
-from pydantic import AnyHttpUrl, Field
+from pydantic import AnyHttpUrl, Field, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from structlog.typing import FilteringBoundLogger
 
@@ -38,7 +39,7 @@ from parley_kit.telemetry import SILENT, Telemetry, Tracer
 from parley_rpc import http
 from parley_rpc.calling import calling
 from parley_rpc.channels import CannotListen, PlaintextRefused, is_local
-from parley_rpc.confine import ConfinementFailed, confine, named_in
+from parley_rpc.confine import ConfinementFailed, confine, is_open_to_all, named_in
 from parley_rpc.descriptors import allow_many
 from parley_rpc.health import follow
 from parley_rpc.logs import adopt_libraries, logger
@@ -109,6 +110,13 @@ class Serving(BaseSettings):
 
     grace: timedelta = Field(default=timedelta(seconds=20), ge=timedelta(0))
     """How long calls that are under way then have to end; streams end at once."""
+
+    @field_validator("secrets")
+    @classmethod
+    def _kept_apart(cls, secrets: Path) -> Path:
+        if is_open_to_all(secrets):
+            raise PydanticCustomError("open_to_all", "in /etc and /usr every service may read: keep them elsewhere")
+        return secrets
 
     def credentials(self) -> Credentials | None:
         """What services are known by; None where it isn't set. Raises SettingsWrong and KeyFileUnusable."""

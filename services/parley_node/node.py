@@ -79,7 +79,7 @@ class Options:
         said = [
             word
             for name, value in given.items()
-            if value != getattr(Options, name)
+            if value != getattr(Options, name) and "@" not in str(value)  # a password in a URL is kept nowhere
             for word in (f"--{name.replace('_', '-')}", str(value))
         ]
         return ["--split", *said] if split else said

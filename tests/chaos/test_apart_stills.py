@@ -32,8 +32,8 @@ from tests.support.chaos import listener, rows
 from tests.support.city import City
 from tests.support.deaths import children, pid_of
 from tests.support.history import History
-from tests.support.load import Backend, checked
-from tests.support.mutations import MUTATIONS, Cast
+from tests.support.load import Backend, checked, streams_are_read
+from tests.support.mutations import MUTATIONS, Cast, effects, effects_of
 from tests.support.seeds import seeded
 from tests.support.servers import scratch_directory
 from tests.support.waiting import until
@@ -187,20 +187,28 @@ async def cast() -> AsyncIterator[Cast]:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seconds", DEADLINES_S)
-async def test_every_mutation_ends_by_its_deadline_whatever_stands_still_and_then_has_one_answer(
+async def test_every_mutation_ends_by_its_deadline_whatever_stands_still_and_happens_once(
     cast: Cast, seconds: float
 ) -> None:
+    there, made_in_all, names = await _effects(cast.world), Counter[str](), [*map(str, MUTATIONS)]
     for still in sorted(_processes(cast.world)):
         await cast.sign_in()
         async with AsyncExitStack() as stack:
-            names = [*map(str, MUTATIONS)]
             entered = [stack.enter_async_context(cast.mutation(name)) for name in names]
             made = dict(zip(names, await asyncio.gather(*entered), strict=True))
             calls = {name: _once(name, each.caller, each.request) for name, each in made.items()}
             async with _in_time(cast.world, still, seconds, calls):
                 pass
             await asyncio.gather(*map(_until_answered, calls.values()))
+        made_in_all.update(names)
         await _everything_is_back(cast.world)
+    assert effects_of(made_in_all) == await _effects(cast.world) - there
+
+
+async def _effects(world: World) -> Counter[str]:
+    """How often each thing is there that comes of mutations, once all is in the log."""
+    await until(lambda: streams_are_read(world), 60)
+    return await effects(world)
 
 
 def _once(rpc: str, caller: Caller, request: Any) -> Make:

@@ -328,7 +328,6 @@ async def test_process_confined_as_a_service_reaches_its_own_files_and_no_others
         *(home.servers / folder for folder in SERVERS_FILES if isinstance(world.servers, ServerPair)),
         *({home.log(another), home.published, home.staff} - shown),
         Path(f"/proc/{listener(_node(world).doors.socket(another))}/environ"),
-        Path("/etc/hostname"),  # which stands for whatever else an operator keeps beside it
     ]
     assert all(path.exists() for path in (*own, *others))
     assert {home.postgres_password(name), home.valkey_password(name), home.tls_key(name)} < {*own}
@@ -494,6 +493,7 @@ async def test_service_that_is_told_too_little_says_what_is_missing_and_no_value
             {"PARLEY_SERVE_METRICS": "127.0.0.1:http"}, "can't listen on 127.0.0.1:http", marks=pytest.mark.slow
         ),
         ({"PARLEY_SERVE_METRICS": "fd:77"}, "can't listen on fd:77"),
+        ({"PARLEY_SERVE_SECRETS": "/etc/parley"}, "PARLEY_SERVE_SECRETS: in /etc and /usr every service may read"),
         (
             {"PARLEY_SERVE_TLS_CERTIFICATE": "{tmp}/none"},
             "PARLEY_SERVE_TLS_CERTIFICATE, _KEY and _AUTHORITY: {tmp}/none",

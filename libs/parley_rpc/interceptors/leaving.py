@@ -42,8 +42,8 @@ class Leaving(Interceptor):
         """Go: end what is under way."""
         self._goes = True
         now = asyncio.get_running_loop().time()
-        for scope in self._under_way:
-            scope.reschedule(now)
+        while self._under_way:
+            self._under_way.pop().reschedule(now)
 
 
 def _goes() -> Unavailable:

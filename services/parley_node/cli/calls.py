@@ -26,6 +26,7 @@ _ENDING_S = 60.0
 
 _STEPS: dict[type[Exception], str] = {
     errors.Unavailable: "`parley doctor` looks at what Parley stands on.",
+    errors.ClocksApart: "`timedatectl` says whether a machine's clock is set by NTP.",
     errors.DeadlineExceeded: "`parley doctor` looks at what Parley stands on.",
     errors.Interrupted: "Try again; `parley doctor` looks at what Parley stands on.",
     errors.AttributeUnknown: "`parley attributes` lists what there is.",

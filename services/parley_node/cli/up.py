@@ -30,6 +30,7 @@ from parley_node.services import SERVICES
 from parley_node.split import run_apart
 from parley_rpc import http
 from parley_rpc.channels import CannotListen, is_local
+from parley_rpc.confine import is_open_to_all
 from parley_rpc.descriptors import allow_many
 from parley_rpc.logs import adopt_libraries, logger
 from parley_rpc.serving import Serving, arm
@@ -87,6 +88,8 @@ def up(
             f"{host} is reached over a network, and nothing here encrypts", "Choose an address such as 127.0.0.1."
         )
     chosen = Home.choose(home)
+    if split and is_open_to_all(chosen.root):
+        raise Stop(f"every service may read what is in {chosen.root}", "Choose a home outside of /etc and /usr.")
     with _failures(chosen), alone(chosen, ", or choose another home with --home"), _log(chosen, verbose=verbose) as log:
         arm()
         allow_many()

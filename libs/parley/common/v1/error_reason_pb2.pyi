@@ -49,8 +49,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_TOO_MANY_CALLS: _ErrorReason.ValueType  # 12
     """The caller has as many calls or streams under way here as one may have. Let some end, and retry after the delay in `RetryInfo`."""
     ERROR_REASON_CLOCKS_APART: _ErrorReason.ValueType  # 13
-    """The clocks of two parts of Parley are more than ten minutes apart. Retry after the delay in `RetryInfo`; its operator is told by
-    `parley doctor` which is wrong.
+    """The clocks of two parts of Parley are more than ten minutes apart, as where a machine has no NTP. Retry after the delay in
+    `RetryInfo`; its operator has to set one.
     """
     ERROR_REASON_CLAIM_CODE_INVALID: _ErrorReason.ValueType  # 101
     """The claim code is unknown, used or expired. Ask whoever imported the account for a new one."""
@@ -127,8 +127,8 @@ ERROR_REASON_UNIMPLEMENTED: ErrorReason.ValueType  # 11
 ERROR_REASON_TOO_MANY_CALLS: ErrorReason.ValueType  # 12
 """The caller has as many calls or streams under way here as one may have. Let some end, and retry after the delay in `RetryInfo`."""
 ERROR_REASON_CLOCKS_APART: ErrorReason.ValueType  # 13
-"""The clocks of two parts of Parley are more than ten minutes apart. Retry after the delay in `RetryInfo`; its operator is told by
-`parley doctor` which is wrong.
+"""The clocks of two parts of Parley are more than ten minutes apart, as where a machine has no NTP. Retry after the delay in
+`RetryInfo`; its operator has to set one.
 """
 ERROR_REASON_CLAIM_CODE_INVALID: ErrorReason.ValueType  # 101
 """The claim code is unknown, used or expired. Ask whoever imported the account for a new one."""
