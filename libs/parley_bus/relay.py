@@ -128,9 +128,8 @@ class Relay:
         except StreamForeign:
             return None
         except BusAway:
-            self._tell_lag(
-                head.last, {}, head.acked
-            )  # what the stream said last would be told for as long as it is away
+            # As far as this database knows: else what the stream said last would be told for as long as it is away.
+            self._tell_lag(head.last, {}, head.acked)
             raise
 
     def _tell_lag(self, last: int, acked: Mapping[str, int], otherwise: int) -> None:

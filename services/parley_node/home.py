@@ -20,7 +20,7 @@ class Running:
     """
     Where a running Parley answers: gRPC, the log over HTTP, and for each service where its metrics are.
 
-    ``told`` is what `parley up` was told, but for the home and what is so by default: to start it again as it ran.
+    ``told`` is what `parley up` was told beside the home, and to run services apart: to start it again as it ran.
     """
 
     address: str

@@ -73,16 +73,15 @@ class Options:
     faults: Callable[[str], str] = lambda _process: ""
     """For tests: the fault points that a process (``broker``, ``broker-2``) is armed with, asked for at each start of it."""
 
-    def told(self, *, split: bool) -> Sequence[str]:
+    def told(self) -> Sequence[str]:
         """What tells `parley up` of these, but for what is so by default."""
         given = {name: getattr(self, name) for name in ("host", "port", "http_port", "metrics_port", "traces")}
-        said = [
+        return [
             word
             for name, value in given.items()
             if value != getattr(Options, name) and "@" not in str(value)  # a password in a URL is kept nowhere
             for word in (f"--{name.replace('_', '-')}", str(value))
         ]
-        return ["--split", *said] if split else said
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ async def run(
         told("gRPC")
         address = await stack.enter_async_context(_grpc(server, options))
         metrics_of = dict.fromkeys(SERVICES, f"{metrics_address}/metrics")
-        now = Running(address, log_address, os.getpid(), metrics_of, options.told(split=False))
+        now = Running(address, log_address, os.getpid(), metrics_of, options.told())
         home.started(now)
         stack.callback(home.stopped)
         yield Node(now, pair, services, hub, tasks)

@@ -149,7 +149,7 @@ async def run_apart(
             *(_serving(f"unix:{doors.socket(each.service, each.number)}", each) for each in children.all())
         )
         where = {name: f"{_url(each)}/metrics" for name, each in metrics.items()}
-        now = Running(doors.address, _url(log_listener), os.getpid(), where, options.told(split=True))
+        now = Running(doors.address, _url(log_listener), os.getpid(), where, options.told())
         home.started(now)
         stack.callback(home.stopped)
         yield ApartNode(now, pair, doors)

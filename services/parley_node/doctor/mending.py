@@ -13,7 +13,8 @@ from parley_node.stores import Servers
 
 def up(home: Home, running: Running | None = None) -> str:
     """Start Parley, the way it ran if it did."""
-    return f"{shlex.join(['parley', 'up', *(running.told if running else ())])}{option(home)}"
+    words = ["parley", "up", *(["--split"] if running and running.apart else []), *(running.told if running else ())]
+    return shlex.join(words) + option(home)
 
 
 def again(home: Home, running: Running, before: str = "", signal: str = "") -> str:

@@ -99,10 +99,10 @@ async def test_certificate_that_is_damaged_is_a_finding_and_no_traceback(tmp_pat
 def test_parley_is_started_again_as_it_was_told() -> None:
     home = Home.choose(None)
     options = Options(port=0, metrics_port=9100, traces="http://127.0.0.1:4318/v1/traces")
-    running = Running("127.0.0.1:1", "http://127.0.0.1:2", 7, told=tuple(options.told(split=True)))
+    running = Running("unix:{service}", "http://127.0.0.1:2", 7, told=tuple(options.told()))
     told = "--split --port 0 --metrics-port 9100 --traces http://127.0.0.1:4318/v1/traces"
-    assert ("parley up", "parley up", f"parley up {told}") == (
+    assert ("parley up", "parley up --split", f"parley up {told}") == (
         up(home),
-        up(home, replace(running, told=tuple(Options().told(split=False)))),
+        up(home, replace(running, told=tuple(Options().told()))),
         up(home, running),
     )
