@@ -5,7 +5,9 @@ What can't be told apart is a reader's group: a user that may read a stream may 
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +18,8 @@ from parley_bus.bus import COMMAND_TIMEOUT, BusAway, client, stream_key
 _EVERYWHERE = ("ping", "multi", "exec", "client|setinfo")
 _WRITING = ("xadd", "xtrim", "xrange", "xinfo|stream", "xinfo|groups", "xpending", "xgroup|create", "del")
 _READING = ("xreadgroup", "xautoclaim", "xack")
+_NOTHING = frozenset({"reset", "resetchannels", "-@all", "sanitize-payload"})
+"""What a user begins with, as the server writes it, or we do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +38,30 @@ async def ensure_users(url: str, users: Iterable[User]) -> None:
 
     They outlive a restart where the server keeps its users in a file (``aclfile``). Raises BusAway.
     """
-    redis: Any = client(url, COMMAND_TIMEOUT)
-    try:
+    async with _administrator(url) as redis:
         for user in users:
             await redis.execute_command("ACL", "SETUSER", user.name, *rules(user))
-        await redis.execute_command("ACL", "SAVE")
-    except ResponseError as error:
-        if "ACL file" not in str(error):  # it keeps none: then its users are made at each start
-            raise BusAway from error
+        try:
+            await redis.execute_command("ACL", "SAVE")
+        except ResponseError as error:
+            if "ACL file" not in str(error):  # it keeps none: then its users are made at each start
+                raise
+
+
+async def wrong_users(url: str, users: Iterable[User]) -> list[str]:
+    """The names of users who aren't there, or may do less or more than they should. Raises BusAway."""
+    async with _administrator(url) as redis:
+        lines = [line.decode() for line in await redis.execute_command("ACL", "LIST")]
+    there = {name: rest for _, name, rest in (line.split(" ", 2) for line in lines)}
+    return [user.name for user in users if _meaning(there.get(user.name, "")) != _meaning(" ".join(rules(user)))]
+
+
+@asynccontextmanager
+async def _administrator(url: str) -> AsyncIterator[Any]:
+    """A connection for whoever ``url`` names. Raises BusAway for whatever goes wrong within the block."""
+    redis: Any = client(url, COMMAND_TIMEOUT)
+    try:
+        yield redis
     except (RedisError, OSError) as error:
         raise BusAway from error
     finally:
@@ -54,6 +74,12 @@ def rules(user: User) -> list[str]:
     own = f"(~{stream_key(user.service)} {_commands(_WRITING)})"
     others = [f"(~{stream_key(service)} {_commands(_READING)})" for service in user.reads]
     return ["reset", "on", f"#{digest}", *(f"+{command}" for command in _EVERYWHERE), own, *others]
+
+
+def _meaning(rules: str) -> frozenset[frozenset[str]]:
+    """What rules come to, in whatever order: of the user itself, and of each selector (in brackets)."""
+    whole = [re.sub(r"\([^)]*\)", "", rules), *re.findall(r"\(([^)]*)\)", rules)]
+    return frozenset(frozenset(part.split()) - _NOTHING for part in whole)
 
 
 def _commands(names: Sequence[str]) -> str:

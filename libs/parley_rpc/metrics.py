@@ -42,6 +42,10 @@ DESCRIBED: Mapping[str, tuple[str, tuple[str, ...]]] = {
         ("service",),
     ),
     "parley_pool_connections": ("Connections to the database that are in use.", ("service",)),
+    "parley_tasks": (
+        "What the process has under way (asyncio's tasks): with nothing to do it comes back to the same.",
+        (),
+    ),
     "parley_loop_lag_seconds": ("How late the process's event loop is with what is due; histogram.", ()),
     "parley_clock_seconds": ("A service's clock, in seconds since 1970.", ("service",)),
 }
@@ -59,6 +63,7 @@ class Metrics:
         self.registry = registry
         self._calls = _counter("parley_rpc_calls_total", registry)
         self._seconds = _histogram("parley_rpc_duration_seconds", registry)
+        self._tasks = _gauge("parley_tasks", registry)
         self._loop_lag = _histogram("parley_loop_lag_seconds", registry)
         self._instruments = _Instruments(registry)
 
@@ -72,7 +77,9 @@ class Metrics:
         return _ServiceMeter(service, clock, self._instruments)
 
     async def watch_loop(self) -> None:
-        """Measure, for ever, how late the event loop wakes what is due."""
+        """Measure, for ever, how late the event loop wakes what is due; and show how many tasks it has."""
+        loop = asyncio.get_running_loop()
+        self._tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
         while True:
             due = time.monotonic() + _LAG_EVERY_S
             await asyncio.sleep(_LAG_EVERY_S)

@@ -15,7 +15,7 @@ from parley.broker.v1 import broker_pb2 as brokerpb
 from parley_broker.domain.states import TO_DECIDE, Participant
 from parley_broker.names import Names
 from parley_broker.settling import Prepared
-from parley_broker.store import LEASE, ExchangeRecord, Introduction, Key, ParticipantRecord, Store
+from parley_broker.store import LEASE, ExchangeRecord, Introduction, ParticipantRecord, Release, Store
 from parley_broker.work import Bell, Releasing
 from parley_kit.clock import Clock
 from parley_kit.coalesce import Coalescer
@@ -47,7 +47,7 @@ class Answering:
         self._clock = clock
         self._preparing = Coalescer(releasing.prepare_new, alone=_is_of_one)
         self._convoys = Convoys()
-        self._unplaced: dict[Key, float] = {}
+        self._unplaced: dict[Release, float] = {}
         self._left: list[tuple[ExchangeRecord, ParticipantRecord, float]] = []
 
     async def first(
@@ -132,26 +132,27 @@ class Answering:
                 break
         if settled is None:
             return None
-        key = (exchange.marketer, exchange.exchange_id, participant.pseudonym)
-        self._unplaced[key] = self._clock.monotonic()
+        release_id = settled.release.release_id
+        release = Release(exchange.marketer, exchange.exchange_id, participant.pseudonym, release_id)
+        self._unplaced[release] = self._clock.monotonic()
         await reach("broker.before_send")
         if not self._releasing.settling.is_fresh(settled):
             return None
-        return brokerpb.Delivery(name=f"deliveries/{self._names.release(key)}", release=settled.release)
+        return brokerpb.Delivery(name=f"deliveries/{self._names.release(release)}", release=settled.release)
 
-    def kept(self, key: Key) -> None:
+    def kept(self, release: Release) -> None:
         """Note that a release was acknowledged: it needs no place any more."""
-        self._unplaced.pop(key, None)
+        self._unplaced.pop(release, None)
 
     async def place(self) -> bool:
         """Give what was sent a while ago, and isn't acknowledged, its place on the feed; whether there was anything."""
         sent_before = self._clock.monotonic() - _PLACE_AFTER_S
-        waiting = [key for key, sent in self._unplaced.items() if sent <= sent_before]
+        waiting = [release for release, sent in self._unplaced.items() if sent <= sent_before]
         if not waiting:
             return False
         await self._store.finish(waiting, self._clock.now())
-        for key in waiting:
-            self.kept(key)
+        for release in waiting:
+            self.kept(release)
         self._bell.ring()
         return True
 

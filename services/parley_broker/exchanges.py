@@ -12,7 +12,7 @@ from parley_broker.clients import Peers
 from parley_broker.domain.requests import Objection, Wrong, objections, with_questions
 from parley_broker.faults import DeliveryNotFound, ExchangeNotFound, VerificationRequired
 from parley_broker.names import Names
-from parley_broker.store import LEASE, Acknowledged, ExchangeRecord, Key, NewExchange, Store
+from parley_broker.store import LEASE, Acknowledged, ExchangeRecord, NewExchange, Release, Store
 from parley_broker.wire import exchange_to
 from parley_bus.envelopes import Notary
 from parley_db.database import Tx
@@ -116,28 +116,32 @@ class Exchanges:
 
         return await self.mutations.once(marketer, request, brokerpb.Exchange, body)
 
-    async def acknowledge(self, marketer: str, names: Sequence[str]) -> list[Key]:
+    async def acknowledge(self, marketer: str, names: Sequence[str]) -> list[Release]:
         """Take deliveries off the feed, all or none; answers which were releases. Raises DeliveryNotFound."""
-        keys = {name: self.names.read(marketer, name) for name in names}
-        notices = [name for name, key in keys.items() if key is None]
+        named = {name: self.names.read(marketer, name) for name in names}
+        notices = [name for name, release in named.items() if release is None]
         if notices:
             async with self.store.db.tx("broker.AcknowledgeDeliveries") as tx:
                 if await self.store.acknowledge_notices(tx, marketer, notices):
                     raise DeliveryNotFound
-        releases = [key for key in keys.values() if key]
-        known = await self.store.introduced(marketer, [pseudonym for _, _, pseudonym in releases])
+        releases = [release for release in named.values() if release]
+        known = await self.store.introduced(marketer, [one.pseudonym for one in releases])
         # A customer who was forgotten since is told of nothing.
-        told = [(key, known[key[2]].audit_ref) for key in releases if key[2] in known]
+        told = [(one, known[one.pseudonym].audit_ref) for one in releases if one.pseudonym in known]
         await self.store.acknowledge(await each(self._acknowledged, told))
         return releases
 
-    def _acknowledged(self, told: tuple[Key, bytes]) -> Acknowledged:
+    def _acknowledged(self, told: tuple[Release, bytes]) -> Acknowledged:
         """A release that was sent, with what is told of it."""
-        key, audit_ref = told
-        marketer, exchange_id, pseudonym = key
-        detail = {"marketer": marketer, "pseudonym": pseudonym, "exchange": f"{marketer}/exchanges/{exchange_id}"}
+        release, audit_ref = told
+        detail = {
+            "marketer": release.marketer,
+            "pseudonym": release.pseudonym,
+            "exchange": f"{release.marketer}/exchanges/{release.exchange_id}",
+            "release": release.release_id,
+        }
         note, _ = self.notary.note("broker:release:acknowledged", detail, audit_ref)
-        return Acknowledged(key, eventspb.DeliveryAcknowledged(notes=[note]).SerializeToString())
+        return Acknowledged(release, eventspb.DeliveryAcknowledged(notes=[note]).SerializeToString())
 
 
 def _criteria(request: brokerpb.CreateExchangeRequest) -> Criteria | None:

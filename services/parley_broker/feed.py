@@ -15,7 +15,7 @@ from datetime import timedelta
 from parley.broker.v1 import broker_pb2 as brokerpb
 from parley_broker.names import Names
 from parley_broker.settling import Settling
-from parley_broker.store import DeliveryRecord, Key, ParticipantRecord, Store
+from parley_broker.store import DeliveryRecord, Key, ParticipantRecord, Release, Store
 from parley_broker.work import Bell, Releasing
 from parley_kit.clock import Clock
 from parley_kit.faultpoints import reach
@@ -101,9 +101,13 @@ class Feed:
 
     def _delivery(self, reading: "_Reading", record: DeliveryRecord) -> brokerpb.Delivery | None:
         if not record.exchange_id:
-            return self._named(reading, record, brokerpb.Delivery.FromString(record.payload))
-        release = self.settling.take(reading.key(record))
-        return self._named(reading, record, brokerpb.Delivery(release=release)) if release else None
+            return self._named(reading, record, record.delivery_id, brokerpb.Delivery.FromString(record.payload))
+        key = reading.key(record)
+        release = self.settling.take(key)
+        if release is None:
+            return None
+        name = self.names.release(Release(*key, release.release_id))
+        return self._named(reading, record, name, brokerpb.Delivery(release=release))
 
     async def _renew(self, reading: "_Reading", records: Sequence[DeliveryRecord]) -> None:
         """
@@ -140,8 +144,9 @@ class Feed:
     def _is_ready(self, reading: "_Reading", record: DeliveryRecord) -> bool:
         return self.settling.holds(reading.key(record))
 
-    def _named(self, reading: "_Reading", record: DeliveryRecord, message: brokerpb.Delivery) -> brokerpb.Delivery:
-        name = self.names.release(reading.key(record)) if record.exchange_id else record.delivery_id
+    def _named(
+        self, reading: "_Reading", record: DeliveryRecord, name: str, message: brokerpb.Delivery
+    ) -> brokerpb.Delivery:
         message.name = f"deliveries/{name}"
         message.resume_token = self.names.place(reading.marketer, reading.note(record))
         return message

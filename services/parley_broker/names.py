@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from parley_broker.faults import DeliveryNotFound, ResumeTokenInvalid
-from parley_broker.store import Key
+from parley_broker.store import Release
 from parley_crypto.keyring import CiphertextInvalid, KeyRing
 
 _MAC = 16
-_ID, _PSEUDONYM, _NOTICE = 26, 32, 26
+_PSEUDONYM_AT, _RELEASE_AT, _MAC_CHARS = 26, 58, 26
+_NOTICE = 26
 _RESUME = "parley/resume/v1"
 
 
@@ -30,20 +31,25 @@ class Names:
 
     key: bytes = field(repr=False)
 
-    def release(self, key: Key) -> str:
+    def release(self, release: Release) -> str:
         """The name of a release's delivery, without its collection."""
-        marketer, exchange_id, pseudonym = key
-        mac = base64.b32encode(self._mac(b"parley/delivery", marketer, exchange_id + pseudonym)).decode().lower()
-        return f"{exchange_id}{pseudonym}{mac.rstrip('=')}"
+        said = "".join(release[1:])
+        mac = base64.b32encode(self._mac(b"parley/delivery", release.marketer, said)).decode().lower()
+        return said + mac.rstrip("=")
 
-    def read(self, marketer: str, name: str) -> Key | None:
-        """The release that a name stands for; None for a notice's. Raises DeliveryNotFound for one that wasn't given out."""
+    def read(self, marketer: str, name: str) -> Release | None:
+        """
+        The release that a name stands for; None for a notice's. Raises DeliveryNotFound for one that wasn't given out.
+
+        A name that an earlier version gave out says no release id.
+        """
         if len(name) == _NOTICE:
             return None
-        key = (marketer, name[:_ID], name[_ID : _ID + _PSEUDONYM])
-        if not hmac.compare_digest(self.release(key).encode(), name.encode()):
+        said, at = name[:-_MAC_CHARS], slice(_PSEUDONYM_AT, _RELEASE_AT)
+        release = Release(marketer, said[:_PSEUDONYM_AT], said[at], said[_RELEASE_AT:])
+        if not hmac.compare_digest(self.release(release).encode(), name.encode()):
             raise DeliveryNotFound
-        return key
+        return release
 
     def place(self, marketer: str, seq: int) -> str:
         """The resume token of a place."""

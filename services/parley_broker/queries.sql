@@ -184,15 +184,16 @@ SELECT pseudonym, state FROM participants WHERE marketer = $1 AND exchange_id = 
 -- Finish participants whose release was committed, whatever overtook them meanwhile, and give each a place on its marketer's feed,
 -- unless it has one or was acknowledged before; answers whom it finished.
 WITH asked AS (
-    SELECT * FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS a (marketer, exchange_id, pseudonym, nth)
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
+        WITH ORDINALITY AS a (marketer, exchange_id, pseudonym, release_id, nth)
 ), locked AS MATERIALIZED (  -- in one order, so that no two writers wait for each other
     SELECT a.* FROM participants JOIN asked AS a USING (marketer, exchange_id, pseudonym)
     ORDER BY marketer, exchange_id, pseudonym FOR UPDATE OF participants
 ), done AS (
-    UPDATE participants AS p SET state = 5, settled = true, leased_until = '-infinity' FROM locked AS a
+    UPDATE participants AS p SET state = 5, settled = true, release_id = a.release_id, leased_until = '-infinity' FROM locked AS a
     WHERE p.marketer = a.marketer AND p.exchange_id = a.exchange_id AND p.pseudonym = a.pseudonym AND NOT p.acknowledged
         AND (p.state IN (1, 3) OR (p.state = 6 AND NOT p.settled))
-    RETURNING p.marketer, p.exchange_id, p.pseudonym, a.nth
+    RETURNING p.marketer, p.exchange_id, p.pseudonym, p.release_id, a.nth
 ), unplaced AS (
     SELECT done.*, row_number() OVER (PARTITION BY marketer ORDER BY nth) AS place, count(*) OVER (PARTITION BY marketer) AS many
     FROM done
@@ -205,11 +206,11 @@ WITH asked AS (
     RETURNING marketer, last_seq
 ), placed AS (
     INSERT INTO deliveries (marketer, seq, delivery_id, exchange_id, pseudonym, payload, created_at)
-    SELECT u.marketer, f.last_seq - u.many + u.place, u.exchange_id || u.pseudonym, u.exchange_id, u.pseudonym, '', $4
+    SELECT u.marketer, f.last_seq - u.many + u.place, u.exchange_id || u.pseudonym, u.exchange_id, u.pseudonym, '', $5
     FROM unplaced AS u JOIN places AS f USING (marketer)
     ON CONFLICT DO NOTHING
 )
-SELECT marketer, exchange_id, pseudonym FROM done;
+SELECT marketer, exchange_id, pseudonym, release_id FROM done;
 
 -- name: participants_unsettled
 -- Let participants go where a refusal to settle leads, or to be decided again; answers who was still to be settled.
@@ -245,7 +246,7 @@ DELETE FROM deliveries WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = 
 
 -- name: releases_acknowledge
 -- Take releases off their feeds that were sent and are kept, and tell of those that weren't before.
-SELECT acknowledge($1, $2, $3, $4, $5, $6, $7);
+SELECT acknowledge($1, $2, $3, $4, $5, $6, $7, $8);
 
 -- name: notices_acknowledge
 -- Take notices off the feed and remember their names; answers those that were there.

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from parley.broker.v1 import broker_events_pb2 as eventspb
 from parley.broker.v1 import broker_pb2 as brokerpb
@@ -21,7 +21,22 @@ from parley_kit.pages import Page
 
 _SQL = load("parley_broker")
 Key = tuple[str, str, str]
-"""A release: marketer, exchange id, pseudonym."""
+"""A participant: marketer, exchange id, pseudonym."""
+
+
+class Release(NamedTuple):
+    """A release of a participant's, by the id that consent gave it and the log knows it by."""
+
+    marketer: str
+    exchange_id: str
+    pseudonym: str
+    release_id: str
+
+    @property
+    def key(self) -> Key:
+        """Whose it is."""
+        return self[:3]
+
 
 CREATING = brokerpb.CreateExchangeRequest.DESCRIPTOR.full_name
 LEASE = timedelta(seconds=5)
@@ -106,7 +121,7 @@ class NewExchange:
 class Acknowledged:
     """A release that a marketer keeps, and its part of the event that tells of it."""
 
-    key: Key
+    release: Release
     note: bytes = field(repr=False)
 
 
@@ -314,7 +329,7 @@ class Store:
         rows = await self.db.fetch(_SQL.participants_states, exchange.marketer, exchange.exchange_id, list(pseudonyms))
         return {row["pseudonym"] for row in rows if row["state"] in TO_DECIDE}
 
-    async def finish(self, released: Sequence[Key], now: datetime) -> list[Key]:
+    async def finish(self, released: Sequence[Release], now: datetime) -> list[Release]:
         """
         Finish participants whose release was committed and give each a place on its feed, unless it has one.
 
@@ -325,7 +340,7 @@ class Store:
         await reach("broker.before_finish")
         rows = await self.db.fetch(_SQL.participants_finish, *map(list, zip(*released, strict=True)), now)
         await reach("broker.after_finish")
-        return [tuple(row) for row in rows]
+        return [Release(*row) for row in rows]
 
     async def unsettled(self, exchange: ExchangeRecord, refused: Mapping[str, Participant]) -> None:
         """Let participants go where a refusal to settle leads; who ends is off the feed."""
@@ -367,13 +382,13 @@ class Store:
         return [None] * len(requests)
 
     async def _acknowledge_together(self, kept: Sequence[Acknowledged]) -> None:
-        keys = [list(column) for column in zip(*(one.key for one in kept), strict=True)]
+        releases = [list(column) for column in zip(*(one.release for one in kept), strict=True)]
         event = header(
             eventspb.DeliveryAcknowledged, self._clock.now(), traced=False
         )  # many calls', so it points to none
         notes = [one.note for one in kept]
         await reach("broker.before_acknowledge")
-        await self.db.execute(_SQL.releases_acknowledge, *keys, notes, event.event_id, event.envelope, event.type)
+        await self.db.execute(_SQL.releases_acknowledge, *releases, notes, event.event_id, event.envelope, event.type)
         await reach("broker.after_acknowledge")
 
     async def acknowledge_notices(self, tx: Tx, marketer: str, names: Sequence[str]) -> set[str]:

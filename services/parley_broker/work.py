@@ -21,7 +21,7 @@ from parley_broker.clients import Peers
 from parley_broker.domain.outcomes import Refusal, after
 from parley_broker.domain.states import TO_DECIDE, Participant
 from parley_broker.settling import Prepared, Settled, Settling
-from parley_broker.store import LEASE, ExchangeRecord, ParticipantRecord, Store
+from parley_broker.store import LEASE, ExchangeRecord, ParticipantRecord, Release, Store
 from parley_bus.log import State
 from parley_kit.faultpoints import reach
 from parley_kit.faults import Code, Fault
@@ -223,9 +223,10 @@ class Releasing:
             # Whoever was overtaken meanwhile, by a cancellation above all, isn't settled any more.
             wanted = await self.store.undecided(exchange, [one.participant.pseudonym for one in prepared])
             settled = await self.settle(exchange, [one for one in prepared if one.participant.pseudonym in wanted])
-            released = {(exchange.marketer, exchange.exchange_id, name): one for name, one in settled.items()}
-            for key in await self.store.finish(list(released), self.peers.clock.now()):
-                self.settling.hold(key, released[key])
+            where = exchange.marketer, exchange.exchange_id
+            released = {Release(*where, name, one.release.release_id): one for name, one in settled.items()}
+            for release in await self.store.finish(list(released), self.peers.clock.now()):
+                self.settling.hold(release.key, released[release])
             self.bell.ring()
 
     @asynccontextmanager

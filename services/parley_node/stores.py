@@ -81,7 +81,7 @@ async def prepare(
     Raises BusAway, MigrationError, KeyFileUnusable, ServersUnavailable for another home's, and asyncpg's errors.
     """
     await make_databases(pair, home, names)  # first: it refuses what is another home's
-    await ensure_users(pair.valkey_url, [_user(home, zones, name) for name in names])
+    await ensure_users(pair.valkey_url, users(home, zones, names))
     applied = await asyncio.gather(*(_prepare_one(pair, zones, name, phase) for name in names))
     return [title for titles in applied for title in titles]
 
@@ -120,5 +120,6 @@ def dsn(pair: Servers, home: Home, name: str) -> str:
     return pair.postgres_dsn(f"parley_{name}", f"parley_{name}", home.postgres_password(name))
 
 
-def _user(home: Home, zones: Zones, name: str) -> User:
-    return User(name, f"parley_{name}", read_secret(home.valkey_password(name)), zones.reads(name))
+def users(home: Home, zones: Zones, names: Sequence[str]) -> list[User]:
+    """Zones' users of Valkey. Raises KeyFileUnusable."""
+    return [User(name, f"parley_{name}", read_secret(home.valkey_password(name)), zones.reads(name)) for name in names]

@@ -121,7 +121,7 @@ async def test_campaign_survives_deaths_of_a_server(city: City, history: History
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("service", SERVICES)
 async def test_campaign_survives_20_deaths_of_a_process(city: City, history: History, service: str) -> None:
-    rng, backend = seeded(), await city.backend(history)
+    rng, backend = seeded(), await city.backend(history, hesitating=service == "broker")
     plan = kills(rng, service, max(20, len(points(service))))
     wanted, log = drawn(plan), city.world.home.log(service)
     before = hits(log)
@@ -136,7 +136,7 @@ async def test_campaign_survives_20_deaths_of_a_process(city: City, history: His
 async def test_campaign_survives_20_deaths_of_a_server_and_one_at_every_point(
     city: City, history: History, server: str
 ) -> None:
-    rng, backend, killings = seeded(), await city.backend(history), Killings(city, server)
+    rng, backend, killings = seeded(), await city.backend(history, hesitating=True), Killings(city, server)
     plans = stops(rng, {name: len(points(name)) for name in SERVICES})
     wanted = {point for (plan,) in plans.values() for point in stopped_at(plan)}
     await survive_kills_of(killings, backend, plans, lambda: len(killings.killed) >= 20 and wanted <= killings.points)

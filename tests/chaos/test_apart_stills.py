@@ -156,10 +156,25 @@ async def _in_time(world: World, still: str, seconds: float, calls: Mapping[str,
     assert ({}, ENDS, True) == (late, ENDS | {code for _, code in ends.values()}, most <= GRACE_S), (still, ends)
 
 
-async def _everything_is_back(world: World) -> None:
-    """Wait until no transaction is left open, and no connection lent; background work has its own for a moment each time."""
+async def _tasks(world: World) -> Counter[str]:
+    """The fewest tasks that each service has for a while: what comes and goes is left out, and what is left behind is not."""
+    found = Counter[str]()
+    for _ in range(20):
+        for service, samples in (await ask(world.node.running)).samples.items():
+            now = [int(sample.value) for sample in samples if sample.name == "parley_tasks"]
+            found[service] = min([*now, *filter(None, [found[service]])], default=0)
+    assert {*SERVICES} == {*+found}  # each told of some
+    return found
+
+
+async def _everything_is_back(world: World, before: Counter[str]) -> None:
+    """
+    Wait until nothing is left of what was under way: no transaction open, no connection lent, no task but those of before.
+
+    Background work has its own for a moment each time.
+    """
     open_since = "SELECT FROM pg_stat_activity WHERE usename LIKE 'parley\\_%' AND state LIKE 'idle in%'"
-    lending = {*SERVICES}
+    lending, behind = {*SERVICES}, Counter[str]()
 
     async def none_open() -> bool:
         return not await rows(world, "broker", open_since)
@@ -170,8 +185,16 @@ async def _everything_is_back(world: World) -> None:
                 lending.discard(service)
         return not lending
 
+    async def none_behind() -> bool:
+        nonlocal behind
+        behind = await _tasks(world) - before
+        return not behind
+
     await until(none_open)
     await until(none_lent, 30)
+    with suppress(TimeoutError):
+        await until(none_behind, 30)
+    assert Counter() == behind
 
 
 # --- Every mutation --------------------------------------------------------------------------------------------------------
@@ -191,6 +214,7 @@ async def test_every_mutation_ends_by_its_deadline_whatever_stands_still_and_hap
     cast: Cast, seconds: float
 ) -> None:
     there, made_in_all, names = await _effects(cast.world), Counter[str](), [*map(str, MUTATIONS)]
+    before = await _tasks(cast.world)
     for still in sorted(_processes(cast.world)):
         await cast.sign_in()
         async with AsyncExitStack() as stack:
@@ -201,7 +225,7 @@ async def test_every_mutation_ends_by_its_deadline_whatever_stands_still_and_hap
                 pass
             await asyncio.gather(*map(_until_answered, calls.values()))
         made_in_all.update(names)
-        await _everything_is_back(cast.world)
+        await _everything_is_back(cast.world, before)
     assert effects_of(made_in_all) == await _effects(cast.world) - there
 
 
@@ -259,11 +283,12 @@ async def test_every_exchange_and_read_ends_by_its_deadline_whatever_stands_stil
     async with backend.working():
         await backend.ask()
         await backend.finish(city.world)
+        before = await _tasks(city.world)
         for still in sorted(_processes(city.world)):
             async with _in_time(city.world, still, seconds, _calls(backend, customer, rng)):
                 await asyncio.gather(*_of_others(still, backend, customer))  # however slow this machine is
         await backend.finish(city.world)
-    await _everything_is_back(city.world)
+        await _everything_is_back(city.world, before)
     assert [] == await checked(city.world, backend.history)
 
 

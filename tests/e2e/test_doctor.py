@@ -393,6 +393,23 @@ async def test_what_an_extension_lets_everybody_do_is_its_own_to_say(parley: Par
         await admin.execute("DROP EXTENSION pg_stat_statements")
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        "SETUSER parley_broker ~* +@all",
+        pytest.param("DELUSER parley_broker", marks=pytest.mark.slow),
+    ],
+)
+async def test_user_of_valkey_with_too_much_or_too_little(parley: Parley, given: str) -> None:
+    redis: Any = Redis.from_url(valkey.admin_url(paths.layout(parley.home.servers)))
+    async with redis:
+        await redis.execute_command("ACL", *given.split())
+    failed = failures(parley)
+    assert "parley migrate" == failed.get("users")
+    parley.run(*shlex.split(failed["users"])[1:])
+    eventually(lambda: is_sound(parley))  # who was cut off comes back by itself
+
+
 def test_valkey_that_is_away(parley: Parley) -> None:
     hanging = listener_of(paths.layout(parley.home.servers).valkey_socket)
     assert hanging

@@ -170,7 +170,7 @@ async def test_what_a_campaign_asks_of_a_hundred_reads_a_hundred_however_many_ha
             async with db.tx("test.carry") as tx:
                 before = await tx.fetchval(READ)
                 assert 100 == len(await tx.fetch(sql.participants_states, "m", "exchange", names))
-                keys = [["m"] * 100, ["exchange"] * 100, names]
-                assert 100 == len(await tx.fetch(sql.participants_finish, *keys, datetime.now(UTC)))
+                done = [["m"] * 100, ["exchange"] * 100, names, names]
+                assert 100 == len(await tx.fetch(sql.participants_finish, *done, datetime.now(UTC)))
                 read = await tx.fetchval(READ) - before
             assert read < 100 * 10

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from parley_bus.bus import Bus, BusAway
-from parley_bus.users import User, ensure_users
+from parley_bus.users import User, ensure_users, wrong_users
 from parley_node.embedded import postgres
 from parley_node.embedded.databases import ensure_databases, owned_name, settle_grants
 from parley_node.embedded.errors import ServersUnavailable
@@ -401,6 +402,38 @@ async def test_users_of_valkey_survive_its_death(data_dir: Path) -> None:
             await nobody.ping()
             with pytest.raises(BusAway):
                 await nobody.rebuild(nobody.stream("vault"), ["audit"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("SETUSER", "+@all", "~*"),
+        ("SETUSER", "+xread"),
+        ("SETUSER", "(~parley.vault.v1:* +xadd)"),
+        ("SETUSER", "clearselectors"),
+        ("SETUSER", "nopass"),
+        ("SETUSER", ">another"),
+        ("SETUSER", "&*"),
+        ("SETUSER", "-ping"),
+        ("SETUSER", "off"),
+        ("DELUSER",),
+    ],
+    ids=" ".join,
+)
+async def test_user_of_valkey_with_more_or_less_than_it_should_have_is_found(
+    pair: Pair, change: tuple[str, ...]
+) -> None:
+    user = User("vault", f"probe_{secrets.token_hex(4)}", "secret", reads=["identity"])
+    command, *rules = change
+    redis: Any = Redis.from_url(pair.valkey_url)
+    async with redis:
+        await ensure_users(pair.valkey_url, [user])
+        assert [] == await wrong_users(pair.valkey_url, [user])
+        await redis.execute_command("ACL", command, user.name, *rules)
+        assert [user.name] == await wrong_users(pair.valkey_url, [user])
+        await ensure_users(pair.valkey_url, [user])
+        assert [] == await wrong_users(pair.valkey_url, [user])
+        await redis.execute_command("ACL", "DELUSER", user.name)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

@@ -5,8 +5,7 @@ It reads a history (:mod:`tests.support.history`) and the final databases of con
 each thing that must not be. It shares no code with what it checks: of Parley it knows its tables, that a leaf stands for the
 SHA-256 of salt and detail, and how audit encrypts what it keeps (:mod:`tests.support.openings`).
 
-A release is compared by exchange, pseudonym and release id. Broker keeps no such id: consent makes it of the other two, so that
-broker has the same releases if it has the same pairs, and nobody else has two ids for one of them.
+A release is compared by exchange, pseudonym and release id, wherever it is: at consent, broker and audit, and the marketer's end.
 """
 
 import asyncio
@@ -100,6 +99,7 @@ class Participant:
     pseudonym: str
     state: int
     acknowledged: bool
+    release: str = ""
 
 
 @dataclass(frozen=True)
@@ -264,20 +264,23 @@ def _standstill(case: _Case, since: float, until: float) -> float:
 def _unequal(case: _Case) -> Iterator[Violation]:
     at_audit = {said for kind, said in case.told if kind == SETTLED}
     at_consent = {*case.settled} - case.overtaken
-    at_broker = {(one.exchange, one.pseudonym) for one in case.found.participants if one.state == FINALIZED}
-    kept = {(one.exchange, one.pseudonym) for one in case.found.participants if one.acknowledged}
-    over = {release[:2] for release in case.over}
+    at_broker = {_finished(one) for one in case.found.participants if one.state == FINALIZED}
+    kept = {_finished(one) for one in case.found.participants if one.acknowledged}
     yield from _compared("consent", at_consent, "the marketer's end", {*case.held})
     yield from _compared("consent", at_consent, "audit", at_audit - case.overtaken)
-    yield from _compared("consent", {release[:2] for release in at_consent} - over, "broker", at_broker - over)
-    yield from _compared("broker", kept, "audit", {said[:2] for kind, said in case.told if kind == ACKNOWLEDGED})
+    yield from _compared("consent", at_consent - case.over, "broker", at_broker - case.over)
+    yield from _compared("broker", kept, "audit", {said for kind, said in case.told if kind == ACKNOWLEDGED})
+
+
+def _finished(one: Participant) -> Release:
+    return one.exchange, one.pseudonym, one.release
 
 
 def _told(found: Databases, callers: AbstractSet[str]) -> Iterator[tuple[str, Release]]:
     """What audit can say of callers' releases, and has in the log."""
     for kind, detail in _said(found):
         if kind in (SETTLED, ACKNOWLEDGED) and detail["marketer"] in callers:
-            yield kind, (detail["exchange"], detail["pseudonym"], detail.get("release", ""))
+            yield kind, (detail["exchange"], detail["pseudonym"], detail["release"])
 
 
 def _said(found: Databases) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -434,7 +437,7 @@ async def _consent_rows(connection: asyncpg.Connection, callers: Sequence[str]) 
 
 async def _broker_rows(connection: asyncpg.Connection, callers: Sequence[str]) -> dict[str, Any]:
     participants = await connection.fetch(
-        "SELECT marketer || '/exchanges/' || exchange_id, pseudonym, state, acknowledged FROM participants "
+        "SELECT marketer || '/exchanges/' || exchange_id, pseudonym, state, acknowledged, release_id FROM participants "
         "WHERE marketer = ANY($1)",
         callers,
     )

@@ -18,6 +18,7 @@ from tests.support.calls import request_id
 from tests.support.chaos import listener
 from tests.support.crashes import kill_listener
 from tests.support.deaths import Deaths, kill, pid_of
+from tests.support.hesitating import Hesitant, hesitating
 from tests.support.history import History
 from tests.support.load import Backend, populate
 from tests.support.seeds import seeded
@@ -38,16 +39,19 @@ class City:
     node: ApartNode
     deaths: Deaths
     waverers: Sequence[Waverer] = ()
+    hesitant: Hesitant | None = None
 
-    async def backend(self, history: History, *, objecting: bool = True) -> Backend:
+    async def backend(self, history: History, *, objecting: bool = True, hesitating: bool = False) -> Backend:
         """
         A new marketer's backend, which writes down what it sees.
 
-        Unless none are ``objecting``, one who does while they are decided is decided again half a minute later.
+        Where some are ``objecting`` or ``hesitating``, they may be decided again half a minute later.
         """
         for each in self.waverers:
             each.may_object = objecting
-        return Backend(await self.world.marketer(), history, PEOPLE + ASKED, self.world.trust, self.waverers)
+        backend = Backend(await self.world.marketer(), history, PEOPLE + ASKED, self.world.trust, self.waverers)
+        backend.hesitant = self.hesitant if hesitating else None
+        return backend
 
     async def die(self, service: str, plan: list[str]) -> int:
         """Kill a service, and let it die as planned from then on; how many starts that will have taken."""
@@ -99,6 +103,7 @@ async def living_city() -> AsyncIterator[City]:
             asked = [await _asked(world, number) for number in range(ASKED)]
             rng = seeded("city")
             found.waverers = [await wavering(world, number, rng) for number in range(WAVERING)]
+            found.hesitant = await hesitating(world, rng)
             async with beside(*map(_accept_all, asked)):
                 yield found
 

@@ -45,11 +45,6 @@ _POINTS: Mapping[str, Mapping[str, int]] = {
         ("grow.before_commit", "grow.after_commit", "publish.before_commit", "publish.after_commit"), 8
     ),
 }
-_SELDOM = (
-    ".after_reopen",
-    *(f".{name}.{side}_commit" for name in ("unsettled", "postpone") for side in ("before", "after")),
-)
-"""What may not come at all."""
 _RELAYED = 20
 """Turns of a relay: two seconds where it has something to do."""
 _READS = ("broker", "consent", "audit")
@@ -83,9 +78,8 @@ def hits(log: Path) -> Counter[str]:
 
 
 def drawn(plan: Iterable[str]) -> set[str]:
-    """The points of a plan that a campaign is sure to come by."""
-    found = {entry.rpartition(",")[2].partition("=")[0] for entry in plan}
-    return {point for point in found if not point.endswith(_SELDOM)}
+    """The points of a plan."""
+    return {entry.rpartition(",")[2].partition("=")[0] for entry in plan}
 
 
 def stopped_at(plan: str) -> set[str]:
@@ -115,7 +109,7 @@ def stops(rng: Random, services: Mapping[str, int]) -> dict[str, list[str]]:
     """
     plans: dict[str, list[str]] = {}
     for service, count in services.items():
-        found = [point for point in points(service) if not point.endswith(_SELDOM)]
+        found = list(points(service))
         each = rng.sample(found, min(count, len(found)))
         times: dict[str, list[int]] = defaultdict(list)
         for point in [*each, *rng.choices(found, k=count - len(each))]:

@@ -6,10 +6,11 @@ Everything is written down in a history as it is asked and answered, for the ind
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
 
 import asyncpg
@@ -29,6 +30,7 @@ from tests.support.calls import request_id
 from tests.support.chaos import ALLOW, rows
 from tests.support.checker import Violation, check
 from tests.support.dumps import database_url
+from tests.support.hesitating import Hesitant
 from tests.support.history import History
 from tests.support.waiting import beside, until
 from tests.support.wavering import HAMLET, Waverer
@@ -44,6 +46,7 @@ _NOT_OVER = {
     "consent": ("SELECT 1 FROM notices WHERE marketer = $1 LIMIT 1",),
 }
 _UNREAD = "SELECT 1 FROM outbox LIMIT 1"
+_LOSES_EVERY = 50
 
 
 # --- Everybody -------------------------------------------------------------------------------------------------------------
@@ -118,7 +121,7 @@ class Backend:
     kept: dict[str, tuple[str, str]] = field(default_factory=dict)
     """(exchange, pseudonym) by the delivery's name."""
     wavered: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Likewise, of those who waver: whether one comes is chance."""
+    """Likewise, of those who waver or hesitate: whether one comes is chance."""
     notices: set[str] = field(default_factory=set)
     """The names of notices."""
     repeats: int = 0
@@ -127,12 +130,22 @@ class Backend:
     """How many releases are to come in all."""
     broke: list[grpc.aio.AioRpcError] = field(default_factory=list)
     """With what the feed, or signing in for it, ended."""
+    hesitant: Hesitant | None = None
+    """Who is asked in between, and pauses just then."""
+    is_finishing: bool = False
+    """Whether nothing new is asked any more."""
     _token: str = ""
     _to_acknowledge: set[str] = field(default_factory=set)
+    _came: Iterator[int] = field(default_factory=lambda: count(1))
 
     def __str__(self) -> str:
         taken_back = f"{len(self.notices)} taken back, {len(self.wavered)} of those releases came before"
         return f"{len(self.exchanges)} exchanges, {len(self.kept)} releases, {self.repeats} repeats, {taken_back}"
+
+    @property
+    def name(self) -> str:
+        """The marketer's."""
+        return self.marketer.name
 
     async def ask(self) -> None:
         """Ask everybody once more; a retry carries the same request id."""
@@ -153,6 +166,12 @@ class Backend:
         if answer.HasField("delivery"):
             self._keep(answer.delivery)
         return bool(answer.HasField("delivery"))
+
+    async def ask_perhaps(self, request: brokerpb.CreateExchangeRequest) -> None:
+        """Make an exchange with one customer that may bring a release, until it is answered."""
+        answer = await self._insist(lambda: self.tried(request, 1))
+        if answer.HasField("delivery"):
+            self._keep(answer.delivery)
 
     async def tried(
         self, request: brokerpb.CreateExchangeRequest, customers: int, by: Marketer | None = None, **options: Any
@@ -181,8 +200,10 @@ class Backend:
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
         """Follow the feed and acknowledge for the length of a block, while some waver."""
-        wavering = (each.waver(self.history) for each in self.waverers)
-        async with beside(self._follow(), self._acknowledge(), *wavering):
+        restless = [each.waver(self.history) for each in self.waverers]
+        if self.hesitant:
+            restless.append(self.hesitant.hesitate(self, lambda: self.is_finishing))
+        async with beside(self._follow(), self._acknowledge(), *restless):
             yield
 
     async def busy(self) -> None:
@@ -194,11 +215,15 @@ class Backend:
             await self._insist(lambda: self._asked_one(request))
 
     async def _follow(self) -> None:
+        """Read the feed for ever. Now and then something is lost before it is kept: then it is read from its start again."""
         while True:
             try:
                 await self.marketer.sign_in()
                 async with self.marketer.feed(self._token) as feed:
                     async for delivery in feed:
+                        if next(self._came) % _LOSES_EVERY == 0:
+                            self._token = ""
+                            break
                         self._keep(delivery)
             except grpc.aio.AioRpcError as error:
                 self.broke.append(error)
@@ -258,6 +283,7 @@ class Backend:
                 return False
             return not await left(world, self.marketer.name)  # what came of the last who took something back
 
+        self.is_finishing = True
         try:
             await until(has_all, seconds)
             since = time.monotonic()

@@ -47,9 +47,9 @@ def _opening(detail: bytes) -> Opening:
     return Opening(hashlib.sha256(b"salt" + detail).digest(), b"salt", detail)
 
 
-def _kept(name: str) -> Opening:
+def _kept(name: str, release: str = "") -> Opening:
     """What audit can say of an acknowledgement."""
-    said = {"kind": ACKNOWLEDGED, "marketer": M, "exchange": X, "pseudonym": name}
+    said = {"kind": ACKNOWLEDGED, "marketer": M, "exchange": X, "pseudonym": name, "release": release or f"r-{name}"}
     return _opening(json.dumps(said).encode())
 
 
@@ -115,9 +115,9 @@ FOUND = Databases(
     settlements=[_settlement(name) for name in PEOPLE],
     consents=[Consent(f"consents/{name}", name, 5 if name == "ana" else 7) for name in PEOPLE],
     participants=[
-        Participant(X, "ana", FINALIZED, acknowledged=True),
+        Participant(X, "ana", FINALIZED, acknowledged=True, release="r-ana"),
         Participant(X, "bea", TERMINATED, acknowledged=False),
-        Participant(X, "cem", FINALIZED, acknowledged=False),
+        Participant(X, "cem", FINALIZED, acknowledged=False, release="r-cem"),
     ],
     exchanges=[X],
     answers={(M, "q"): b"\x0a" + X.encode()},
@@ -163,11 +163,14 @@ BAD_DATABASES: Sequence[tuple[Kind, Databases]] = [
     (Kind.ESCAPED, _found(settlements=[*FOUND.settlements[:2], replace(FOUND.settlements[2], release="r-3")])),
     (Kind.UNEQUAL, _found(settlements=FOUND.settlements[1:])),
     (Kind.UNEQUAL, _found(participants=FOUND.participants[1:])),
+    (Kind.UNEQUAL, _found(participants=[replace(FOUND.participants[0], release="r-cem"), *FOUND.participants[1:]])),
+    (Kind.UNEQUAL, _found(participants=[replace(each, release="") for each in FOUND.participants])),
     (Kind.UNEQUAL, _logged(*OPENINGS, log=OPENINGS[1:])),
     (Kind.UNEQUAL, _logged(*OPENINGS[1:])),
     (Kind.UNEQUAL, _logged(*OPENINGS, _opening(_detail("dan")))),  # a release that nobody else knows
     (Kind.UNEQUAL, _logged(*OPENINGS, _kept("cem"))),  # an acknowledgement that broker doesn't know
     (Kind.UNEQUAL, _logged(*OPENINGS[:-1])),
+    (Kind.UNEQUAL, _logged(*OPENINGS[:-1], _kept("ana", "r-other"))),
     (Kind.TWO_RELEASES, _logged(*OPENINGS, _opening(_detail("ana", "r-2")))),
     (Kind.LEAF_MISSING, _logged(*OPENINGS, log=OPENINGS[:2])),
     (Kind.LEAF_MISSING, _logged(*OPENINGS[:2], log=OPENINGS)),

@@ -84,3 +84,13 @@ async def test_loop_that_somebody_holds_up_is_late_by_that(registry: CollectorRe
         await asyncio.sleep(0.01)
     watching.cancel()
     assert late >= 0.3  # it is looked at four times a second
+
+
+async def test_task_that_is_left_behind_is_counted(registry: CollectorRegistry) -> None:
+    watching = asyncio.create_task(Metrics(registry).watch_loop())
+    await asyncio.sleep(0)
+    before = registry.get_sample_value("parley_tasks") or 0
+    left = asyncio.create_task(asyncio.sleep(60))
+    assert 2 <= before == (registry.get_sample_value("parley_tasks") or 0) - 1
+    left.cancel()
+    watching.cancel()

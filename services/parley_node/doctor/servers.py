@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 
 from parley_bus.bus import Bus, BusAway
+from parley_bus.users import wrong_users
 from parley_crypto.keyfiles import KeyFileUnusable, read_secret
 from parley_db.migrate import MigrationError, plan
 from parley_db.queries import load
@@ -26,7 +27,7 @@ from parley_node.embedded.pair import ServerPair
 from parley_node.embedded.postgres import listener_of
 from parley_node.home import Home, Running
 from parley_node.services import SERVICES
-from parley_node.stores import Servers, dsn
+from parley_node.stores import Servers, dsn, users
 from parley_rpc.zones import Zones
 
 SQL = load("parley_node", "doctor.sql")
@@ -91,6 +92,7 @@ def checks(here: Around) -> Iterator[tuple[str, Look]]:
     yield "roles", on_postgres(here, _roles)
     yield "clock", on_postgres(here, _clock)
     yield "valkey", lambda: _valkey(here)
+    yield "users", lambda: _users(here)
 
 
 def on_postgres(here: Around, check: Check) -> Look:
@@ -150,6 +152,19 @@ async def _valkey(here: Around) -> str:
         mend = "systemctl restart valkey  # where PARLEY_VALKEY_URL points"
         raise Trouble("it doesn't answer: events wait in PostgreSQL until it does", mend) from error
     return "answers"
+
+
+async def _users(here: Around) -> str:
+    try:
+        wrong = await wrong_users(here.pair.valkey_url, users(here.home, Zones.load(), SERVICES))
+    except KeyFileUnusable as error:
+        raise NotLooked("a password can't be read") from error
+    except BusAway as error:
+        raise NotLooked("Valkey doesn't answer, or not to this user") from error
+    if wrong:
+        found = f"in Valkey {', '.join(wrong)} may not do just what their zones list"
+        raise Trouble(found, f"parley migrate{option(here.home)}")
+    return "each service writes its own stream in Valkey, and reads those its zone lists"
 
 
 def _away(here: Around, socket: Any) -> Exception:

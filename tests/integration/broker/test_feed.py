@@ -4,6 +4,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import grpc
 import pytest
@@ -12,6 +13,7 @@ from parley.broker.v1 import broker_events_pb2 as eventspb
 from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.common.v1.event_envelope_pb2 import EventEnvelope
 from parley.consent.v1 import consent_pb2 as consentpb
+from parley_broker.store import Release
 from parley_kit.faultpoints import armed
 from parley_rpc.status import fault_from
 from tests.integration.broker.conftest import Timed
@@ -25,6 +27,7 @@ from tests.support.broker import (
     ask,
     failing,
     holding,
+    id_of,
     releases,
     set_marketer,
     settlements,
@@ -117,6 +120,38 @@ async def _told(world: World) -> list[eventspb.DeliveryAcknowledged]:
 
 async def _nothing_told(world: World) -> bool:
     return not await _told(world)
+
+
+async def test_release_has_one_id_wherever_it_is(world: World) -> None:
+    marketer, (first,) = await sent(world, 1)
+    assert first.release.release_id == await _kept(world, first)  # from its place on the feed on
+    await marketer.acknowledge(first)
+    asked = terms("profile.city", valid_for=timedelta(days=20))
+    second = (await marketer.ask(to_known(asked, first.release.pseudonym, in_answer=True))).delivery
+    async with holding("broker.before_finish"):
+        await marketer.acknowledge(second)  # before it has a place
+        assert second.release.release_id == await _kept(world, second)
+    (at_consent,) = await rows(world, "consent", _SETTLED, second.release.exchange)
+    assert second.release.release_id == at_consent["release_id"]
+
+
+async def test_release_that_an_earlier_version_named_keeps_its_id(world: World) -> None:
+    marketer, (delivery,) = await sent(world, 1)
+    release = delivery.release
+    before = Release(marketer.name, id_of(release.exchange), release.pseudonym, "")
+    servicer: Any = world.services["broker"].registrations[0].servicer
+    await marketer.acknowledge(brokerpb.Delivery(name=f"deliveries/{servicer.exchanges.names.release(before)}"))
+    assert ([], release.release_id) == (await releases(marketer), await _kept(world, delivery))
+
+
+_KEPT = "SELECT release_id FROM participants WHERE exchange_id = $1 AND pseudonym = $2"
+_SETTLED = "SELECT release_id FROM settlements WHERE exchange = $1"
+
+
+async def _kept(world: World, delivery: brokerpb.Delivery) -> str:
+    """The id by which broker keeps a release."""
+    (row,) = await rows(world, "broker", _KEPT, id_of(delivery.release.exchange), delivery.release.pseudonym)
+    return str(row["release_id"])
 
 
 async def test_all_are_acknowledged_or_none(world: World) -> None:

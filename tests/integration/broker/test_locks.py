@@ -51,9 +51,9 @@ async def waits(world: World, service: str = "broker") -> bool:
 async def test_release_that_is_acknowledged_while_it_gets_its_place_is_off_the_feed(world: World) -> None:
     marketer, pseudonym = await a_customer_and_their_marketer(world)
     answer = await marketer.ask(city_of(pseudonym))
-    key = [marketer.name], [id_of(answer.exchange.name)], [pseudonym]
+    release = [marketer.name], [id_of(answer.exchange.name)], [pseudonym], [answer.delivery.release.release_id]
     async with transaction(world) as placing:
-        assert 1 == len(await placing.fetch(SQL.participants_finish, *key, datetime.now(UTC)))
+        assert 1 == len(await placing.fetch(SQL.participants_finish, *release, datetime.now(UTC)))
         acknowledging = asyncio.create_task(marketer.acknowledge(answer.delivery))
         await until(lambda: waits(world))
     await acknowledging
@@ -71,7 +71,7 @@ async def test_release_that_is_acknowledged_while_it_is_to_be_made_again_stays_f
     ids, pseudonyms = [id_of(name)], [delivery.release.pseudonym]
     async with transaction(world) as acknowledging:
         event = uuid4()
-        told = [b""], event, b"", "parley.broker.v1.Unread"
+        told = [delivery.release.release_id], [b""], event, b"", "parley.broker.v1.Unread"
         await acknowledging.execute(SQL.releases_acknowledge, [marketer.name], ids, pseudonyms, *told)
         await acknowledging.execute("DELETE FROM outbox WHERE event_id = $1", event)
         reopening = asyncio.create_task(work(world).store.reopen(marketer.name, [(ids[0], pseudonyms[0])]))
@@ -91,7 +91,7 @@ async def test_writers_lock_participants_in_one_order_whatever_theirs(world: Wor
     undone = "UPDATE participants SET state = 1, leased_until = 'infinity' WHERE exchange_id = $1 RETURNING pseudonym"
     found = await rows(world, "broker", undone, id_of(name))
     first, last = sorted(row["pseudonym"] for row in found)
-    key = [marketer.name] * 2, [id_of(name)] * 2, [last, first]
+    theirs = [marketer.name] * 2, [id_of(name)] * 2, [last, first], ["", ""]
     rest = {
         "participants_finish": (datetime.now(UTC),),
         "releases_acknowledge": ([b"", b""], uuid4(), b"", "parley.broker.v1.Unread"),
@@ -99,7 +99,7 @@ async def test_writers_lock_participants_in_one_order_whatever_theirs(world: Wor
     lock = "SELECT FROM participants WHERE marketer = $1 AND pseudonym = $2 FOR UPDATE NOWAIT"
     async with transaction(world) as holding, asyncpg.create_pool(database_url(world, "broker"), min_size=0) as pool:
         await holding.execute(lock, marketer.name, first)
-        writer = asyncio.create_task(pool.execute(getattr(SQL, writing), *key, *rest[writing]))
+        writer = asyncio.create_task(pool.execute(getattr(SQL, writing), *theirs, *rest[writing]))
         await until(lambda: waits(world))
         await pool.execute(lock, marketer.name, last)  # raises if the writer has it already
         writer.cancel()

@@ -8,7 +8,7 @@ import pytest
 from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.common.v1 import terms_pb2 as termspb
 from parley_broker.domain.states import Participant
-from parley_broker.store import LEASE
+from parley_broker.store import LEASE, Release
 from parley_kit.clock import SystemClock
 from parley_kit.faults import Unavailable
 from tests.support.broker import (
@@ -234,8 +234,8 @@ async def test_nothing_is_finished_again_that_was_acknowledged(world: World) -> 
     name = await ask(marketer, age)
     (delivery,) = await marketer.collect(1)
     await marketer.acknowledge(delivery)
-    key = (marketer.name, id_of(name), delivery.release.pseudonym)
-    assert [] == await store.finish([key], SystemClock().now())
+    release = Release(marketer.name, id_of(name), delivery.release.pseudonym, delivery.release.release_id)
+    assert [] == await store.finish([release], SystemClock().now())
     assert [] == await releases(marketer)
 
 

@@ -8,12 +8,12 @@ import pytest
 from parley_broker.domain.states import Exchange
 from parley_broker.faults import DeliveryNotFound, ResumeTokenInvalid
 from parley_broker.names import Names
-from parley_broker.store import ExchangeRecord
+from parley_broker.store import ExchangeRecord, Release
 from parley_broker.wire import exchange_to
 
 NAMES = Names(b"k" * 32)
 MINE, OTHERS = "marketers/mine", "marketers/others"
-RELEASE = (MINE, "a" * 26, "b" * 32)
+RELEASE = Release(MINE, "a" * 26, "b" * 32, "d" * 32)
 CREATED = datetime(2031, 5, 4, 12, 0, 0, 123456, tzinfo=UTC)
 RECORD = ExchangeRecord(MINE, "a" * 26, b"", b"", "Hello", CREATED + timedelta(days=1), CREATED)
 
@@ -67,6 +67,11 @@ def test_name_of_a_release_brings_back_what_it_stands_for() -> None:
     assert RELEASE == NAMES.read(MINE, NAMES.release(RELEASE))
 
 
+def test_name_that_an_earlier_version_gave_out_still_stands_for_its_release() -> None:
+    before = RELEASE._replace(release_id="")
+    assert (84, before) == (len(NAMES.release(before)), NAMES.read(MINE, NAMES.release(before)))
+
+
 def test_name_of_a_notice_stands_for_no_release() -> None:
     assert None is NAMES.read(MINE, "a" * 26)
 
@@ -74,11 +79,14 @@ def test_name_of_a_notice_stands_for_no_release() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        NAMES.release((OTHERS, "a" * 26, "b" * 32)),
+        NAMES.release(RELEASE._replace(marketer=OTHERS)),
         Names(b"x" * 32).release(RELEASE),
         "a" * 26 + "c" * 32 + NAMES.release(RELEASE)[58:],
+        "a" * 26 + "b" * 32 + "c" * 32 + NAMES.release(RELEASE)[90:],
+        "a" * 26 + "b" * 32 + NAMES.release(RELEASE)[90:],
         NAMES.release(RELEASE)[:-1] + ("a" if NAMES.release(RELEASE)[-1] != "a" else "e"),
         "a" * 84,
+        "a" * 116,
     ],
 )
 def test_name_that_was_not_given_out_is_nobodys(name: str) -> None:
