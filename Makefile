@@ -81,6 +81,10 @@ test-all: $(VENV)/.dev ## The slow tests too
 bench: $(VENV)/.dev ## What an exchange, a withdrawal and a leaf cost, beside a bare echo: a table, and build/bench.json
 	@$(BIN)/python -m tests.bench.run $(ARGS)
 
+.PHONY: profile
+profile: $(VENV)/.dev ## Where the time of one exchange goes: a table and a chart
+	@$(BIN)/python -m tests.bench.profile $(ARGS)
+
 ##@ Working on it
 .PHONY: fmt
 fmt: $(VENV)/.dev ## Format Python and protos

@@ -193,6 +193,7 @@ def client(url: str, timeout: float, user: str | None = None, password: str | No
         username=user,
         password=password,
         protocol=2,  # one shape of answers, on every server
+        driver_info=None,  # what servers are told by CLIENT SETINFO, which Redis 7.0 doesn't know
         retry=Retry(NoBackoff(), 0),
         socket_timeout=timeout,
         socket_connect_timeout=2.0,

@@ -15,10 +15,10 @@ from redis.exceptions import RedisError, ResponseError
 
 from parley_bus.bus import COMMAND_TIMEOUT, BusAway, client, stream_key
 
-_EVERYWHERE = ("ping", "multi", "exec", "client|setinfo")
+_EVERYWHERE = ("ping", "multi", "exec")
 _WRITING = ("xadd", "xtrim", "xrange", "xinfo|stream", "xinfo|groups", "xpending", "xgroup|create", "del")
 _READING = ("xreadgroup", "xautoclaim", "xack")
-_NOTHING = frozenset({"reset", "resetchannels", "-@all", "sanitize-payload"})
+_NOTHING = frozenset({"reset", "resetchannels", "-@all", "sanitize-payload", "alldbs"})
 """What a user begins with, as the server writes it, or we do."""
 
 
@@ -51,9 +51,9 @@ async def ensure_users(url: str, users: Iterable[User]) -> None:
 async def wrong_users(url: str, users: Iterable[User]) -> list[str]:
     """The names of users who aren't there, or may do less or more than they should. Raises BusAway."""
     async with _administrator(url) as redis:
-        lines = [line.decode() for line in await redis.execute_command("ACL", "LIST")]
+        lines = [line.decode(errors="replace") for line in await redis.execute_command("ACL", "LIST")]
     there = {name: rest for _, name, rest in (line.split(" ", 2) for line in lines)}
-    return [user.name for user in users if _meaning(there.get(user.name, "")) != _meaning(" ".join(rules(user)))]
+    return [user.name for user in users if meaning(there.get(user.name, "")) != meaning(" ".join(rules(user)))]
 
 
 @asynccontextmanager
@@ -71,16 +71,22 @@ async def _administrator(url: str) -> AsyncIterator[Any]:
 def rules(user: User) -> list[str]:
     """What a user may do, as ``ACL SETUSER`` reads it (Redis 7.0). The server learns the password's hash alone."""
     digest = hashlib.sha256(user.password.encode()).hexdigest()
-    own = f"(~{stream_key(user.service)} {_commands(_WRITING)})"
-    others = [f"(~{stream_key(service)} {_commands(_READING)})" for service in user.reads]
-    return ["reset", "on", f"#{digest}", *(f"+{command}" for command in _EVERYWHERE), own, *others]
+    own = _selector(user.service, _WRITING)
+    others = [_selector(service, _READING) for service in user.reads]
+    # A server may be told to let everybody into all channels of its own accord (acl-pubsub-default).
+    return ["reset", "resetchannels", "on", f"#{digest}", *_allowed(_EVERYWHERE), own, *others]
 
 
-def _meaning(rules: str) -> frozenset[frozenset[str]]:
-    """What rules come to, in whatever order: of the user itself, and of each selector (in brackets)."""
+def _selector(service: str, commands: Iterable[str]) -> str:
+    """What may be done with one service's stream."""
+    return f"({' '.join(['resetchannels', f'~{stream_key(service)}', *_allowed(commands)])})"
+
+
+def meaning(rules: str) -> frozenset[frozenset[str]]:
+    """What a user's rules come to, in whatever order: of the user itself, and of each selector (in brackets)."""
     whole = [re.sub(r"\([^)]*\)", "", rules), *re.findall(r"\(([^)]*)\)", rules)]
     return frozenset(frozenset(part.split()) - _NOTHING for part in whole)
 
 
-def _commands(names: Sequence[str]) -> str:
-    return " ".join(f"+{name}" for name in names)
+def _allowed(commands: Iterable[str]) -> list[str]:
+    return [f"+{command}" for command in commands]

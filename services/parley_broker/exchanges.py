@@ -138,7 +138,7 @@ class Exchanges:
             "marketer": release.marketer,
             "pseudonym": release.pseudonym,
             "exchange": f"{release.marketer}/exchanges/{release.exchange_id}",
-            "release": release.release_id,
+            **({"release": release.release_id} if release.release_id else {}),
         }
         note, _ = self.notary.note("broker:release:acknowledged", detail, audit_ref)
         return Acknowledged(release, eventspb.DeliveryAcknowledged(notes=[note]).SerializeToString())

@@ -45,8 +45,8 @@ class Names:
         """
         if len(name) == _NOTICE:
             return None
-        said, at = name[:-_MAC_CHARS], slice(_PSEUDONYM_AT, _RELEASE_AT)
-        release = Release(marketer, said[:_PSEUDONYM_AT], said[at], said[_RELEASE_AT:])
+        said = name[:-_MAC_CHARS]
+        release = Release(marketer, said[:_PSEUDONYM_AT], said[_PSEUDONYM_AT:_RELEASE_AT], said[_RELEASE_AT:])
         if not hmac.compare_digest(self.release(release).encode(), name.encode()):
             raise DeliveryNotFound
         return release

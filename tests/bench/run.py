@@ -10,13 +10,9 @@ import asyncio
 import json
 import os
 import platform
-import shutil
-import signal
 import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +20,12 @@ import asyncpg
 from rich.console import Console
 from rich.table import Table
 
-from parley_crypto.keyfiles import ensure_key, read_key
-from parley_crypto.signing import Sealer, Signer
-from parley_node import people
 from parley_node.embedded.paths import layout
 from parley_node.home import Home
-from parley_node.provision import provision
-from parley_node.services import SERVICES
-from parley_node.stores import dsn, prepare, servers_of
-from parley_rpc.zones import Zones
+from parley_node.stores import dsn, servers_of
 from tests.bench.cpu import seconds
 from tests.bench.job import Job
-from tests.bench.seed import seed
+from tests.bench.stage import Stage, found, process
 from tests.bench.without import PROMISES, leave_out, told
 from tests.support.chaos import listener
 from tests.support.servers import scratch_directory
@@ -79,13 +69,11 @@ def main() -> None:
 
 def _measured(root: Path, options: Any) -> dict[str, Any]:
     say = Console(stderr=True).print
-    home, folder = Home(root / "home"), root / "marketer"
     say(f"  {options.customers:,} customers are made")
-    _make_keys(folder)
-    asyncio.run(_prepare(home, folder, options.customers))
-    with _process("tests.bench.node", str(home.root), profile=options.profile) as node:
-        job = asyncio.run(_marketer(home, folder, node.address))
-        parts = _Parts(node.pid, _servers(home))
+    stage = Stage.at(root, options.customers)
+    with process("tests.bench.node", str(stage.home.root), profile=options.profile) as node:
+        job = asyncio.run(stage.marketer(node.address))
+        parts = _Parts(node.pid, _servers(stage.home))
         say("  campaign")
         campaign = _run(job, parts, kind="campaign", customers=options.customers)
         figures: dict[str, Any] = {
@@ -93,13 +81,13 @@ def _measured(root: Path, options: Any) -> dict[str, Any]:
             **_named("campaign", campaign),
         }
         if "durability" not in told():
-            figures |= asyncio.run(_durability(home))
+            figures |= asyncio.run(_durability(stage.home))
         if options.only == "campaign":
             return figures | _where()
         for callers in () if options.only == "acts" else (1, 32):
             say(f"  single exchange, {callers} at once")
             single = _run(job, parts, kind="single", callers=callers, seconds=options.seconds)
-            with _process("tests.bench.echo") as echo:
+            with process("tests.bench.echo") as echo:
                 say(f"  echo, {callers} at once")
                 bare = _run(
                     job,
@@ -113,9 +101,9 @@ def _measured(root: Path, options: Any) -> dict[str, Any]:
             figures |= _named(f"exchange_{callers}", single) | _named(f"echo_{callers}", bare)
         if options.only != "single":
             say("  withdrawals, one by one and beside 32 exchanges at once")
-            figures |= _found(replace(job, kind="withdrawals"))
+            figures |= found(job, kind="withdrawals")
             say("  leaves of the log")
-            figures |= _found(replace(job, kind="leaves"))
+            figures |= found(job, kind="leaves")
     return figures | _where()
 
 
@@ -145,64 +133,6 @@ def _ratios(callers: int, single: dict[str, float], bare: dict[str, float]) -> d
     }
 
 
-def _make_keys(folder: Path) -> None:
-    """Keys of the marketer, and the one of all customers."""
-    folder.mkdir()
-    for name in ("signing", "sealing", "owner"):
-        ensure_key(folder / name)
-
-
-async def _prepare(home: Home, folder: Path, customers: int) -> None:
-    provision(home)
-    for path in (home.trust, home.policy):
-        shutil.copy(path, folder / path.name)
-    async with servers_of(home) as pair:
-        await prepare(pair, home, Zones.load(), SERVICES)
-        names = await seed(home, pair, customers, Signer(read_key(folder / "owner")))
-    (folder / "customers").write_text("\n".join(names))
-
-
-async def _marketer(home: Home, folder: Path, address: str) -> Job:
-    """Register a marketer with the keys in a folder, and write down what is the same in every job."""
-    async with people.staff(address, home, "operator") as operator, servers_of(home) as pair:
-        made = await people.register_marketer(
-            operator,
-            name="Bench",
-            entity="Bench Ltd",
-            contact="privacy@bench.example",
-            level=3,
-            signing_key=Signer(read_key(folder / "signing")).public_key,
-            sealing_key=Sealer(read_key(folder / "sealing")).public_key,
-        )
-        logged = () if "log" in told() else ("consent", "broker")
-        outboxes = [dsn(pair, home, service) for service in logged]
-    return Job("", address, folder=str(folder), marketer=made.name, outboxes=outboxes)
-
-
-@dataclass(frozen=True)
-class _Started:
-    """A process, and where it answers."""
-
-    pid: int
-    address: str
-
-
-@contextmanager
-def _process(module: str, *arguments: str, profile: Path | None = None) -> Iterator[_Started]:
-    """A process that prints where it answers."""
-    profiled = ("-m", "cProfile", "-o", str(profile)) if profile else ()
-    command = [sys.executable, *profiled, "-m", module, *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            address = process.stdout.readline().strip()
-            assert address, f"{module} did not start"
-            yield _Started(process.pid, address)
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(30)
-
-
 def _servers(home: Home) -> list[int]:
     """The processes of PostgreSQL and Valkey."""
     where = layout(home.servers)
@@ -225,18 +155,11 @@ class _Parts:
 def _run(job: Job, parts: _Parts, **changes: Any) -> dict[str, float]:
     """Do a job; answers what it measured, and the milliseconds of one core that each part took for each that was done."""
     before = parts.seconds()
-    found = _found(replace(job, **changes))
-    done = found.pop("done")
+    figures = found(job, **changes)
+    done = figures.pop("done")
     taken = {part: now - before[part] for part, now in parts.seconds().items()}
-    taken |= {"backend": found.pop("cpu_s")}
-    return found | {f"{part}_cpu_ms": took / done * 1000 for part, took in taken.items()}
-
-
-def _found(job: Job) -> dict[str, float]:
-    command = [sys.executable, "-m", "tests.bench.client", job.to_argument()]
-    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    found: dict[str, float] = json.loads(printed.splitlines()[-1])
-    return found
+    taken |= {"backend": figures.pop("cpu_s")}
+    return figures | {f"{part}_cpu_ms": took / done * 1000 for part, took in taken.items()}
 
 
 def _named(what: str, figures: dict[str, float]) -> dict[str, float]:

@@ -31,6 +31,8 @@ pytestmark = pytest.mark.slow
 async def survive_kills(city: City, backend: Backend, plans: Mapping[str, list[str]]) -> None:
     """Let services die as planned while a backend works, then let all come to its end."""
     async with backend.working():
+        if backend.hesitant:
+            await until(backend.hesitant.known, 60)
         await backend.ask()
         goals = {name: await city.die(name, plan) for name, plan in plans.items()}
 
@@ -39,7 +41,7 @@ async def survive_kills(city: City, backend: Backend, plans: Mapping[str, list[s
             return all(city.deaths.starts[name] >= goal for name, goal in goals.items())
 
         await until(dead_often_enough, 400)
-        await backend.finish(city.world)
+        await backend.finish(city.world, 120)
 
 
 @dataclass
@@ -81,7 +83,7 @@ async def survive_kills_of(
         await killing
         city.deaths.plans.clear()
         await city.once_more(list(plans))  # from now on they are armed with nothing
-        await backend.finish(city.world)
+        await backend.finish(city.world, 120)
 
 
 _OFTEN = 1000  # a process that could not start without the server is armed with the same again

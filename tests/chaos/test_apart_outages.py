@@ -172,7 +172,11 @@ async def test_every_release_in_an_answer_comes_while_valkey_is_away(
 
 @dataclass
 class Probe:
-    """One kind of call, made over and over by a client that repeats nothing: what failed, and when the last one went through."""
+    """
+    One kind of call, made over and over by a client that repeats nothing, and comes back when it was told to.
+
+    What failed, and when the last one went through.
+    """
 
     call: Callable[[], Awaitable[Any]]
     refused: list[grpc.aio.AioRpcError] = field(default_factory=list)
@@ -182,13 +186,14 @@ class Probe:
     async def run(self) -> None:
         """Call, for ever."""
         while True:
-            begun = time.monotonic()
+            begun, pause = time.monotonic(), 0.02  # two cores
             try:
                 await self.call()
                 self.begun = begun
             except grpc.aio.AioRpcError as error:
                 self.refused.append(error)
-            await asyncio.sleep(0.02)  # two cores
+                pause = fault_from(error).retry_after or pause
+            await asyncio.sleep(pause)
 
 
 _NO_RETRIES = [("grpc.enable_retries", 0)]
@@ -263,8 +268,7 @@ async def test_callers_are_told_to_come_back_while_postgres_restarts_and_then_se
         print(f"{len(refused)} refused; served again after {max(took):.2f} s at most")
         await backend.finish(city.world)
     assert {(grpc.StatusCode.UNAVAILABLE, Unavailable, True)} == {_kind(error) for error in refused}
-    assert sum(each > BACK_S for each in took) <= len(took) // 30  # whoever else is at work here has the cores, too
-    assert max(took) <= 2 * BACK_S
+    assert max(took) <= BACK_S
     assert [] == await checked(city.world, backend.history)
 
 

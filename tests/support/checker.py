@@ -280,7 +280,7 @@ def _told(found: Databases, callers: AbstractSet[str]) -> Iterator[tuple[str, Re
     """What audit can say of callers' releases, and has in the log."""
     for kind, detail in _said(found):
         if kind in (SETTLED, ACKNOWLEDGED) and detail["marketer"] in callers:
-            yield kind, (detail["exchange"], detail["pseudonym"], detail["release"])
+            yield kind, (detail["exchange"], detail["pseudonym"], detail.get("release", ""))
 
 
 def _said(found: Databases) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -50,7 +50,7 @@ class City:
         for each in self.waverers:
             each.may_object = objecting
         backend = Backend(await self.world.marketer(), history, PEOPLE + ASKED, self.world.trust, self.waverers)
-        backend.hesitant = self.hesitant if hesitating else None
+        backend.hesitant = self.hesitant.anew() if self.hesitant and hesitating else None
         return backend
 
     async def die(self, service: str, plan: list[str]) -> int:

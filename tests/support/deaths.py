@@ -91,13 +91,13 @@ def kills(rng: Random, service: str, count: int) -> list[str]:
     """
     So many deaths of a service, and one at each point of a campaign at least where there are enough.
 
-    After a while at its relay, should a point not come.
+    After half a minute at its relay, should a point not come.
     """
     found = points(service)
     each = rng.sample(list(found), min(count, len(found)))
     more = rng.choices(list(found), k=count - len(each))
     drawn = [(point, rng.randint(1, found[point])) for point in each + more]
-    return [f"{service}.relay.after_commit=kill@99,{point}=kill@{time}" for point, time in drawn]
+    return [f"{service}.relay.after_commit=kill@300,{point}=kill@{time}" for point, time in drawn]
 
 
 def stops(rng: Random, services: Mapping[str, int]) -> dict[str, list[str]]:

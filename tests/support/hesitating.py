@@ -45,10 +45,23 @@ class Hesitant:
 
     customer: Customer
     rng: Random
+    calm: bool = True
+    """Whether they have nothing in hand."""
+    _is_known: bool = False
+
+    def anew(self) -> "Hesitant":
+        """The same one, for another marketer."""
+        return Hesitant(self.customer, self.rng)
+
+    async def known(self) -> bool:
+        """Whether the marketer who asks has come to know them."""
+        return self._is_known
 
     async def hesitate(self, backend: Asks, is_enough: Callable[[], bool]) -> None:
         """Be asked, pause and go on until it is enough: they go on in the end."""
+        self.calm = False
         consent = await self._agreed(backend)
+        self._is_known = True
         pause = consentpb.PauseConsentRequest(name=consent.name)
         resume = consentpb.ResumeConsentRequest(name=consent.name)
         while not is_enough():
@@ -56,6 +69,7 @@ class Hesitant:
             await asyncio.gather(backend.ask_perhaps(request), self._soon("PauseConsent", pause))
             await asyncio.sleep(self.rng.uniform(0.1, 0.3))  # who is to be decided is postponed meanwhile
             await self._call("ResumeConsent", resume)
+        self.calm = True
 
     async def _agreed(self, backend: Asks) -> consentpb.Consent:
         """The consent that is born where a marketer asks for the first time; all that it asks later is covered by it."""
@@ -65,6 +79,7 @@ class Hesitant:
         found: list[consentpb.Consent] = []
 
         async def is_born() -> bool:
+            await asyncio.sleep(0.2)
             listed = await self._call("ListConsents", consentpb.ListConsentsRequest())
             found[:] = [one for one in listed.consents if one.marketer == backend.name]
             return bool(found)

@@ -279,11 +279,12 @@ class Backend:
 
         async def is_over() -> bool:
             nothing_left = not await left(world, self.marketer.name)
-            if not nothing_left or not all(each.calm for each in self.waverers):
+            if not nothing_left or not all(each.calm for each in restless):
                 return False
             return not await left(world, self.marketer.name)  # what came of the last who took something back
 
         self.is_finishing = True
+        restless: list[Waverer | Hesitant] = [*self.waverers, *([self.hesitant] if self.hesitant else [])]
         try:
             await until(has_all, seconds)
             since = time.monotonic()

@@ -15,11 +15,14 @@ async def until(condition: Callable[[], Awaitable[object]], seconds: float = 15.
 
 @asynccontextmanager
 async def beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Have work done that never ends by itself, for the length of a block."""
+    """Have work done for the length of a block. What failed meanwhile fails the block at its end."""
     tasks = [asyncio.create_task(one) for one in work]
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()

@@ -129,6 +129,7 @@ async def test_release_has_one_id_wherever_it_is(world: World) -> None:
     asked = terms("profile.city", valid_for=timedelta(days=20))
     second = (await marketer.ask(to_known(asked, first.release.pseudonym, in_answer=True))).delivery
     async with holding("broker.before_finish"):
+        assert "" == await _kept(world, second)
         await marketer.acknowledge(second)  # before it has a place
         assert second.release.release_id == await _kept(world, second)
     (at_consent,) = await rows(world, "consent", _SETTLED, second.release.exchange)
