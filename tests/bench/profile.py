@@ -1,7 +1,8 @@
 """
 Where the time of one exchange goes, by itself: ``make profile``.
 
-It prints a table, and the chart that docs/performance.md has. Times are medians, in milliseconds since broker had the request.
+It prints a table, the chart that docs/performance.md has, and what a bare echo took in between. Times are medians, in
+milliseconds since broker had the request.
 """
 
 import argparse
@@ -78,10 +79,16 @@ def chart(spans: Mapping[str, Span]) -> str:
     for service in ("broker", "consent", "vault"):
         lines.append(f"    section {service}")
         of_it = [name for name in STEPS if name.startswith(f"{service}.")]
-        lines += [_bar(name.partition(".")[2], spans[name]) for name in sorted(of_it, key=lambda name: spans[name])]
+        lines += [_bar(_said(name), spans[name]) for name in sorted(of_it, key=lambda name: spans[name])]
     lines.append("    section backend")
     lines += [_bar(said, (spans[one][1], spans[other][0])) for said, (one, other) in _BACKEND.items()]
     return "\n".join(lines)
+
+
+def _said(name: str) -> str:
+    """What a bar says: an RPC's name, or a statement's."""
+    _, _, last = name.partition(".")
+    return f"statement {last}" if last in STATEMENTS else last
 
 
 def _bar(name: str, span: Span) -> str:
@@ -113,11 +120,14 @@ def main() -> None:
             say("  they become known")
             found(job, kind="campaign", customers=options.customers)
             say("  one exchange after the other")
-            found(job, kind="single", seconds=options.seconds)
+            found(job, kind="single", seconds=options.seconds / 2)
+            with process("tests.bench.echo") as echo:
+                bare = found(job, kind="echo", address=echo.address, seconds=2)["p50_ms"]
+            found(job, kind="single", seconds=options.seconds / 2)
         made = [*exchanges(_read(noted))]
     spans = medians(made)
     Console().print(table(spans))
-    print(f"Medians of {len(made):,} exchanges.\n\n```mermaid\n{chart(spans)}\n```")
+    print(f"Medians of {len(made):,} exchanges; a bare echo took {bare:.2f} ms.\n\n```mermaid\n{chart(spans)}\n```")
 
 
 def _read(path: Path) -> Iterator[Step]:
