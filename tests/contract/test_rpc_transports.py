@@ -94,6 +94,13 @@ async def test_service_whose_clock_is_far_off_is_refused(world: World, minutes: 
     assert (ClocksApart, True, []) == (type(fault), fault.retry_after is not None, world.servicer.reached)
 
 
+async def test_it_is_logged_who_is_refused_for_a_clock_and_not_each_time(world: World) -> None:
+    for _ in range(3):
+        assert ClocksApart is type(await fault_of(world.call("hello", metadata=((TIME, "0"),))))
+    told = [line for line in map(json.loads, world.logged.getvalue().splitlines()) if line["event"] == "clocks_apart"]
+    assert ["broker"] == [line["caller"] for line in told]
+
+
 @pytest.mark.parametrize("minutes", [-9, 0, 9])
 async def test_service_whose_clock_is_about_right_is_answered(world: World, minutes: int) -> None:
     channel = CallingChannel(world.channel, SystemClock(timedelta(minutes=minutes)), SILENT.tracer)

@@ -45,7 +45,7 @@ def standard(
             Measure(metrics),
             Faults(log),
             Access(authenticate, zones),
-            Clocks(clock),
+            Clocks(clock, log),
             Limits(),
             *([leaving] if leaving else []),
             Deadline(),

@@ -2,6 +2,8 @@
 
 import math
 
+from structlog.typing import FilteringBoundLogger
+
 from parley_kit.clock import Clock
 from parley_kit.faults import ClocksApart
 from parley_rpc.calling import TIME
@@ -10,6 +12,7 @@ from parley_rpc.principal import Metadata, caller
 
 _MOST_MS = 10 * 60 * 1000
 _AGAIN_S = 1.0
+_SAY_EVERY_S = 60.0
 
 
 class Clocks(Interceptor):
@@ -20,14 +23,24 @@ class Clocks(Interceptor):
     doesn't say when they called, as a service of an earlier version, is not refused for it.
     """
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, clock: Clock, log: FilteringBoundLogger) -> None:
+        self._clock, self._log = clock, log
+        self._said_at: dict[str, float] = {}
 
     async def intercept(self, call: Call, proceed: Next) -> bytes | None:
         """Answer a caller whose clock is about right. Raises ClocksApart."""
-        if caller().kind == "service" and self._is_apart(call.metadata):
+        who = caller()
+        if who.kind == "service" and self._is_apart(call.metadata):
+            self._say(who.id)
             raise ClocksApart(retry_after=_AGAIN_S)
         return await proceed(call)
+
+    def _say(self, service: str) -> None:
+        """Log whom it refuses, now and then: calls may come by the thousand."""
+        now = self._clock.monotonic()
+        if now - self._said_at.get(service, -_SAY_EVERY_S) >= _SAY_EVERY_S:
+            self._said_at[service] = now
+            self._log.warning("clocks_apart")
 
     def _is_apart(self, metadata: Metadata) -> bool:
         said = [value for key, value in metadata if key == TIME]

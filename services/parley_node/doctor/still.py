@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import stat
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
@@ -23,6 +24,10 @@ from parley_node.stores import server_passwords
 from parley_rpc import confine
 from parley_rpc.settings import SettingsWrong
 
+_MIB = 1 << 20
+_LEAST_FREE = 1024 * _MIB
+"""On a disk that is large; on another a twentieth of it."""
+
 
 def checks(home: Home) -> Iterator[tuple[str, Look]]:
     """All of them, in an order in which the first failure explains those after it."""
@@ -30,6 +35,7 @@ def checks(home: Home) -> Iterator[tuple[str, Look]]:
     yield "settings", lambda: _settings(home)
     for check, looking in (("keys", _keys), ("trust", _trust), ("policy", _policy_file)):
         yield check, _once_begun(home, looking)
+    yield "disk", _once_begun(home, _disk)
     yield "servers", _binaries
     yield "confinement", _confinement
 
@@ -132,6 +138,15 @@ async def _trust(home: Home) -> str:
 
 async def _policy_file(home: Home) -> str:
     return f"believes {', '.join(key.name for key in policy(home).logs)}"
+
+
+async def _disk(home: Home) -> str:
+    """A full disk keeps databases from committing and the log from growing, and says so where nobody looks."""
+    free, whole = shutil.disk_usage(home.root).free, shutil.disk_usage(home.root).total
+    if free < min(_LEAST_FREE, whole // 20):
+        make_room = f"du -xh {_quoted(home.root)} | sort -h | tail  # what is there; then make room"
+        raise Trouble(f"{free // _MIB:,} MiB are free where {home.root} is: too little", make_room)
+    return f"{free // _MIB:,} MiB are free"
 
 
 async def _binaries() -> str:

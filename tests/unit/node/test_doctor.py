@@ -1,16 +1,18 @@
 """Doctor's checks: what one comes to, whatever it meets."""
 
 import os
+import shutil
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from parley_node.doctor import live
+from parley_node.doctor import live, still
 from parley_node.doctor.findings import NotLooked, State, Trouble, look
 from parley_node.doctor.mending import option, up
 from parley_node.embedded.errors import ServersUnavailable
@@ -44,6 +46,22 @@ async def test_check_comes_to_a_finding_even_out_of_a_context_manager(
     finding = await look("it", looking)
 
     assert (state, found) == (finding.state, finding.found)
+
+
+@pytest.mark.parametrize(
+    ("free", "whole", "is_enough"),
+    [(1000, 100_000, False), (1024, 100_000, True), (40, 1000, False), (50, 1000, True), (0, 100_000, False)],
+)
+async def test_disk_that_is_nearly_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, whole: int, is_enough: bool
+) -> None:
+    home = Home(tmp_path)
+    provision(home)
+    usage = SimpleNamespace(total=whole << 20, used=(whole - free) << 20, free=free << 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
+    finding = await look("disk", dict(still.checks(home))["disk"])
+    assert (State.OK if is_enough else State.FAILED) == finding.state
+    assert is_enough or finding.mend.startswith(f"du -xh {tmp_path} ")
 
 
 def test_home_is_quoted_in_what_is_to_be_typed() -> None:
