@@ -74,7 +74,7 @@ def chart(spans: Mapping[str, Span]) -> str:
         "gantt",
         "    title Hundredths of a millisecond since broker had the request",
         "    dateFormat x",
-        "    axisFormat %L",
+        "    axisFormat %Q",
     ]
     for service in ("broker", "consent", "vault"):
         lines.append(f"    section {service}")
@@ -125,6 +125,7 @@ def main() -> None:
                 bare = found(job, kind="echo", address=echo.address, seconds=2)["p50_ms"]
             found(job, kind="single", seconds=options.seconds / 2)
         made = [*exchanges(_read(noted))]
+    assert made, "no exchange has every step once"
     spans = medians(made)
     Console().print(table(spans))
     print(f"Medians of {len(made):,} exchanges; a bare echo took {bare:.2f} ms.\n\n```mermaid\n{chart(spans)}\n```")

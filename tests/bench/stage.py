@@ -85,15 +85,15 @@ def process(module: str, *arguments: str, profile: Path | None = None) -> Iterat
     """A process that prints where it answers, and ends with SIGINT."""
     profiled = ("-m", "cProfile", "-o", str(profile)) if profile else ()
     command = [sys.executable, *profiled, "-m", module, *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as started:
+        assert started.stdout is not None
         try:
-            address = process.stdout.readline().strip()
+            address = started.stdout.readline().strip()
             assert address, f"{module} did not start"
-            yield Started(process.pid, address)
+            yield Started(started.pid, address)
         finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(30)
+            started.send_signal(signal.SIGINT)
+            started.wait(30)
 
 
 def found(job: Job, **changes: Any) -> dict[str, float]:

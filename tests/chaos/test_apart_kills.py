@@ -40,7 +40,7 @@ async def survive_kills(city: City, backend: Backend, plans: Mapping[str, list[s
             await backend.busy()
             return all(city.deaths.starts[name] >= goal for name, goal in goals.items())
 
-        await until(dead_often_enough, 400)
+        await until(dead_often_enough, 300)
         await backend.finish(city.world, 120)
 
 
@@ -76,11 +76,14 @@ async def survive_kills_of(
     async with backend.working(), asyncio.timeout(540):
         at_work = dict(zip(plans, pids, strict=True))
         killing = asyncio.create_task(_kill_beneath(killings, backend.history, at_work, enough))
-        await backend.ask()
-        while not killing.done():
-            await backend.busy()
-            await asyncio.sleep(0.05)
-        await killing
+        try:
+            await backend.ask()
+            while not killing.done():
+                await backend.busy()
+                await asyncio.sleep(0.05)
+            await killing
+        finally:
+            killing.cancel()
         city.deaths.plans.clear()
         await city.once_more(list(plans))  # from now on they are armed with nothing
         await backend.finish(city.world, 120)
@@ -105,6 +108,7 @@ async def _kill_beneath(killings: Killings, history: History, pids: dict[str, in
         await asyncio.sleep(0.01)
 
 
+@pytest.mark.timeout(600)
 async def test_campaign_survives_deaths_of_every_process(city: City, history: History) -> None:
     rng, backend = seeded(), await city.backend(history)
     await survive_kills(city, backend, {name: kills(rng, name, 1) for name in SERVICES})
@@ -112,6 +116,7 @@ async def test_campaign_survives_deaths_of_every_process(city: City, history: Hi
     assert [] == await checked(city.world, backend.history)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("server", ["postgres"])  # Valkey is killed, and its files with it, in test_apart_outages.py
 async def test_campaign_survives_deaths_of_a_server(city: City, history: History, server: str) -> None:
     rng, backend, killings = seeded(), await city.backend(history), Killings(city, server)

@@ -15,14 +15,13 @@ async def until(condition: Callable[[], Awaitable[object]], seconds: float = 15.
 
 @asynccontextmanager
 async def beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Have work done for the length of a block. What failed meanwhile fails the block at its end."""
+    """Have work done for the length of a block. What it failed with is raised at the end, whatever the block came to by that."""
     tasks = [asyncio.create_task(one) for one in work]
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.wait(tasks)
-    for task in tasks:
-        if not task.cancelled():
-            task.result()
+        for ended in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(ended, Exception):  # a cancellation is none
+                raise ended

@@ -142,11 +142,11 @@ async def _policy_file(home: Home) -> str:
 
 async def _disk(home: Home) -> str:
     """A full disk keeps databases from committing and the log from growing, and says so where nobody looks."""
-    free, whole = shutil.disk_usage(home.root).free, shutil.disk_usage(home.root).total
-    if free < min(_LEAST_FREE, whole // 20):
-        make_room = f"du -xh {_quoted(home.root)} | sort -h | tail  # what is there; then make room"
-        raise Trouble(f"{free // _MIB:,} MiB are free where {home.root} is: too little", make_room)
-    return f"{free // _MIB:,} MiB are free"
+    disk = shutil.disk_usage(home.root)
+    if disk.free < min(_LEAST_FREE, disk.total // 20):
+        mend = f"parley doctor{option(home)}  # once you have made room, or given it a larger disk"
+        raise Trouble(f"{disk.free // _MIB:,} MiB are free where {home.root} is: too little", mend)
+    return f"{disk.free // _MIB:,} MiB are free"
 
 
 async def _binaries() -> str:

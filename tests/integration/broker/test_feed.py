@@ -127,8 +127,8 @@ async def test_release_has_one_id_wherever_it_is(world: World) -> None:
     assert first.release.release_id == await _kept(world, first)  # from its place on the feed on
     await marketer.acknowledge(first)
     asked = terms("profile.city", valid_for=timedelta(days=20))
-    second = (await marketer.ask(to_known(asked, first.release.pseudonym, in_answer=True))).delivery
     async with holding("broker.before_finish"):
+        second = (await marketer.ask(to_known(asked, first.release.pseudonym, in_answer=True))).delivery
         assert "" == await _kept(world, second)
         await marketer.acknowledge(second)  # before it has a place
         assert second.release.release_id == await _kept(world, second)

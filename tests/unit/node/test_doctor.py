@@ -61,7 +61,7 @@ async def test_disk_that_is_nearly_full(
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
     finding = await look("disk", dict(still.checks(home))["disk"])
     assert (State.OK if is_enough else State.FAILED) == finding.state
-    assert is_enough or finding.mend.startswith(f"du -xh {tmp_path} ")
+    assert is_enough or finding.found.startswith(f"{free:,} MiB are free where {tmp_path} ")
 
 
 def test_home_is_quoted_in_what_is_to_be_typed() -> None:
