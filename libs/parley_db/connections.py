@@ -38,6 +38,7 @@ class Connections:
         self._at_hand: list[tuple[Any, float]] = []
         self._waiting, self._given_back, self._is_closed = 0, 0, False
         self._releasing: set[asyncio.Task[None]] = set()
+        self._undoing: dict[Any, asyncio.Future[None]] = {}
         self.lent = 0
         """How many are lent just now."""
 
@@ -75,6 +76,10 @@ class Connections:
         else:
             await self._clean_up(connection)
 
+    def release_behind(self, undoing: "asyncio.Future[None]", connection: Any) -> None:
+        """Release a connection, once it is given back, behind what is still being undone with it."""
+        self._undoing[connection] = undoing
+
     async def _clean_up(self, connection: Any) -> None:
         """Release a connection in whose use something was raised; for the most of it, nobody waits."""
         releasing = asyncio.create_task(self._release(connection))
@@ -104,6 +109,8 @@ class Connections:
 
     async def _release(self, connection: Any) -> None:
         """Hand a connection to the pool, which cleans it up; one that can't be, as its server is silent, is ended."""
+        if undoing := self._undoing.pop(connection, None):
+            await asyncio.wait({undoing})
         try:
             await self._pool.release(connection, timeout=LONGEST_CLOSE)
         except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):

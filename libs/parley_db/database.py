@@ -17,7 +17,7 @@ from typing import Any, LiteralString, Protocol, TypeVar, cast
 import asyncpg
 
 from parley_db.connections import LONGEST_CLOSE, PATIENCE_S, Connections, drop, is_lost
-from parley_kit.completion import to_the_end
+from parley_kit.completion import begun, to_the_end
 from parley_kit.faultpoints import reach
 from parley_kit.faults import Conflict, Unavailable
 from parley_kit.telemetry import SILENT, Telemetry
@@ -217,13 +217,29 @@ class Database:
                     yield cast("Tx", lent)
                     lent.end()
                     await reach(f"{name}.before_commit")
-                except BaseException as error:
+                except asyncio.CancelledError:
                     lent.end()
-                    is_cancelled = isinstance(error, asyncio.CancelledError)
-                    await to_its_end(_roll_back(connection, transaction, is_cancelled=is_cancelled))
+                    await self._leave(connection, _roll_back(connection, transaction))
+                    raise
+                except BaseException:
+                    lent.end()
+                    await to_its_end(_roll_back(connection, transaction))
                     raise
                 await to_its_end(transaction.commit())
                 await reach(f"{name}.after_commit")
+
+    async def _leave(self, connection: Any, undoing: Awaitable[None]) -> None:
+        """
+        Undo what a cancelled caller had begun, whose statement may have to be stopped first.
+
+        What isn't done in a moment is for whoever releases the connection: to lose it now would let the statement go on.
+        """
+        task = begun(undoing)
+        try:
+            await asyncio.wait({task}, timeout=_ROLL_BACK_S)
+        finally:
+            if not task.done():
+                self._connections.release_behind(task, connection)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
@@ -298,20 +314,12 @@ async def _close(connections: Connections) -> None:
             await connections.close()
 
 
-async def _roll_back(connection: Any, transaction: Any, *, is_cancelled: bool) -> None:
-    """
-    Undo what was begun, or lose the connection.
-
-    Where somebody was cancelled, their statement may have to be stopped first. What isn't done in a moment is for whoever cleans
-    the connection up: to lose it now would let the statement go on.
-    """
+async def _roll_back(connection: Any, transaction: Any) -> None:
+    """Undo what was begun, or lose the connection."""
     try:
-        async with asyncio.timeout(_ROLL_BACK_S if is_cancelled else LONGEST_CLOSE):
+        async with asyncio.timeout(LONGEST_CLOSE):
             await transaction.rollback()
-    except TimeoutError:
-        if not is_cancelled:
-            drop(connection)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
+    except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
         # The error under way says more than this one; the server rolls back what it loses.
         drop(connection)
 

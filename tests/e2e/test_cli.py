@@ -81,10 +81,11 @@ def test_whole_story_by_hand(parley: Parley, tmp_path: Path) -> None:
 
 def _receipts_hold(parley: Parley, release: str, folder: Path) -> None:
     """Receipts of both sides are verified offline; with one byte changed they aren't."""
-    history = parley.until(
-        "customer", "history", holds=lambda entries: "consent:consent:withdrawn" in {each["what"] for each in entries}
-    )
-    (settled, *_) = [each for each in history if each["detail"].get("release") == release]
+    wanted = {"consent:consent:withdrawn", "consent:release:settled", "broker:release:acknowledged"}
+    history = parley.until("customer", "history", holds=lambda entries: wanted <= {each["what"] for each in entries})
+    about = {each["what"]: each for each in history if each["detail"].get("release") == release}
+    assert {"consent:release:settled", "broker:release:acknowledged"} == about.keys()
+    settled = about["consent:release:settled"]
     parley.run("customer", "receipt", settled["commitment"][:10], "--out", str(folder / "customer"))
     parley.run("marketer", "receipt", release[:8], "--out", str(folder / "marketer"))
     for side in ("customer", "marketer"):

@@ -3,6 +3,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -322,6 +323,48 @@ async def test_whose_time_is_up_does_not_wait_for_a_server_that_stands_still() -
         ):
             took = {step.__name__: await _late(db, step) for step in (_begins, _asks, _fails, _commits)}
             assert max(took.values()) < LONGEST_CLOSE, took  # until a statement is given up it would be 30
+
+
+async def test_what_is_slow_to_undo_is_undone_before_the_connection_is_anybody_elses(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with scratch_directory() as scratch:
+        async with (
+            servers(scratch / "data") as own,
+            Database.open(own.admin_dsn, application_name="test", max_size=1) as db,
+        ):
+            session = await db.fetchval("SELECT pg_backend_pid()")
+            async with _left_standing_still(db, session):
+                next_one = asyncio.create_task(db.fetchval("SELECT pg_backend_pid()"))
+                await asyncio.sleep(0.2)
+                assert not next_one.done()
+            assert session == await next_one
+    assert [] == [
+        record for record in caplog.records if record.name == "asyncio"
+    ]  # asyncpg tells it of what is left open
+
+
+@asynccontextmanager
+async def _left_standing_still(db: Database, session: int) -> AsyncIterator[None]:
+    """Somebody goes away in the midst of a statement whose session stands still for the length of a block."""
+    begun = asyncio.Event()
+
+    async def caller() -> None:
+        async with db.tx("test.write") as tx:
+            os.kill(session, signal.SIGSTOP)
+            begun.set()
+            await tx.fetchval("SELECT 1")
+
+    task = asyncio.create_task(caller())
+    try:
+        await begun.wait()
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.wait([task], timeout=1)
+        assert task.cancelled()
+        yield
+    finally:
+        os.kill(session, signal.SIGCONT)
 
 
 async def _late(db: Database, step: Callable[[Database, Callable[[], None]], Awaitable[None]]) -> float:
