@@ -27,7 +27,7 @@ MOST_AT_HAND = 4
 _IDLE_S = 300.0
 """Seconds after which a connection is ended: what is between here and the server may have forgotten it."""
 _SEEN_BY_POOL = 1_000
-"""Every so manieth goes back to the pool, good or not: it ends those that have served for long."""
+"""One in so many goes back to the pool, good or not: it ends those that have served for long."""
 
 
 class Connections:

@@ -17,12 +17,14 @@ from typing import Any, LiteralString, Protocol, TypeVar, cast
 import asyncpg
 
 from parley_db.connections import LONGEST_CLOSE, PATIENCE_S, Connections, drop, is_lost
+from parley_db.queries import load
 from parley_kit.completion import begun, to_the_end
 from parley_kit.faultpoints import reach
 from parley_kit.faults import Conflict, Unavailable
 from parley_kit.telemetry import SILENT, Telemetry
 
 T = TypeVar("T")
+_SQL = load("parley_db")
 TRIES = 5
 LONGEST_ACQUIRE = 2.0
 LONGEST_STATEMENT = 30.0
@@ -123,14 +125,12 @@ class Database:
         *,
         application_name: str,
         max_size: int = 16,
-        acquire_timeout: float = LONGEST_ACQUIRE,
         telemetry: Telemetry = SILENT,
     ) -> AsyncIterator["Database"]:
         """
         Keep a pool of up to ``max_size`` connections for the length of a block.
 
-        Opening succeeds while Postgres is away, so that services start in any order. ``acquire_timeout`` is in
-        seconds, two at most.
+        Opening succeeds while Postgres is away, so that services start in any order.
         """
         pool = asyncpg.create_pool(
             dsn,
@@ -146,7 +146,7 @@ class Database:
             },
         )
         await pool
-        connections = Connections(pool, min(LONGEST_ACQUIRE, acquire_timeout))
+        connections = Connections(pool, LONGEST_ACQUIRE)
         try:
             yield cls(connections, telemetry)
         finally:
@@ -196,7 +196,7 @@ class Database:
 
     async def ping(self) -> None:
         """Ask Postgres for a sign of life. Raises Unavailable."""
-        await self.fetchval("SELECT 1")
+        await self.fetchval(_SQL.ping)
 
     async def _autocommit(self, statement: Callable[[Tx], Awaitable[T]]) -> T:
         async def attempt() -> T:
@@ -210,7 +210,7 @@ class Database:
         with self._tracer.inside(name):
             async with self._connection() as connection:
                 transaction, lent = connection.transaction(isolation="read_committed"), _Lent(connection)
-                # Else every caller who goes away just then costs a connection. Whom a silent server keeps waiting does.
+                # Otherwise every caller who goes away costs a connection; one whom a silent server keeps waiting still does.
                 to_its_end = partial(to_the_end, patience=PATIENCE_S, give_up=partial(drop, connection))
                 try:
                     await to_its_end(transaction.start())

@@ -167,9 +167,9 @@ async def _apply(connection: Any, migration: Migration) -> bool:
     async with connection.transaction():
         # A minute for another migration to end; then five seconds for each table lock, so that a migration that waits
         # behind a long transaction does not make everybody else wait behind it.
-        await connection.execute("SET LOCAL lock_timeout = '60s'")
+        await connection.execute(_SQL.migration_patience, "60s")
         await connection.execute(_SQL.migration_lock)
-        await connection.execute("SET LOCAL lock_timeout = '5s'")
+        await connection.execute(_SQL.migration_patience, "5s")
         await connection.execute(_SQL.migration_table)
         if not pending([migration], await _applied_alone(connection, migration)):
             return False

@@ -63,7 +63,7 @@ class Mutations:
 
     def turn(self, caller: str) -> asyncio.Lock:
         """
-        What whoever mutates what is one caller's own holds meanwhile, so that one does after the other.
+        The lock under which one caller's own things are changed, one call after the other.
 
         They would wait for each other at a row's lock, and keep a connection each: a flood of one caller's all that there are.
         """

@@ -1,3 +1,7 @@
+-- name: ping
+-- A sign of life.
+SELECT 1;
+
 -- name: outbox_append
 -- Adds events in the order given.
 INSERT INTO outbox (event_id, type, envelope)
@@ -36,6 +40,10 @@ SELECT fingerprint, response FROM requests WHERE caller = $1 AND method = $2 AND
 -- name: request_purge
 -- Forgets request ids older than an interval, by the statement's own time, as above.
 DELETE FROM requests WHERE created_at < statement_timestamp() - $1::interval;
+
+-- name: migration_patience
+-- How long what follows in the transaction waits for each lock.
+SELECT set_config('lock_timeout', $1, true);
 
 -- name: migration_lock
 -- Waits for other migrations of this database to end: one key for all sets, as they share tables.

@@ -81,9 +81,8 @@ class Coalescer(Generic[Q, A]):
 
     async def _next(self) -> None:
         popped = {answer: self._waiting.pop(answer) for answer in list(islice(self._waiting, self._most))}
-        batch = {
-            answer: one for answer, one in popped.items() if not answer.done()
-        }  # whoever just went away is left out
+        # Whoever just went away is left out.
+        batch = {answer: one for answer, one in popped.items() if not answer.done()}
         try:
             if batch:
                 await self._answer(batch)

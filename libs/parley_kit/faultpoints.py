@@ -84,7 +84,6 @@ _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
 
 async def _signal(point: str, number: signal.Signals) -> None:
-    os.write(
-        2, (json.dumps({"event": "fault", "point": point}) + "\n").encode()
-    )  # as a log does: this may be the last word
+    # As a log does: this may be the last word.
+    os.write(2, (json.dumps({"event": "fault", "point": point}) + "\n").encode())
     os.kill(os.getpid(), number)

@@ -84,7 +84,7 @@ class Unauthenticated(Fault):
 
 
 class CallerNotAllowed(Fault):
-    """This caller may not call this method."""
+    """This caller may not call this method: see docs/trust-zones.md for who may."""
 
     code, reason = Code.PERMISSION_DENIED, "CALLER_NOT_ALLOWED"
 
@@ -120,7 +120,7 @@ class DeadlineTooShort(Fault):
 
 
 class TooLarge(Fault):
-    """The request is larger than allowed here."""
+    """The request is larger than allowed here: send less at a time."""
 
     code, reason = Code.RESOURCE_EXHAUSTED, "TOO_LARGE"
 

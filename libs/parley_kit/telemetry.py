@@ -98,7 +98,7 @@ def _ignore(_status: str) -> None:
 
 @dataclass(frozen=True)
 class Telemetry:
-    """Both."""
+    """What counts, and what makes spans."""
 
     meter: Meter = Meter()  # noqa: RUF009 - it holds nothing
     tracer: Tracer = Tracer()  # noqa: RUF009 - as above

@@ -51,9 +51,8 @@ async def serving(app: Any, listener: socket.socket) -> AsyncIterator[str]:
         server.should_exit = True
         await serving_
         listener.close()
-        for left in list(
-            server.server_state.connections
-        ):  # it came meanwhile, or its answer wasn't ready within the second
+        # What is left came meanwhile, or its answer wasn't ready within the second.
+        for left in list(server.server_state.connections):
             left.transport.abort()
         await asyncio.sleep(0)  # they are closed in the next turn
 

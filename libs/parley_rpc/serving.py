@@ -238,7 +238,7 @@ class Guards:
     tracer: Tracer
 
     def server(self, service: Service, **more: Any) -> Server:
-        """A door."""
+        """A server at which all of a service's RPCs can be called."""
         return build_server(
             service.registrations,
             authenticate=self.authenticate,

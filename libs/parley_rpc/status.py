@@ -29,7 +29,7 @@ _M = TypeVar("_M", bound=Message)
 
 
 class Unimplemented(Fault):
-    """This method does not exist in this version."""
+    """This method does not exist in this version: the server is older than its caller."""
 
     code, reason = Code.UNIMPLEMENTED, "UNIMPLEMENTED"
 

@@ -56,8 +56,9 @@ def _walk(message: Message, depth: int, found: list[Violation]) -> None:
         found.append(Violation("", f"is nested deeper than {MAX_DEPTH} levels"))
         return
     if unknown := UnknownFieldSet(message):
-        numbers = sorted({entry.field_number for entry in unknown})  # type: ignore[attr-defined] # the stubs know only the older protocol[:MAX_VIOLATIONS]
-        found.append(Violation("", f"holds fields that this version does not know: {numbers}"))
+        numbers = {entry.field_number for entry in unknown}  # type: ignore[attr-defined] # the stubs know the older protocol only
+        few = sorted(numbers)[:MAX_VIOLATIONS]
+        found.append(Violation("", f"holds fields that this version does not know: {few}"))
     shape = _shape(message.DESCRIPTOR)
     for name, description, is_met in shape.needed:
         if not is_met(message):

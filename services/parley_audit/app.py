@@ -74,7 +74,9 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
 def _sealer(config: Config) -> Sealer:
     sealer = Sealer.load(config.sealing_key)
     if Trust.load(config.trust).sealing.get("audit") != sealer.public_key:
-        raise SealingKeyUnknown
+        raise SealingKeyUnknown(
+            "PARLEY_AUDIT_SEALING_KEY: not the one that PARLEY_AUDIT_TRUST names; put back what belongs together"
+        )
     return sealer
 
 

@@ -1,6 +1,7 @@
 """Facts that stop a request to audit, or an event on its way into the log."""
 
 from parley_kit.faults import Code, Conflict, Fault, Unavailable
+from parley_rpc.settings import SettingsWrong
 
 
 class ProofNotFound(Fault):
@@ -21,9 +22,9 @@ class NoteRefused(Exception):
     """An event carries no note, or one whose opening does not open its commitment. It must never reach the log."""
 
 
-class LogForeign(Exception):
+class LogForeign(SettingsWrong):
     """The database holds a log of another origin: the configured one can't be continued here."""
 
 
-class SealingKeyUnknown(Exception):
+class SealingKeyUnknown(SettingsWrong):
     """The trust file names another sealing key for audit than the key file: nothing that is sealed to it would open."""

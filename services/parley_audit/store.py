@@ -74,7 +74,7 @@ class Store:
         """Begin the log, unless it was begun. Raises LogForeign if the database holds another one."""
         await self._db.execute(_SQL.log_open, self._origin, EMPTY.frontier)
         if await self._db.fetchrow(_SQL.head_find, self._origin) is None:
-            raise LogForeign
+            raise LogForeign("PARLEY_AUDIT_ORIGIN: the database holds a log of another name; give it that one back")
 
     async def head(self, tx: Tx) -> Head:
         """Where the log ends."""

@@ -81,7 +81,7 @@ class Answering:
             self._left.append((exchange, participant, self._clock.monotonic()))
 
     async def carry_on(self) -> bool:
-        """Ask whoever wants to be asked, of those who were answered without; whether there was anybody. Raises a defect."""
+        """Carry on for those who were answered without a release; whether there was anybody. Raises a defect."""
         carried, self._left = self._left[:_MOST_AT_ONCE], self._left[_MOST_AT_ONCE:]
         leased_since = self._clock.monotonic() - LEASE.total_seconds()  # the others are somebody else's by now
         carrying = (self._releasing.carry(exchange, [one]) for exchange, one, left in carried if left > leased_since)

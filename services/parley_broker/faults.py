@@ -10,7 +10,7 @@ class ExchangeNotFound(Fault):
 
 
 class DeliveryNotFound(Fault):
-    """No delivery with this name is visible to you."""
+    """No delivery with this name is visible to you: acknowledge by the names that came with the deliveries."""
 
     code, reason = Code.NOT_FOUND, "DELIVERY_NOT_FOUND"
 

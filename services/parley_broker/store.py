@@ -383,9 +383,8 @@ class Store:
 
     async def _acknowledge_together(self, kept: Sequence[Acknowledged]) -> None:
         releases = [list(column) for column in zip(*(one.release for one in kept), strict=True)]
-        event = header(
-            eventspb.DeliveryAcknowledged, self._clock.now(), traced=False
-        )  # many calls', so it points to none
+        # Many calls', so it points to none.
+        event = header(eventspb.DeliveryAcknowledged, self._clock.now(), traced=False)
         notes = [one.note for one in kept]
         await reach("broker.before_acknowledge")
         await self.db.execute(_SQL.releases_acknowledge, *releases, notes, event.event_id, event.envelope, event.type)

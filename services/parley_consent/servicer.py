@@ -14,10 +14,11 @@ from parley_consent.faults import ConsentNotFound, OfferNotFound
 from parley_consent.settlements import Settlements
 from parley_consent.wire import (
     MOST_NAMED,
-    checked_terms,
+    check_rule_terms,
     consent_to,
     effect_from,
     ended_to,
+    enforced_terms,
     offer_to,
     opening_to,
     rule_to,
@@ -29,11 +30,11 @@ from parley_crypto.statements import verify_card
 from parley_crypto.trust import Trust
 from parley_db.database import Tx
 from parley_db.mutations import M, Mutations, WithRequestId
-from parley_kit.faults import NotSupportedYet, Unauthenticated, Violation
+from parley_kit.faults import Unauthenticated
 from parley_kit.pages import Page
 from parley_kit.telemetry import Meter
 from parley_rpc.principal import caller
-from parley_terms.wire import terms_from, timestamp
+from parley_terms.wire import timestamp
 
 _DECISIONS: Mapping[int, str] = {
     int(number): name.removeprefix("DECISION_OUTCOME_").lower() for name, number in consentpb.DecisionOutcome.items()
@@ -60,7 +61,7 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
             return await self.mutations.once(who.customer, request, response, lambda tx: body(tx, who))
 
     async def CreateRule(self, request: consentpb.CreateRuleRequest, context: Any) -> consentpb.Rule:
-        checked_terms(request.rule.terms, "rule.terms")
+        check_rule_terms(request.rule.terms, "rule.terms")
         effect, scope = effect_from(request.rule), scope_from(request.rule.scope)
         terms = request.rule.terms.SerializeToString(deterministic=True)
 
@@ -233,10 +234,7 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
 
     def _asked(self, request: consentpb.DecideRequest) -> Request:
         """Check a request for decisions. Raises NotSupportedYet and Unauthenticated."""
-        terms = terms_from(request.terms)
-        if terms.unsupported:
-            paths = [Violation(f"terms.{path}", "not enforced yet") for path in terms.unsupported]
-            raise NotSupportedYet(violations=paths)
+        terms = enforced_terms(request.terms, "terms")
         try:
             card = verify_card(request.marketer_card, self.trust.keys("identity"), self.acts.clock.now())
         except StatementInvalid as error:

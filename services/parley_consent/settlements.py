@@ -31,7 +31,7 @@ _Refusal = consentpb.SettleRefusal
 
 @dataclass(frozen=True)
 class Settlements:
-    """Settles."""
+    """Commits releases, or refuses them with the reason."""
 
     store: Store
     scribe: Scribe

@@ -21,13 +21,19 @@ MOST_NAMED = 5_000
 """Consents that one answer names: a few hundred bytes each."""
 
 
-def checked_terms(message: termspb.Terms, prefix: str) -> Terms:
-    """Read a rule's terms. Raises NotSupportedYet, InvalidRequest, InvalidConsentPurpose, InvalidDateRange."""
+def enforced_terms(message: termspb.Terms, prefix: str) -> Terms:
+    """Read terms. Raises NotSupportedYet where they have a dial that nothing here enforces."""
     terms = terms_from(message)
     if terms.unsupported:
         raise NotSupportedYet(
             violations=[Violation(f"{prefix}.{path}", "not enforced yet") for path in terms.unsupported]
         )
+    return terms
+
+
+def check_rule_terms(message: termspb.Terms, prefix: str) -> None:
+    """Check a rule's terms. Raises NotSupportedYet, InvalidRequest, InvalidConsentPurpose, InvalidDateRange."""
+    terms = enforced_terms(message, prefix)
     if stray := [
         Violation(f"{prefix}.content.fields[{index}].question", "only with FORM_ANSWER")
         for index, field in enumerate(terms.fields)
@@ -35,11 +41,13 @@ def checked_terms(message: termspb.Terms, prefix: str) -> Terms:
     ]:
         raise InvalidRequest(violations=stray)
     if not terms.purposes <= PURPOSES.keys():
-        raise InvalidConsentPurpose
+        strange = Violation(f"{prefix}.purposes", "name purposes of the vocabulary in docs/terms.md")
+        raise InvalidConsentPurpose(violations=[strange])
+    if terms.decision_deadline:
+        raise InvalidDateRange(violations=[Violation(f"{prefix}.timing.decision_deadline", "a rule has none")])
     start, end = terms.validity.start, terms.validity.end
-    if terms.decision_deadline or (start and end and end <= start):
-        raise InvalidDateRange
-    return terms
+    if start and end and end <= start:
+        raise InvalidDateRange(violations=[Violation(f"{prefix}.timing.validity", "ends before it begins")])
 
 
 def scope_from(message: consentpb.RuleScope) -> Scope:

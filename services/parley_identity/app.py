@@ -29,6 +29,7 @@ from parley_identity.store import Store
 from parley_identity.upkeep import Upkeep
 from parley_rpc.platform import Platform, Service
 from parley_rpc.server import Registration
+from parley_rpc.settings import SettingsWrong
 
 
 @asynccontextmanager
@@ -79,7 +80,9 @@ def _staff(path: Path) -> Staff:
     try:
         return Staff.parse(path.read_text("utf-8"))
     except (OSError, StaffUnusable) as error:
-        raise StaffUnusable(f"{path}: not a list of operators and importers; `parley up` writes one") from error
+        raise SettingsWrong(
+            f"PARLEY_IDENTITY_OPERATORS: {path} lists no operators and importers; `parley up` writes one"
+        ) from error
 
 
 def _naming(config: Config) -> Naming:

@@ -107,9 +107,8 @@ async def make_databases(pair: Servers, home: Home, names: Sequence[str]) -> Non
 
 async def _prepare_one(pair: Servers, zones: Zones, name: str, phase: Phase | None) -> list[str]:
     owner, tables = pair.database_dsn(f"parley_{name}"), zones.zones[name].tables
-    await settle_grants(
-        owner, f"parley_{name}", tables
-    )  # before, too: an earlier release's code may be running on them
+    # Before, too: an earlier release's code may be running on them.
+    await settle_grants(owner, f"parley_{name}", tables)
     titles = await migrate(owner, f"parley_{name}", phase=phase)
     await settle_grants(owner, f"parley_{name}", tables)
     return titles

@@ -104,9 +104,8 @@ def test_typed_command_is_complete(document: Path) -> None:
             words = shlex.split(line)
             found = _command(words)
             assert found is not None, line
-            found.command.make_context(
-                " ".join(found.words), words[len(found.words) :]
-            )  # raises what a reader would see
+            # Raises what a reader would see.
+            found.command.make_context(" ".join(found.words), words[len(found.words) :])
 
 
 @pytest.mark.parametrize("block", _PYTHON, ids=lambda block: _named(block.document))

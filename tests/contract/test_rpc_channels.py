@@ -77,9 +77,8 @@ async def test_a_client_knocks_again_soon_and_never_gets_slow() -> None:
         call = asyncio.create_task(ask(channel))
         await until(is_patient, 10)  # by gRPC's own setting the eleventh comes after some twenty seconds
         call.cancel()
-    assert (
-        min(after - before for before, after in pairwise(knocks)) < 0.3
-    )  # by its own it begins with a second, or with the longest
+    # By gRPC's own setting it begins with a second, or with the longest.
+    assert min(after - before for before, after in pairwise(knocks)) < 0.3
 
 
 async def test_a_client_far_away_gets_through_the_first_time() -> None:

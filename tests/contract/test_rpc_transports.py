@@ -266,10 +266,8 @@ async def test_big_request_is_refused(world: World) -> None:
 async def test_request_that_is_much_too_big_is_not_even_held(networked: World) -> None:
     fault = await fault_of(networked.call("x", padding=bytes(2 * 1024 * 1024)))
 
-    assert (ForeignFault, Code.RESOURCE_EXHAUSTED) == (
-        type(fault),
-        fault.code,
-    )  # by gRPC, from the message's announced length
+    # By gRPC, from the message's announced length.
+    assert (ForeignFault, Code.RESOURCE_EXHAUSTED) == (type(fault), fault.code)
 
 
 async def test_request_just_under_the_limit_passes(world: World) -> None:

@@ -506,6 +506,7 @@ async def test_service_that_is_told_too_little_says_what_is_missing_and_no_value
             {"PARLEY_IDENTITY_CLAIM_LIVE": "P30D"},
             "PARLEY_IDENTITY_CLAIM_LIVE: no such setting; PARLEY_IDENTITY_CLAIM_LIFE is one",
         ),
+        ({"PARLEY_IDENTITY_OPERATORS": "/dev/null"}, "PARLEY_IDENTITY_OPERATORS: /dev/null lists no operators"),
         ({"PARLEY_IDENTITY_POSTGRES_DSN": "nonsense secret"}, "the database can't be entered"),
         pytest.param(
             {"PARLEY_IDENTITY_POSTGRES_DSN": "{stranger}"}, "the database can't be entered", marks=pytest.mark.slow

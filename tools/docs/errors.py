@@ -39,6 +39,8 @@ def page() -> str:
 
 def _row(reason: str, comment: str, codes: Mapping[str, str]) -> tuple[str, ...]:
     cause, _, remedy = comment.partition(". ")
+    if not remedy:
+        raise ValueError(f"{reason}: its comment says what is wrong, and not what to do about it")
     return f"`{reason}`", codes.get(reason, ""), cause.removesuffix(".") + ".", remedy
 
 

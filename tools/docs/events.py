@@ -1,15 +1,13 @@
 """docs/events.md: what each service publishes, and who reads it."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from parley_rpc.zones import Zones
 from tools.docs import markdown, protos
 
 _SERVICES = Path(__file__).parents[2] / "services"
-_GROUPS = re.compile(r"Relay\(.*?groups=(READERS|\([^)]*\))", re.DOTALL)
-_READERS = re.compile(r"^READERS = (\([^)]*\))", re.MULTILINE)
-_NAME = re.compile(r'"(\w+)"')
 _INTRO = """\
 A service tells the others what happened by events. The event and the change that it tells of commit in one transaction. A relay
 then gives each event the next number of the service's stream and publishes it in Valkey. A reader applies an event and notes its
@@ -20,17 +18,17 @@ value, a name or an address. An event with a `note`, or `notes`, becomes part of
 rest is sealed to audit, the reference to the customer concerned as well.
 
 An event that a reader fails on five times is set aside as a dead letter in that reader's database, until the operator has it
-tried again ([operations.md](operations.md)). Audit never sets one aside."""
+tried again ([operations.md](operations.md)). Audit never sets one aside, nor does consent one of identity's."""
 
 
 def page() -> str:
     """The page."""
-    parts = [_stream(name) for name in Zones.load().zones]
-    return markdown.page("Events", "the `_events.proto` files and the services' relays", _INTRO, *parts)
+    zones = Zones.load()
+    parts = [_stream(name, zones.readers[name]) for name in zones.zones]
+    return markdown.page("Events", "the `_events.proto` files and deploy/trust-zones.toml", _INTRO, *parts)
 
 
-def _stream(service: str) -> str:
-    readers = _readers(service)
+def _stream(service: str, readers: Sequence[str]) -> str:
     rows = [
         (f"`{_short(event.name)}`", event.comment, ", ".join(_applying(event, readers)), _fields(event))
         for event in _events(service)
@@ -47,16 +45,7 @@ def _events(service: str) -> list[protos.Element]:
     return [each for each in messages if _short(each.name) in names]
 
 
-def _readers(service: str) -> list[str]:
-    """Who must acknowledge the service's events, as its relay is told."""
-    sources = [_source(service, name) for name in ("app.py", "events.py")]
-    (groups,) = _GROUPS.findall(sources[0])
-    if groups == "READERS":
-        (groups,) = _READERS.findall("\n".join(sources))
-    return _NAME.findall(groups)
-
-
-def _applying(event: protos.Element, readers: list[str]) -> list[str]:
+def _applying(event: protos.Element, readers: Sequence[str]) -> list[str]:
     """Readers that do something with an event: audit logs whatever has a note, others name the event."""
     named = f"{_short(event.name)}.DESCRIPTOR.full_name"
     logs = ["audit"] if "audit" in readers and {"note", "notes"} & set(event.members) else []

@@ -84,7 +84,7 @@ def _version(wanted: bool) -> None:
 def parley(
     *,
     _version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which one.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Parley: the party in the middle that lets customers and marketers talk on the customer's terms."""

@@ -295,12 +295,12 @@ async def _is_locked(audit: Audit) -> bool:
 
 
 async def test_a_database_holds_one_log(audit: Audit) -> None:
-    with pytest.raises(LogForeign):
+    with pytest.raises(LogForeign, match="PARLEY_AUDIT_ORIGIN"):
         await Store(audit.db, f"{ORIGIN}/other").open()
 
 
 async def test_audit_does_not_start_with_a_key_that_nobody_seals_to(audit: Audit, keys: Secrets) -> None:
     (keys.folder / "trust.json").write_text(Trust({}, {"audit": bytes(32)}).dump())
-    with pytest.raises(SealingKeyUnknown):
+    with pytest.raises(SealingKeyUnknown, match="PARLEY_AUDIT_SEALING_KEY"):
         async with build(audit.config, audit.platform):
             pass

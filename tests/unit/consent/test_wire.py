@@ -8,7 +8,7 @@ from parley.common.v1 import terms_pb2 as termspb
 from parley.consent.v1 import consent_pb2 as consentpb
 from parley_consent.domain.deciding import Effect, Scope
 from parley_consent.domain.records import RuleRecord
-from parley_consent.wire import checked_terms, rule_to, scope_from
+from parley_consent.wire import check_rule_terms, rule_to, scope_from
 from parley_kit.faults import InvalidRequest, NotSupportedYet
 from parley_terms.faults import InvalidConsentPurpose, InvalidDateRange
 from parley_terms.purposes import DPV
@@ -47,7 +47,7 @@ def unsupported() -> termspb.Terms:
 
 def test_parts_that_nobody_enforces_are_refused_by_path() -> None:
     with pytest.raises(NotSupportedYet) as refused:
-        checked_terms(unsupported(), "rule.terms")
+        check_rule_terms(unsupported(), "rule.terms")
 
     assert {
         "rule.terms.content.fields[1].form",
@@ -70,14 +70,16 @@ def test_question_goes_with_an_answer_alone() -> None:
         for form in (termspb.FORM_ANSWER, termspb.FORM_EXACT)
     )
     with pytest.raises(InvalidRequest) as refused:
-        checked_terms(termspb.Terms(content=termspb.Content(fields=[answer, exact])), "rule.terms")
+        check_rule_terms(termspb.Terms(content=termspb.Content(fields=[answer, exact])), "rule.terms")
 
     assert ["rule.terms.content.fields[1].question"] == [violation.field for violation in refused.value.violations]
 
 
 def test_purpose_outside_the_vocabulary_is_refused() -> None:
-    with pytest.raises(InvalidConsentPurpose):
-        checked_terms(termspb.Terms(purposes=[DPV + "Marketing", DPV + "Anything"]), "rule.terms")
+    with pytest.raises(InvalidConsentPurpose) as refused:
+        check_rule_terms(termspb.Terms(purposes=[DPV + "Marketing", DPV + "Anything"]), "rule.terms")
+
+    assert ["rule.terms.purposes"] == [violation.field for violation in refused.value.violations]
 
 
 @pytest.mark.parametrize(("end", "good"), [(NOW, False), (NOW - timedelta(days=1), False), (NOW + timedelta(1), True)])
@@ -85,15 +87,18 @@ def test_span_ends_after_it_starts(end: datetime, good: bool) -> None:
     span = termspb.Validity(start_time=timestamp(NOW), end_time=timestamp(end))
     terms = termspb.Terms(timing=termspb.Timing(validity=span))
     if good:
-        assert (NOW, end) == ((validity := checked_terms(terms, "rule.terms").validity).start, validity.end)
+        check_rule_terms(terms, "rule.terms")
     else:
-        with pytest.raises(InvalidDateRange):
-            checked_terms(terms, "rule.terms")
+        with pytest.raises(InvalidDateRange) as refused:
+            check_rule_terms(terms, "rule.terms")
+        assert ["rule.terms.timing.validity"] == [violation.field for violation in refused.value.violations]
 
 
 def test_rule_has_no_decision_deadline() -> None:
-    with pytest.raises(InvalidDateRange):
-        checked_terms(termspb.Terms(timing=termspb.Timing(decision_deadline=timestamp(NOW))), "rule.terms")
+    with pytest.raises(InvalidDateRange) as refused:
+        check_rule_terms(termspb.Terms(timing=termspb.Timing(decision_deadline=timestamp(NOW))), "rule.terms")
+
+    assert ["rule.terms.timing.decision_deadline"] == [violation.field for violation in refused.value.violations]
 
 
 # --- Rules ---------------------------------------------------------------------------------------------------------------

@@ -115,9 +115,8 @@ def test_up_refuses_to_be_reached_over_a_network() -> None:
     assert (1, True) == (answer.exit_code, "nothing here encrypts" in answer.stderr)
 
 
-@pytest.mark.parametrize(
-    "home", ["/etc/passwd/parley", "/usr/bin/env/parley"]
-)  # where none can be made, should it be tried
+# Where none can be made, should it be tried.
+@pytest.mark.parametrize("home", ["/etc/passwd/parley", "/usr/bin/env/parley"])
 def test_services_that_run_apart_keep_no_secrets_where_each_may_read(home: str) -> None:
     answer = runner.invoke(app, ["up", "--split", "--home", home], prog_name="parley")
     assert (1, True) == (answer.exit_code, f"every service may read what is in {home}" in answer.stderr)

@@ -45,7 +45,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 10
     """A defect. Quote the error id."""
     ERROR_REASON_UNIMPLEMENTED: _ErrorReason.ValueType  # 11
-    """The method does not exist in this version."""
+    """The method does not exist in this version. Compare versions: the server is older than the caller."""
     ERROR_REASON_TOO_MANY_CALLS: _ErrorReason.ValueType  # 12
     """The caller has as many calls or streams under way here as one may have. Let some end, and retry after the delay in `RetryInfo`."""
     ERROR_REASON_CLOCKS_APART: _ErrorReason.ValueType  # 13
@@ -55,9 +55,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_CLAIM_CODE_INVALID: _ErrorReason.ValueType  # 101
     """The claim code is unknown, used or expired. Ask whoever imported the account for a new one."""
     ERROR_REASON_MARKETER_NOT_FOUND: _ErrorReason.ValueType  # 102
-    """No such marketer is visible to the caller."""
+    """No such marketer is visible to the caller. Check its name."""
     ERROR_REASON_KEY_INVALID: _ErrorReason.ValueType  # 103
-    """The public key is malformed, of small order or not canonical. Make a new key pair."""
+    """The public key is malformed, of small order or not canonical, or was used before. Make a new key pair."""
     ERROR_REASON_MARKETER_SUSPENDED: _ErrorReason.ValueType  # 104
     """The marketer is suspended. Contact the operator."""
     ERROR_REASON_ATTRIBUTE_UNKNOWN: _ErrorReason.ValueType  # 200
@@ -65,35 +65,37 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_VALUE_INVALID: _ErrorReason.ValueType  # 201
     """The value is not of the attribute's type, unit or pattern. See `ListAttributes`."""
     ERROR_REASON_ITEM_NOT_FOUND: _ErrorReason.ValueType  # 202
-    """No such item is visible to the caller."""
+    """No such item is visible to the caller. See `ListItems`."""
     ERROR_REASON_PERMIT_INVALID: _ErrorReason.ValueType  # 203
     """The permit's signature, batch or binding does not hold. Decide again."""
     ERROR_REASON_PERMIT_EXPIRED: _ErrorReason.ValueType  # 204
     """The permit's 30 seconds are over. Decide again."""
     ERROR_REASON_IMPORT_NOT_FOUND: _ErrorReason.ValueType  # 205
-    """No such import is visible to the caller."""
+    """No such import is visible to the caller. Open its accounts first."""
     ERROR_REASON_INVALID_CONSENT_PURPOSE: _ErrorReason.ValueType  # 300
-    """The purpose is not in the vocabulary, or not one that this marketer may ask for."""
+    """A purpose is missing or not in the vocabulary. Use the DPV purposes that docs/terms.md lists."""
     ERROR_REASON_CONSENT_NOT_FOUND: _ErrorReason.ValueType  # 301
-    """No such consent is visible to the caller."""
+    """No such consent is visible to the caller. See `ListConsents`."""
     ERROR_REASON_OFFER_NOT_FOUND: _ErrorReason.ValueType  # 302
-    """No such offer is visible to the caller."""
+    """No such offer is visible to the caller. See `ListOffers`."""
     ERROR_REASON_INVALID_CONSENT_STATUS: _ErrorReason.ValueType  # 303
-    """The offer was answered already, or its decision deadline has passed."""
+    """The consent or offer is past this: it was answered, has lapsed, or has ended. Read it again."""
     ERROR_REASON_RULE_NOT_FOUND: _ErrorReason.ValueType  # 308
-    """No such rule is visible to the caller."""
+    """No such rule is visible to the caller. See `ListRules`."""
     ERROR_REASON_INVALID_DATE_RANGE: _ErrorReason.ValueType  # 309
-    """The terms' dates don't fit together, or lie outside what the purpose allows."""
+    """The terms' dates don't fit together, or lie outside what the purpose allows. Correct the fields that `BadRequest` names."""
     ERROR_REASON_TOO_MANY_RULES: _ErrorReason.ValueType  # 310
     """As many rules stand as a customer may have. End some that aren't needed."""
     ERROR_REASON_EXCHANGE_NOT_FOUND: _ErrorReason.ValueType  # 400
-    """No such exchange is visible to the caller."""
+    """No such exchange is visible to the caller. See `ListExchanges`."""
     ERROR_REASON_RESUME_TOKEN_INVALID: _ErrorReason.ValueType  # 401
-    """The resume token is not one of this feed's."""
+    """The resume token is not one of this feed's. Begin without one: what wasn't acknowledged comes again."""
     ERROR_REASON_DELIVERY_NOT_FOUND: _ErrorReason.ValueType  # 402
-    """No such delivery is visible to the caller."""
+    """No such delivery is visible to the caller. Acknowledge by the names that came with the deliveries."""
     ERROR_REASON_VERIFICATION_REQUIRED: _ErrorReason.ValueType  # 403
-    """The marketer's verification level is too low for this purpose or attribute."""
+    """The marketer's verification level is too low for this purpose or attribute. Leave out what `BadRequest` names, or have the
+    operator verify more.
+    """
     ERROR_REASON_PROOF_NOT_FOUND: _ErrorReason.ValueType  # 500
     """No entry of the log holds this commitment (yet). Events reach the log within seconds."""
 
@@ -123,7 +125,7 @@ ERROR_REASON_TOO_LARGE: ErrorReason.ValueType  # 9
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 10
 """A defect. Quote the error id."""
 ERROR_REASON_UNIMPLEMENTED: ErrorReason.ValueType  # 11
-"""The method does not exist in this version."""
+"""The method does not exist in this version. Compare versions: the server is older than the caller."""
 ERROR_REASON_TOO_MANY_CALLS: ErrorReason.ValueType  # 12
 """The caller has as many calls or streams under way here as one may have. Let some end, and retry after the delay in `RetryInfo`."""
 ERROR_REASON_CLOCKS_APART: ErrorReason.ValueType  # 13
@@ -133,9 +135,9 @@ ERROR_REASON_CLOCKS_APART: ErrorReason.ValueType  # 13
 ERROR_REASON_CLAIM_CODE_INVALID: ErrorReason.ValueType  # 101
 """The claim code is unknown, used or expired. Ask whoever imported the account for a new one."""
 ERROR_REASON_MARKETER_NOT_FOUND: ErrorReason.ValueType  # 102
-"""No such marketer is visible to the caller."""
+"""No such marketer is visible to the caller. Check its name."""
 ERROR_REASON_KEY_INVALID: ErrorReason.ValueType  # 103
-"""The public key is malformed, of small order or not canonical. Make a new key pair."""
+"""The public key is malformed, of small order or not canonical, or was used before. Make a new key pair."""
 ERROR_REASON_MARKETER_SUSPENDED: ErrorReason.ValueType  # 104
 """The marketer is suspended. Contact the operator."""
 ERROR_REASON_ATTRIBUTE_UNKNOWN: ErrorReason.ValueType  # 200
@@ -143,35 +145,37 @@ ERROR_REASON_ATTRIBUTE_UNKNOWN: ErrorReason.ValueType  # 200
 ERROR_REASON_VALUE_INVALID: ErrorReason.ValueType  # 201
 """The value is not of the attribute's type, unit or pattern. See `ListAttributes`."""
 ERROR_REASON_ITEM_NOT_FOUND: ErrorReason.ValueType  # 202
-"""No such item is visible to the caller."""
+"""No such item is visible to the caller. See `ListItems`."""
 ERROR_REASON_PERMIT_INVALID: ErrorReason.ValueType  # 203
 """The permit's signature, batch or binding does not hold. Decide again."""
 ERROR_REASON_PERMIT_EXPIRED: ErrorReason.ValueType  # 204
 """The permit's 30 seconds are over. Decide again."""
 ERROR_REASON_IMPORT_NOT_FOUND: ErrorReason.ValueType  # 205
-"""No such import is visible to the caller."""
+"""No such import is visible to the caller. Open its accounts first."""
 ERROR_REASON_INVALID_CONSENT_PURPOSE: ErrorReason.ValueType  # 300
-"""The purpose is not in the vocabulary, or not one that this marketer may ask for."""
+"""A purpose is missing or not in the vocabulary. Use the DPV purposes that docs/terms.md lists."""
 ERROR_REASON_CONSENT_NOT_FOUND: ErrorReason.ValueType  # 301
-"""No such consent is visible to the caller."""
+"""No such consent is visible to the caller. See `ListConsents`."""
 ERROR_REASON_OFFER_NOT_FOUND: ErrorReason.ValueType  # 302
-"""No such offer is visible to the caller."""
+"""No such offer is visible to the caller. See `ListOffers`."""
 ERROR_REASON_INVALID_CONSENT_STATUS: ErrorReason.ValueType  # 303
-"""The offer was answered already, or its decision deadline has passed."""
+"""The consent or offer is past this: it was answered, has lapsed, or has ended. Read it again."""
 ERROR_REASON_RULE_NOT_FOUND: ErrorReason.ValueType  # 308
-"""No such rule is visible to the caller."""
+"""No such rule is visible to the caller. See `ListRules`."""
 ERROR_REASON_INVALID_DATE_RANGE: ErrorReason.ValueType  # 309
-"""The terms' dates don't fit together, or lie outside what the purpose allows."""
+"""The terms' dates don't fit together, or lie outside what the purpose allows. Correct the fields that `BadRequest` names."""
 ERROR_REASON_TOO_MANY_RULES: ErrorReason.ValueType  # 310
 """As many rules stand as a customer may have. End some that aren't needed."""
 ERROR_REASON_EXCHANGE_NOT_FOUND: ErrorReason.ValueType  # 400
-"""No such exchange is visible to the caller."""
+"""No such exchange is visible to the caller. See `ListExchanges`."""
 ERROR_REASON_RESUME_TOKEN_INVALID: ErrorReason.ValueType  # 401
-"""The resume token is not one of this feed's."""
+"""The resume token is not one of this feed's. Begin without one: what wasn't acknowledged comes again."""
 ERROR_REASON_DELIVERY_NOT_FOUND: ErrorReason.ValueType  # 402
-"""No such delivery is visible to the caller."""
+"""No such delivery is visible to the caller. Acknowledge by the names that came with the deliveries."""
 ERROR_REASON_VERIFICATION_REQUIRED: ErrorReason.ValueType  # 403
-"""The marketer's verification level is too low for this purpose or attribute."""
+"""The marketer's verification level is too low for this purpose or attribute. Leave out what `BadRequest` names, or have the
+operator verify more.
+"""
 ERROR_REASON_PROOF_NOT_FOUND: ErrorReason.ValueType  # 500
 """No entry of the log holds this commitment (yet). Events reach the log within seconds."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -45,7 +45,7 @@ class FieldRules(_message.Message):
     min_items: _builtins.int
     """The fewest elements of a repeated field."""
     sensitive: _builtins.bool
-    """The field holds personal data or a secret: it is left out of whatever is printed of the message."""
+    """The field holds personal data or a secret. A mark for readers and tools: no message is ever printed or logged."""
     def __init__(
         self,
         *,

@@ -977,7 +977,7 @@ class WithdrawConsentResponse(_message.Message):
     OPENING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def consent(self) -> Global___Consent:
-        """The consent, REVOKED, with every settlement made before. No more will be."""
+        """The consent, REVOKED, with the newest settlements made before (`ListSettlements` has all). No more will be."""
 
     @_builtins.property
     def opening(self) -> _receipt_pb2.Opening:
@@ -1032,7 +1032,7 @@ class PauseConsentResponse(_message.Message):
     CONSENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def consent(self) -> Global___Consent:
-        """The consent, PAUSED, with every settlement made before."""
+        """The consent, PAUSED, with the newest settlements made before (`ListSettlements` has all)."""
 
     def __init__(
         self,
@@ -1082,7 +1082,7 @@ class ResumeConsentResponse(_message.Message):
     CONSENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def consent(self) -> Global___Consent:
-        """The consent, ACTIVE, with every settlement made before."""
+        """The consent, ACTIVE, with the newest settlements made before (`ListSettlements` has all)."""
 
     def __init__(
         self,
