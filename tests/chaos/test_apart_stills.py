@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -34,6 +35,7 @@ from tests.support.deaths import children, pid_of
 from tests.support.history import History
 from tests.support.load import Backend, checked, streams_are_read
 from tests.support.mutations import MUTATIONS, Cast, effects, effects_of
+from tests.support.questions import QUESTIONS, Company
 from tests.support.seeds import seeded
 from tests.support.servers import scratch_directory
 from tests.support.waiting import until
@@ -228,6 +230,22 @@ async def test_every_mutation_ends_by_its_deadline_whatever_stands_still_and_hap
         made_in_all.update(names)
         await _everything_is_back(cast.world, before)
     assert effects_of(made_in_all) == await _effects(cast.world) - there
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("seconds", DEADLINES_S)
+async def test_every_other_call_ends_by_its_deadline_whatever_stands_still(cast: Cast, seconds: float) -> None:
+    company = await Company.of(cast.world)
+    calls: Mapping[str, Make] = {name: partial(company.ask, name) for name in QUESTIONS}
+    for name, rpc in QUESTIONS.items():  # of what is refused anyway, an end in time would say nothing
+        well = grpc.StatusCode.DEADLINE_EXCEEDED if rpc.method.server_streaming else grpc.StatusCode.OK
+        assert well is (await _ended(calls[name](3)))[1], name
+    before = await _tasks(cast.world)
+    for still in sorted(_processes(cast.world)):
+        await company.sign_in()
+        async with _in_time(cast.world, still, seconds, calls):
+            pass
+        await _everything_is_back(cast.world, before)
 
 
 async def _effects(world: World) -> Counter[str]:
