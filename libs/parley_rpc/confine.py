@@ -50,6 +50,15 @@ class Written:
     """
 
 
+class Listened:
+    """
+    Marks a setting, ``Annotated[str, Listened()]``, that names where the service listens.
+
+    Of a socket (``unix:/path``) it may write to the whole directory. To where it calls others it never may: who can put a
+    socket of their own in the place of a server's hears the passwords of all who come to it.
+    """
+
+
 class ConfinementFailed(OSError):
     """The kernel knows Landlock and refused it; the message says at which step."""
 
@@ -118,13 +127,13 @@ def named_in(settings: Iterable[BaseSettings]) -> Bounds:
     reads, writes = set[Path](), set[Path]()
     for each in settings:
         for name, info in type(each).model_fields.items():
-            value = getattr(each, name)
+            value, marks = getattr(each, name), {type(mark) for mark in info.metadata}
             if isinstance(value, Path):
-                written = any(isinstance(mark, Written) for mark in info.metadata)
-                (writes if written else reads).add(value.parent if written else value)
+                (writes if Written in marks else reads).add(value.parent if Written in marks else value)
             elif isinstance(value, str):
                 reads.update(_files_in(value))
-                writes.update([Path(value.removeprefix("unix:")).parent] if value.startswith("unix:/") else [])
+                if Listened in marks and value.startswith("unix:/"):
+                    writes.add(Path(value.removeprefix("unix:")).parent)
     return Bounds(frozenset(reads), frozenset(writes))
 
 

@@ -18,7 +18,7 @@ from datetime import timedelta
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry
 from pydantic import AnyHttpUrl, Field, field_validator
@@ -39,7 +39,7 @@ from parley_kit.telemetry import SILENT, Telemetry, Tracer
 from parley_rpc import http
 from parley_rpc.calling import calling
 from parley_rpc.channels import CannotListen, PlaintextRefused, is_local
-from parley_rpc.confine import ConfinementFailed, confine, is_open_to_all, named_in
+from parley_rpc.confine import ConfinementFailed, Listened, confine, is_open_to_all, named_in
 from parley_rpc.descriptors import allow_many
 from parley_rpc.health import follow
 from parley_rpc.logs import adopt_libraries, logger
@@ -66,10 +66,10 @@ class Serving(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="PARLEY_SERVE_", frozen=True)
 
-    public: str
+    public: Annotated[str, Listened()]
     """Where customers, marketers and staff call: `unix:/path`, or `host:port`, with TLS unless it is on this machine."""
 
-    peers: str | None = None
+    peers: Annotated[str | None, Listened()] = None
     """Where other services call, with certificates: `unix:/path` or `host:port`. Without it none can."""
 
     peer_addresses: dict[str, str] = Field(default_factory=dict)

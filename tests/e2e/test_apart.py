@@ -329,13 +329,18 @@ async def test_process_confined_as_a_service_reaches_its_own_files_and_no_others
         *({home.log(another), home.published, home.staff} - shown),
         Path(f"/proc/{listener(_node(world).doors.socket(another))}/environ"),
     ]
-    assert all(path.exists() for path in (*own, *others))
+    # Who may put a socket in the place of a server's hears the passwords of all who come to it.
+    where = world.servers.where if isinstance(world.servers, ServerPair) else None
+    servers = [where.postgres_sockets, where.valkey_socket.parent] if where else []
+    assert all(path.exists() for path in (*own, *others, *servers))
     assert {home.postgres_password(name), home.valkey_password(name), home.tls_key(name)} < {*own}
     asked: dict[str, Any] = {
         "service": name,
         "read": [str(path) for path in (*own, *others)],
         "list": [str(path) for path in (home.root, home.keys(another), home.keys(name).parent, home.keys(name))],
-        "write": [str(path) for path in (sockets / name, sockets / another, home.root, home.keys(name), "/tmp")],
+        "write": [
+            str(path) for path in (sockets / name, sockets / another, home.root, home.keys(name), "/tmp", *servers)
+        ],
         "kill": listener(_node(world).doors.socket(another)),
     }
     told = _children(world).environment(name)
