@@ -12,9 +12,11 @@ from parley.identity.v1 import identity_pb2 as identitypb
 from parley.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from parley.vault.v1 import vault_pb2 as vaultpb
 from parley.vault.v1.vault_pb2_grpc import VaultServiceStub
+from parley_crypto.jws import StatementInvalid
 from parley_crypto.statements import CARD_LIFE, Card, verify_card
 from parley_crypto.trust import Trust
 from parley_kit.clock import Clock
+from parley_kit.faults import Unavailable
 from parley_rpc.deadlines import call
 from parley_rpc.platform import Platform
 from parley_terms.values import Catalogue
@@ -23,6 +25,8 @@ from parley_terms.wire import attribute_from
 _BATCH_TIMEOUT_S = 20.0
 _CARD_REFRESH = CARD_LIFE / 12
 """A card is fetched anew this long after it was issued: so long, at the most, a change at identity takes to arrive."""
+_CLOCKS_DIFFER = "Broker and identity don't agree on the time to a few seconds: their operator has to set a clock."
+_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,10 @@ class Identity:
         held = self._cards.get(marketer)
         if held is None or not timedelta() <= now - held.fetched_at <= _CARD_REFRESH:  # a clock may be set back
             answer = await call(self._stub.GetMarketerCard, identitypb.GetMarketerCardRequest(name=marketer))
-            card = verify_card(answer.card, self._trust.keys("identity"), now)
+            try:
+                card = verify_card(answer.card, self._trust.keys("identity"), now)
+            except StatementInvalid as error:  # seconds between two clocks are enough
+                raise Unavailable(_CLOCKS_DIFFER, retry_after=_AGAIN_S) from error
             held = self._cards[marketer] = HeldCard(answer.card, card, now)
         return held
 

@@ -80,7 +80,7 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
                 "relay": relay.run,
                 "upkeep": Upkeep(db, platform.log).run,
                 "pulse": Pulse(db, telemetry.meter, platform.log).run,
-                "notices": Notices(store, scribe, clock, platform).run,
+                "notices": Notices(store, scribe, clock, config.longest_notice_delay, platform).run,
                 **{f"hear_{name}": consumer.run for name, consumer in consumers.items()},
             },
             pings={"postgres": db.ping},

@@ -171,11 +171,21 @@ INSERT INTO notices (customer, consent_id, notice_id, due_at, marketer, pseudony
 DELETE FROM notices WHERE customer = $1 AND consent_id = $2 AND notice = $3 RETURNING true;
 
 -- name: notices_take
--- Take the notices that are due, earliest first; no two takers get the same.
+-- Take the notices that are due since $1, by $2, earliest first; no two takers get the same.
 DELETE FROM notices WHERE notice_id = ANY (ARRAY(
-    SELECT notice_id FROM notices WHERE due_at <= $1 ORDER BY due_at LIMIT 100 FOR UPDATE SKIP LOCKED))
+    SELECT notice_id FROM notices WHERE due_at BETWEEN $1 AND $2 ORDER BY due_at LIMIT 100 FOR UPDATE SKIP LOCKED))
 RETURNING customer, consent_id, marketer, pseudonym, notice, (
     SELECT audit_ref FROM customers WHERE customers.customer = notices.customer) AS audit_ref;
+
+-- name: notices_put_off
+-- Plan anew, each after a random delay of its own of up to $3 from $2 on, those that were due before $1.
+WITH late AS (
+    DELETE FROM notices WHERE notice_id = ANY (ARRAY(
+        SELECT notice_id FROM notices WHERE due_at < $1 ORDER BY due_at LIMIT 1000 FOR UPDATE SKIP LOCKED))
+    RETURNING customer, consent_id, notice_id, marketer, pseudonym, notice
+)
+INSERT INTO notices (customer, consent_id, notice_id, due_at, marketer, pseudonym, notice)
+SELECT customer, consent_id, notice_id, $2::timestamptz + random() * $3::interval, marketer, pseudonym, notice FROM late;
 
 -- name: audit_progress_find
 -- How far audit has logged this service's stream.

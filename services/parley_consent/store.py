@@ -396,9 +396,13 @@ class Store:
         """Drop a pending notice; whether there was one."""
         return bool(await tx.fetchval(_SQL.notice_cancel, customer, consent_id, notice))
 
-    async def take_notices(self, tx: Tx, now: datetime) -> list[DueNotice]:
-        """Take up to 100 notices that are due; they are gone if the transaction commits."""
-        rows = await tx.fetch(_SQL.notices_take, now)
+    async def put_off_notices(self, tx: Tx, due_before: datetime, now: datetime, longest: timedelta) -> None:
+        """Give up to 1,000 notices that were due before a moment a new one, at random, within ``longest`` from now on."""
+        await tx.execute(_SQL.notices_put_off, due_before, now, longest)
+
+    async def take_notices(self, tx: Tx, since: datetime, now: datetime) -> list[DueNotice]:
+        """Take up to 100 notices that are due since a moment; they are gone if the transaction commits."""
+        rows = await tx.fetch(_SQL.notices_take, since, now)
         return [
             DueNotice(row["consent_id"], row["marketer"], row["pseudonym"], row["notice"], row["audit_ref"])
             for row in rows

@@ -269,6 +269,12 @@ class World:
         notices: Any = self.service.tasks["notices"]
         await notices.__self__.turn()
 
+    async def write_all_notices(self) -> None:
+        """Let time pass until each planned notice was due, and was written then."""
+        while due := (await self.db.fetchrow("SELECT min(due_at) AS due FROM notices"))["due"]:
+            self.clock.move(max(due - self.clock.now(), timedelta()))
+            await self.write_due_notices()
+
 
 class AsCustomer:
     """The API as a signed-in customer calls it; each mutation with a request id of its own unless one is given."""

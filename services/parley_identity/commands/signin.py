@@ -21,8 +21,8 @@ _RESOURCE = re.compile(r"(?P<kind>customers|marketers)/(?P<id>[a-z2-7]{26})")
 # What a hostile statement can raise besides StatementInvalid: JSON nested past the parser's depth, times past a float.
 _NOT_AN_ASSERTION = (StatementInvalid, RecursionError, OverflowError)
 
-_REMEMBER = ASSERTION_LIFE + timedelta(seconds=60)
-"""Longer than a used assertion could stay valid, clock skew included."""
+_REMEMBER = ASSERTION_LIFE + 2 * timedelta(minutes=10)
+"""Longer than a used assertion could stay valid at any process, whose clocks may be ten minutes off, one way and the other."""
 
 
 @dataclass(frozen=True, slots=True)

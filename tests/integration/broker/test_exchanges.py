@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import pytest
@@ -13,14 +15,16 @@ from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.common.v1 import terms_pb2 as termspb
 from parley.consent.v1 import consent_pb2 as consentpb
 from parley.vault.v1 import vault_pb2 as vaultpb
-from parley_broker.clients import Consent
+from parley_broker.clients import Consent, Identity
 from parley_broker.settling import WINDOW_S
 from parley_crypto.jws import verify_statement
+from parley_kit.faults import Unavailable
 from parley_rpc.status import fault_from
 from tests.integration.broker.conftest import Timed
 from tests.support.broker import (
     FINALIZED,
     TERMINATED,
+    ShiftedClock,
     a_willing,
     acting,
     an_age,
@@ -346,6 +350,21 @@ async def test_request_is_checked_by_the_card_and_the_catalogue(world: World) ->
     assert needs == await refusal(unverified.ask(to_known(income, "a" * 32)))
     await verified.ask(of_age(an_age(), income))
     assert ("VERIFICATION_REQUIRED", {"terms.purposes"}) == await refusal(unverified.ask(of_age(an_age())))
+
+
+async def test_clocks_that_are_seconds_apart_are_no_defect_of_brokers(world: World) -> None:
+    marketer, behind = await world.marketer(), ShiftedClock()
+    channel = {"identity": world.calling("broker")}
+    for by, is_good in ((-4, True), (-7, False)):
+        platform: Any = SimpleNamespace(channel=channel.get, clock=behind)
+        with behind.ahead(timedelta(seconds=by)):
+            asking = Identity(platform, world.trust).card(marketer.name)
+            if is_good:
+                assert marketer.name == (await asking).card.marketer
+            else:
+                with pytest.raises(Unavailable) as refused:
+                    await asking
+                assert refused.value.retry_after
 
 
 async def test_refused_request_leaves_its_request_id_free(world: World) -> None:

@@ -64,10 +64,9 @@ async def test_notice_carries_no_trace_even_if_it_is_written_within_one(world: W
     ann, marketer = Person(), Asker()
     (consent,) = await world.consented(marketer, [ann], E1)
     await world.as_customer(ann).withdraw(consent.name)
-    world.clock.move(HOUR)
     traceparent.set(f"00-{'1' * 32}-{'2' * 16}-01")
     try:
-        await world.write_due_notices()
+        await world.write_all_notices()
     finally:
         traceparent.set("")
 
@@ -79,14 +78,14 @@ async def test_notice_has_its_own_time_leaf_and_no_causation(world: World) -> No
     ann, marketer = Person(), Asker()
     (consent,) = await world.consented(marketer, [ann], E1)
     await world.as_customer(ann).withdraw(consent.name)
-    world.clock.move(HOUR)
-    await world.write_due_notices()
+    due = await due_at(world)
+    await world.write_all_notices()
 
     (act,), (told,) = await world.events("ConsentChanged"), await world.events("ConsentNotified")
     acted = eventspb.ConsentChanged.FromString(act.payload).note
     notice = eventspb.ConsentNotified.FromString(told.payload)
     opened = world.opening(notice.note)
-    assert HOUR == told.occurred_at.ToDatetime() - act.occurred_at.ToDatetime()
+    assert act.occurred_at.ToDatetime(UTC) < due == told.occurred_at.ToDatetime(UTC)
     assert acted.commitment != notice.note.commitment
     assert (notice.opening.salt, notice.opening.detail) == (opened.salt, opened.detail)
     assert not any(text in opened.detail for text in (ann.customer.encode(), ann.audit.encode()))
@@ -157,6 +156,24 @@ async def test_marketers_who_were_told_at_once_would_join_nearly_all(
         assert right(by_number(number)(ours, theirs), truth) >= 0.9 * PEOPLE
 
 
+async def test_notices_that_an_outage_held_up_are_not_told_at_once(world: World) -> None:
+    ann, askers = Person(), [Asker() for _ in range(20)]
+    for asker in askers:
+        await world.consented(asker, [ann], f"exchanges/{asker.name[-8:]}")
+    await world.as_customer(ann).call("ObjectToMarketing", consentpb.ObjectToMarketingRequest(request_id=request_id()))
+
+    world.clock.move(2 * HOUR)  # nobody looked meanwhile
+    back = world.clock.now()
+    await world.write_due_notices()
+    assert [] == await notified(world)
+    await world.write_all_notices()
+
+    times = sorted(notice.notice_time.ToDatetime(UTC) for notice in await notified(world))
+    assert 20 == len(set(times))
+    assert back < times[0] < times[-1] <= back + HOUR
+    assert times[-1] - times[0] > HOUR / 4
+
+
 async def test_acts_that_undo_each_other_before_anyone_was_told_are_not_told(world: World) -> None:
     ann = Person()
     (consent,) = await world.consented(Asker(), [ann], E1)
@@ -181,8 +198,7 @@ async def test_pause_that_a_withdrawal_overtakes_is_not_told(world: World) -> No
     for consent in (ended, paused):
         await world.as_customer(ann).pause(consent.name)
     await world.as_customer(ann).withdraw(ended.name)
-    world.clock.move(HOUR)
-    await world.write_due_notices()
+    await world.write_all_notices()
 
     told = {(each.notice, each.consent) for each in await notified(world)}
     assert {("ConsentRevoked", ended.name), ("ConsentPaused", paused.name)} == told
@@ -193,8 +209,7 @@ async def test_pause_and_resumption_are_each_told(world: World) -> None:
     (consent,) = await world.consented(Asker(), [ann], E1)
     for act in ("pause", "resume"):
         await getattr(world.as_customer(ann), act)(consent.name)
-        world.clock.move(HOUR)
-        await world.write_due_notices()
+        await world.write_all_notices()
 
     assert ["ConsentPaused", "ConsentResumed"] == [each.notice for each in await notified(world)]
 
@@ -203,7 +218,7 @@ async def test_running_service_writes_what_is_due(world: World) -> None:
     ann = Person()
     (consent,) = await world.consented(Asker(), [ann], E1)
     await world.as_customer(ann).withdraw(consent.name)
-    world.clock.move(HOUR)
+    world.clock.move(await due_at(world) - world.clock.now())
 
     async with world.running("notices"):
         await until(lambda: notified(world))
