@@ -45,19 +45,35 @@ ORDER BY created_at DESC, exchange_id DESC LIMIT $4;
 -- End an exchange; a second time keeps the first.
 UPDATE exchanges SET cancelled_at = coalesce(cancelled_at, $3), matched = true WHERE marketer = $1 AND exchange_id = $2;
 
--- name: participants_cancel
--- End everything of an exchange that isn't released.
-UPDATE participants SET state = 6 WHERE marketer = $1 AND exchange_id = $2 AND state IN (1, 2, 3) AND NOT settled;
-
 -- name: exchanges_lapse
--- Mark what its decision deadline has overtaken; nobody is looked for any more.
-UPDATE exchanges SET lapsed = true, matched = true WHERE NOT lapsed AND decision_deadline <= $1
-RETURNING marketer, exchange_id;
+-- Mark some of what its decision deadline has overtaken; nobody is looked for any more.
+UPDATE exchanges SET lapsed = true, matched = true
+WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM exchanges WHERE NOT lapsed AND decision_deadline <= $1
+    ORDER BY decision_deadline LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED));
 
--- name: participants_lapse
--- End everyone undecided in exchanges that have lapsed. Who accepted has decided.
-UPDATE participants AS p SET state = 6 FROM unnest($1::text[], $2::text[]) AS e (marketer, exchange_id)
-WHERE p.state IN (1, 2) AND NOT p.settled AND p.marketer = e.marketer AND p.exchange_id = e.exchange_id;
+-- name: exchange_hold
+-- Whether an exchange is over; it stays as it is until the transaction ends.
+SELECT lapsed OR cancelled_at IS NOT NULL FROM exchanges WHERE marketer = $1 AND exchange_id = $2 FOR SHARE;
+
+-- name: exchanges_to_sweep
+-- Some exchanges that are over and may have offers open.
+SELECT marketer, exchange_id FROM exchanges
+WHERE (lapsed OR cancelled_at IS NOT NULL) AND NOT swept ORDER BY marketer, exchange_id LIMIT $1;
+
+-- name: offers_end
+-- End the offers among so many of an exchange's participants, those behind $3; answers the last of these, or null behind the last of all.
+WITH portion AS (
+    SELECT pseudonym FROM participants WHERE marketer = $1 AND exchange_id = $2 AND pseudonym > $3 ORDER BY pseudonym LIMIT $4
+), ended AS (
+    UPDATE participants AS p SET state = 6 FROM portion
+    WHERE p.marketer = $1 AND p.exchange_id = $2 AND p.pseudonym = portion.pseudonym AND p.state = 2
+)
+SELECT max(pseudonym) FROM portion;
+
+-- name: exchange_swept
+-- Note that none of an exchange's offers is open any more.
+UPDATE exchanges SET swept = true WHERE marketer = $1 AND exchange_id = $2;
 
 -- name: exchange_lease
 -- Take the exchange that has waited longest for customers to be found, of the first marketer after $2 that has any.
@@ -177,40 +193,14 @@ WHERE p.marketer = $1 AND p.exchange_id = d.exchange_id AND p.pseudonym = d.pseu
             AND there.marketer = p.marketer AND there.exchange_id = p.exchange_id AND there.pseudonym = p.pseudonym);
 
 -- name: participants_states
--- How far these have come. All of them: asked for by state, they would be looked for among everybody who is to be decided.
-SELECT pseudonym, state FROM participants WHERE marketer = $1 AND exchange_id = $2 AND pseudonym = ANY($3);
+-- How far these have come, unless their exchange was cancelled since it was read as it was then. All of them: asked for by state, they
+-- would be looked for among everybody who is to be decided.
+SELECT p.pseudonym, p.state FROM exchanges AS e JOIN participants AS p ON p.marketer = e.marketer AND p.exchange_id = e.exchange_id
+WHERE e.marketer = $1 AND e.exchange_id = $2 AND e.cancelled_at IS NOT DISTINCT FROM $4 AND p.pseudonym = ANY($3);
 
 -- name: participants_finish
--- Finish participants whose release was committed, whatever overtook them meanwhile, and give each a place on its marketer's feed,
--- unless it has one or was acknowledged before; answers whom it finished.
-WITH asked AS (
-    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
-        WITH ORDINALITY AS a (marketer, exchange_id, pseudonym, release_id, nth)
-), locked AS MATERIALIZED (  -- in one order, so that no two writers wait for each other
-    SELECT a.* FROM participants JOIN asked AS a USING (marketer, exchange_id, pseudonym)
-    ORDER BY marketer, exchange_id, pseudonym FOR UPDATE OF participants
-), done AS (
-    UPDATE participants AS p SET state = 5, settled = true, release_id = a.release_id, leased_until = '-infinity' FROM locked AS a
-    WHERE p.marketer = a.marketer AND p.exchange_id = a.exchange_id AND p.pseudonym = a.pseudonym AND NOT p.acknowledged
-        AND (p.state IN (1, 3) OR (p.state = 6 AND NOT p.settled))
-    RETURNING p.marketer, p.exchange_id, p.pseudonym, p.release_id, a.nth
-), unplaced AS (
-    SELECT done.*, row_number() OVER (PARTITION BY marketer ORDER BY nth) AS place, count(*) OVER (PARTITION BY marketer) AS many
-    FROM done
-    WHERE (  -- EXISTS may be answered from all there are, or by going through them for each
-        SELECT true FROM deliveries AS d WHERE d.exchange_id <> ''
-            AND d.marketer = done.marketer AND d.exchange_id = done.exchange_id AND d.pseudonym = done.pseudonym LIMIT 1) IS NULL
-), places AS (
-    INSERT INTO feeds (marketer, last_seq) SELECT DISTINCT marketer, many FROM unplaced ORDER BY marketer
-    ON CONFLICT (marketer) DO UPDATE SET last_seq = feeds.last_seq + excluded.last_seq
-    RETURNING marketer, last_seq
-), placed AS (
-    INSERT INTO deliveries (marketer, seq, delivery_id, exchange_id, pseudonym, payload, created_at)
-    SELECT u.marketer, f.last_seq - u.many + u.place, u.exchange_id || u.pseudonym, u.exchange_id, u.pseudonym, '', $5
-    FROM unplaced AS u JOIN places AS f USING (marketer)
-    ON CONFLICT DO NOTHING
-)
-SELECT marketer, exchange_id, pseudonym, release_id FROM done;
+-- Finish participants whose release was committed; see the function.
+SELECT marketer, exchange_id, pseudonym, release_id FROM finish($1, $2, $3, $4, $5);
 
 -- name: participants_unsettled
 -- Let participants go where a refusal to settle leads, or to be decided again; answers who was still to be settled.

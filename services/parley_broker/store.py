@@ -45,6 +45,9 @@ LEASE = timedelta(seconds=5)
 _MOST_REMEMBERED = 20_000
 _MOST_NOTES = 250
 """In one event: some 280 KB."""
+_MOST_LAPSED = 1000
+_PORTION = 5000
+"""Participants whose offers end in one statement: some tenths of a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,19 +205,26 @@ class Store:
         return [ExchangeRecord(marketer, **row) for row in rows]
 
     async def cancel(self, tx: Tx, marketer: str, exchange_id: str, at: datetime) -> None:
-        """End an exchange, and everything of it that isn't released. A second time keeps the first."""
+        """
+        End an exchange: it releases nothing any more but what has settled. A second time keeps the first.
+
+        Its offers end with the next sweep. Who is to be decided is left to the workers: it may have settled, unknown to us.
+        """
         await tx.execute(_SQL.exchange_cancel, marketer, exchange_id, at)
-        await tx.execute(_SQL.participants_cancel, marketer, exchange_id)
 
     async def lapse(self, now: datetime) -> None:
-        """End what decision deadlines have overtaken."""
+        """End what decision deadlines have overtaken, as :meth:`cancel` does; consent then allows only what has settled."""
+        await self.db.execute(_SQL.exchanges_lapse, now, _MOST_LAPSED)
+        await reach("broker.after_lapse")
 
-        async def body(tx: Tx) -> None:
-            if over := await tx.fetch(_SQL.exchanges_lapse, now):
-                keys = [row["marketer"] for row in over], [row["exchange_id"] for row in over]
-                await tx.execute(_SQL.participants_lapse, *keys)
-
-        await self.db.run("broker.lapse", body)
+    async def sweep(self) -> None:
+        """End the offers of exchanges that are over, some at a time: there may be any number of them."""
+        for marketer, exchange_id in await self.db.fetch(_SQL.exchanges_to_sweep, _MOST_LAPSED):
+            last = ""
+            while last is not None:
+                last = await self.db.fetchval(_SQL.offers_end, marketer, exchange_id, last, _PORTION)
+                await reach("broker.after_sweep")
+            await self.db.execute(_SQL.exchange_swept, marketer, exchange_id)
 
     async def lease_exchange(self, after: str = "") -> tuple[ExchangeRecord, str] | None:
         """
@@ -294,7 +304,11 @@ class Store:
         where = (exchange.marketer, exchange.exchange_id)
 
         async def body(tx: Tx) -> None:
-            rows = await tx.fetch(_SQL.participants_decided, *where, list(states), list(states.values()))
+            ends = states
+            # Offers end with their exchange: of one that is over by now, nobody would end this one.
+            if Participant.OFFERED in states.values() and await tx.fetchval(_SQL.exchange_hold, *where):
+                ends = dict.fromkeys(states, Participant.TERMINATED)
+            rows = await tx.fetch(_SQL.participants_decided, *where, list(ends), list(ends.values()))
             await tx.execute(_SQL.deliveries_void, *where, [row["pseudonym"] for row in rows])
 
         await self.db.run("broker.decided", body)
@@ -323,10 +337,11 @@ class Store:
         await reach("broker.after_reopen")
 
     async def undecided(self, exchange: ExchangeRecord, pseudonyms: Sequence[str]) -> set[str]:
-        """Which of these participants are still to be decided or released."""
+        """Which of these are still to be decided or released; none if the exchange was cancelled since it was read."""
         if not pseudonyms:
             return set()
-        rows = await self.db.fetch(_SQL.participants_states, exchange.marketer, exchange.exchange_id, list(pseudonyms))
+        where = exchange.marketer, exchange.exchange_id
+        rows = await self.db.fetch(_SQL.participants_states, *where, list(pseudonyms), exchange.cancelled_at)
         return {row["pseudonym"] for row in rows if row["state"] in TO_DECIDE}
 
     async def finish(self, released: Sequence[Release], now: datetime) -> list[Release]:

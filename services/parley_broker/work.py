@@ -281,6 +281,7 @@ class Releasing:
                 consentpb.DecideEntry(consent_ref=one.consent_ref, audit_ref=one.audit_ref) for one in participants
             ],
             opens_no_offer=opens_no_offer,
+            only_settled=exchange.cancelled_at is not None,
         )
 
     async def _move_on(
@@ -345,10 +346,11 @@ class Work:
         await self.loop(self.releasing.turn)
 
     async def lapse(self) -> None:
-        """End what deadlines have overtaken, for ever."""
+        """End what deadlines have overtaken, and what else is over, for ever."""
 
         async def turn() -> bool:
             await self.store.lapse(self.platform.clock.now())
+            await self.store.sweep()
             await asyncio.sleep(_LAPSE_EVERY_S)
             return True
 

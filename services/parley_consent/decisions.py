@@ -117,6 +117,8 @@ class Decisions:
             if one is None:
                 return None
             person, stood = one
+            if request.asked.only_settled and stood.released_at is None:
+                return Verdict(person, stood, Otherwise.REFUSE)
             return Verdict(person, stood, decide(stood.standing, agreed if stood.agreed else asking, now))
 
         return await each(verdict, people)

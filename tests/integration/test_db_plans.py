@@ -56,6 +56,7 @@ MEANT = {
     ("pulse_dead", "dead_letters"),  # counts them: hardly any
     ("pulse_oldest", "outbox"),  # the first in an index's order
     ("exchange_lease", "exchanges"),  # as above
+    ("exchanges_to_sweep", "exchanges"),  # as above, of those that are over and have offers open
     ("discoverable_page", "subjects"),  # what vault reads when it starts is everything
     ("participants_lease", "participants"),  # as above
     ("waiting_take", "waiting"),  # the first in an index's order
@@ -169,7 +170,7 @@ async def test_what_a_campaign_asks_of_a_hundred_reads_a_hundred_however_many_ha
             names = [f"p{number}" for number in range(first, first + 100)]
             async with db.tx("test.carry") as tx:
                 before = await tx.fetchval(READ)
-                assert 100 == len(await tx.fetch(sql.participants_states, "m", "exchange", names))
+                assert 100 == len(await tx.fetch(sql.participants_states, "m", "exchange", names, None))
                 done = [["m"] * 100, ["exchange"] * 100, names, names]
                 assert 100 == len(await tx.fetch(sql.participants_finish, *done, datetime.now(UTC)))
                 read = await tx.fetchval(READ) - before

@@ -8,7 +8,8 @@ from tests.support.mutations import MUTATIONS
 
 SERVICES = ("broker", "consent", "identity", "vault", "audit")
 NO_CAMPAIGN_COMES_BY = {
-    "broker.lapse": "a deadline that passes, a week from now",
+    "broker.after_lapse": "a deadline that passes, a week from now",
+    "broker.after_sweep": "as above, or a marketer who cancels",
     "consent.after_free": "a read of who is locked, before those who aren't are settled as ever: raced elsewhere",
     "identity.CompleteImportedAccounts": "an import",
     "identity.OpenImportedAccounts": "an import",

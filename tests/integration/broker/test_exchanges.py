@@ -437,7 +437,7 @@ async def test_nothing_is_released_once_an_exchange_is_cancelled(world: World) -
     assert brokerpb.EXCHANGE_STATE_TERMINATED == (await cancel(marketer, name)).state
     await customer.accept(offer)
     assert [] == await releases(marketer)
-    assert [TERMINATED] == await states(world, name)
+    await until(partial(ended, world, name))
     assert 0 == await settlements(world, name)
 
 

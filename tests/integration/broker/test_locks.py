@@ -119,6 +119,22 @@ async def test_release_that_was_finished_keeps_its_place_whoever_says_later_afte
     assert [delivery.name] == [again.name for again in await marketer.collect(1)]
 
 
+async def test_release_that_loses_its_place_while_it_is_finished_gets_another(world: World) -> None:
+    marketer, pseudonym = await a_customer_and_their_marketer(world)
+    name = (await marketer.ask(to_known(terms("profile.city", valid_for=timedelta(days=20)), pseudonym))).exchange.name
+    (delivery,) = await marketer.collect(1)
+    release = [marketer.name], [id_of(name)], [pseudonym], [delivery.release.release_id]
+    await work(world).store.reopen(marketer.name, [(id_of(name), pseudonym)])
+    async with transaction(world) as pausing:  # another carrier of it, to whom it was said that its customer paused
+        await pausing.fetch(SQL.participants_postpone, marketer.name, id_of(name), [pseudonym], timedelta(0))
+        finishing = asyncio.create_task(rows(world, "broker", SQL.participants_finish, *release, datetime.now(UTC)))
+        await until(lambda: waits(world))
+        await pausing.execute(SQL.deliveries_void, marketer.name, id_of(name), [pseudonym])
+    await finishing
+    assert [FINALIZED] == await states(world, name)
+    assert [delivery.name] == [one.name for one in await marketer.collect(1)]
+
+
 async def test_customer_who_stays_locked_holds_nobody_else_up(world: World) -> None:
     locked, one = await a_customer_and_their_marketer(world)
     free, other = await a_customer_and_their_marketer(world)

@@ -1,6 +1,7 @@
 """The work: whatever breaks, stops or comes in between, each customer's release is made once, or not at all."""
 
 import asyncio
+from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -11,6 +12,7 @@ from parley_broker.domain.states import Participant
 from parley_broker.store import LEASE, Release
 from parley_kit.clock import SystemClock
 from parley_kit.faults import Unavailable
+from tests.integration.broker.conftest import Timed
 from tests.support.broker import (
     FINALIZED,
     OFFERED,
@@ -26,7 +28,9 @@ from tests.support.broker import (
     id_of,
     releases,
     settlements,
+    sign_in_at,
     states,
+    within_half_an_hour,
     work,
 )
 from tests.support.calls import request_id
@@ -219,12 +223,105 @@ async def test_release_that_settled_is_finished_though_its_exchange_was_cancelle
     async with holding("broker.before_finish") as there:
         name = await ask(marketer, age)
         await there.wait()
-        await marketer.call(
-            "broker", "CancelExchange", brokerpb.CancelExchangeRequest(name=name, request_id=request_id())
-        )
-        assert [TERMINATED] == await states(world, name)
+        await _cancel(marketer, name)
     assert 1 == len(await marketer.collect(1))
     assert (1, [FINALIZED]) == (await settlements(world, name), await states(world, name))
+
+
+async def _cancel(marketer: Marketer, name: str) -> None:
+    await marketer.call("broker", "CancelExchange", brokerpb.CancelExchangeRequest(name=name, request_id=request_id()))
+
+
+SETTLED_UNKNOWN = ["broker.after_settle", "consent.after_settle", "broker.before_finish"]
+"""Where whoever dies has settled a release, and broker's database knows nothing of it."""
+
+
+@pytest.mark.parametrize("point", SETTLED_UNKNOWN)
+async def test_release_that_settled_unknown_to_broker_comes_though_its_exchange_was_cancelled(
+    world: World, point: str
+) -> None:
+    age = an_age()
+    await a_willing(world, age)
+    marketer = await world.marketer()
+    with failing(point) as broken:
+        name = await ask(marketer, age)
+        async with asyncio.timeout(10):
+            await broken.wait()
+    await _cancel(marketer, name)
+    (delivery,) = await marketer.collect(1, 2 * LEASE.total_seconds())
+    assert name == delivery.release.exchange
+    assert (1, [FINALIZED]) == (await settlements(world, name), await states(world, name))
+
+
+@pytest.mark.parametrize("point", SETTLED_UNKNOWN)
+async def test_release_that_settled_unknown_to_broker_comes_though_its_deadline_has_passed(
+    timed: Timed, point: str
+) -> None:
+    world, age = timed.world, an_age()
+    await a_willing(world, age)
+    marketer = await world.marketer()
+    with failing(point) as broken:
+        name = await ask(marketer, age, within_half_an_hour())
+        async with asyncio.timeout(10):
+            await broken.wait()
+    with timed.clock.ahead(timedelta(minutes=31)):
+        await until(partial(_is_swept, world, name))
+        await until(partial(are, world, name, FINALIZED), 2 * LEASE.total_seconds())
+        await sign_in_at(marketer, timed.clock.now())
+        assert [name] == [one.release.exchange for one in await releases(marketer, 1.0)]
+    assert 1 == await settlements(world, name)
+
+
+async def test_whoever_is_to_be_decided_when_an_exchange_is_cancelled_is_asked_nothing_and_ends(world: World) -> None:
+    age = an_age()
+    await a_willing(world, age)
+    undecided, marketer = await an_asked(world, age), await world.marketer()
+    async with holding("broker.matched.after_commit") as there:
+        name = await ask(marketer, age)
+        await there.wait()
+        await _cancel(marketer, name)
+    await until(partial(are, world, name, TERMINATED, TERMINATED))
+    assert ([], 0, []) == (await undecided.offers(), await settlements(world, name), await releases(marketer))
+
+
+async def test_offer_that_is_made_while_its_exchange_is_cancelled_is_not_left_open(world: World) -> None:
+    age = an_age()
+    await an_asked(world, age)
+    marketer = await world.marketer()
+    async with holding("broker.decided.before_commit") as there:
+        name = await ask(marketer, age)
+        await there.wait()
+        cancelling = asyncio.create_task(_cancel(marketer, name))
+        waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE exchanges%'"
+
+        async def waits_or_swept() -> bool:
+            return bool(await rows(world, "broker", waiting)) or await _is_swept(world, name)
+
+        await until(waits_or_swept)
+    await cancelling
+    await until(partial(are, world, name, TERMINATED))
+
+
+@pytest.mark.parametrize("point", ["broker.after_lapse", "broker.after_sweep"])
+async def test_offers_of_an_exchange_that_is_over_end_in_portions_whoever_dies_between_two(
+    timed: Timed, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parley_broker.store._PORTION", 2)
+    world, age, people = timed.world, an_age(), 7
+    await each(lambda _: an_asked(world, age), range(people))
+    marketer = await world.marketer()
+    name = await ask(marketer, age, within_half_an_hour())
+    await until(partial(are, world, name, *[OFFERED] * people))
+    with failing(point, times=2) as broken, timed.clock.ahead(timedelta(minutes=31)):
+        async with asyncio.timeout(20):
+            await broken.wait()
+        await until(partial(are, world, name, *[TERMINATED] * people))
+        await until(partial(_is_swept, world, name))
+
+
+async def _is_swept(world: World, name: str) -> bool:
+    (row,) = await rows(world, "broker", "SELECT swept FROM exchanges WHERE exchange_id = $1", id_of(name))
+    return bool(row["swept"])
 
 
 async def test_nothing_is_finished_again_that_was_acknowledged(world: World) -> None:
@@ -262,8 +359,8 @@ async def test_cancellation_waits_for_customers_on_their_way_in(world: World) ->
             waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE exchanges%'"
             await until(partial(_is_waiting_or_done, world, waiting, cancelling))
         await cancelling
-        assert [TERMINATED] == await states(world, empty)
-        assert 0 == await settlements(world, empty)
+    await until(partial(are, world, empty, TERMINATED))
+    assert 0 == await settlements(world, empty)
 
 
 async def _is_waiting_or_done(world: World, query: str, task: asyncio.Task[None]) -> bool:

@@ -1200,6 +1200,7 @@ class DecideRequest(_message.Message):
     OFFER_TEXT_FIELD_NUMBER: _builtins.int
     ENTRIES_FIELD_NUMBER: _builtins.int
     OPENS_NO_OFFER_FIELD_NUMBER: _builtins.int
+    ONLY_SETTLED_FIELD_NUMBER: _builtins.int
     marketer_card: _builtins.str
     """The marketer's card."""
     exchange: _builtins.str
@@ -1208,6 +1209,10 @@ class DecideRequest(_message.Message):
     """The offer's words."""
     opens_no_offer: _builtins.bool
     """Opens no offer: `ASKED` then says that one would be. For an exchange that may not be recorded yet."""
+    only_settled: _builtins.bool
+    """Allows only what has settled in this exchange before, and opens no offer. For one that was cancelled: whoever asks may have died
+    between settling a release and noting it.
+    """
     @_builtins.property
     def terms(self) -> _terms_pb2.Terms:
         """What the marketer asks, the questions of its criteria among the fields."""
@@ -1225,10 +1230,11 @@ class DecideRequest(_message.Message):
         offer_text: _builtins.str = ...,
         entries: _abc.Iterable[Global___DecideEntry] | None = ...,
         opens_no_offer: _builtins.bool = ...,
+        only_settled: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "exchange", b"exchange", "marketer_card", b"marketer_card", "offer_text", b"offer_text", "opens_no_offer", b"opens_no_offer", "terms", b"terms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "exchange", b"exchange", "marketer_card", b"marketer_card", "offer_text", b"offer_text", "only_settled", b"only_settled", "opens_no_offer", b"opens_no_offer", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
