@@ -80,7 +80,7 @@ class Decisions:
         stood = iter(
             await self.store.stand(
                 [
-                    Asked(person.ref.subject, request.card.marketer, request.asked.exchange)
+                    Asked(person.ref.subject, request.card.marketer, request.asked.exchange, request.terms.validity.end)
                     for request, asked in zip(requests, people, strict=True)
                     for person in asked
                     if person

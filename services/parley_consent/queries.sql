@@ -38,9 +38,9 @@ ON CONFLICT (customer) DO NOTHING;
 -- name: standing
 -- Where customers stand, each with a marketer in an exchange: all of one moment, so that a revision and what it guards belong
 -- together. Left out are rules for other marketers, rules of one release that this one has had, and consents that have expired, or
--- were for one use and had it in another exchange: thousands may be left behind. Where the exchange has had its release, the consent
--- that it was made under is the only one, for it is sent again under no other; else the newest comes first. EXISTS wouldn't do: it
--- may be answered from a hash of the whole table.
+-- were for one use and had it in another exchange, or end before the request does (but a pause counts): thousands may be left behind.
+-- Where the exchange has had its release, the consent that it was made under is the only one, for it is sent again under no other;
+-- else the newest come first, $6 at most. EXISTS wouldn't do: it may be answered from a hash of the whole table.
 SELECT coalesce(c.revision, 0) AS revision, c.objected_at IS NOT NULL AS objected,
     CASE WHEN c.revision > 0 THEN c.audit_ref ELSE '' END AS audit_ref,
     had.settled_at AS released_at,
@@ -53,15 +53,20 @@ SELECT coalesce(c.revision, 0) AS revision, c.objected_at IS NOT NULL AS objecte
             WHERE k.customer = r.customer AND k.rule_id = r.rule_id AND k.marketer = a.marketer LIMIT 1) IS TRUE)
     ) AS rules,
     ARRAY(
-        SELECT ROW(k.consent_id, k.state, k.terms) FROM consents AS k
-        WHERE k.customer = a.customer AND k.marketer = a.marketer AND k.state IN (5, 6) AND k.valid_until > $4
-            AND (had.consent_id IS NULL OR had.consent_id = k.consent_id)
+        SELECT ROW(k.consent_id, k.state, k.terms) FROM (
+            SELECT consent_id, state, terms, one_time, created_at FROM consents
+            WHERE customer = a.customer AND marketer = a.marketer AND state = 5 AND valid_until > $4 AND valid_until >= a.until
+            UNION ALL
+            SELECT consent_id, state, terms, one_time, created_at FROM consents
+            WHERE customer = a.customer AND marketer = a.marketer AND state = 6 AND valid_until > $4
+        ) AS k
+        WHERE (had.consent_id IS NULL OR had.consent_id = k.consent_id)
             AND NOT (k.one_time AND (
                 SELECT true FROM settlements AS s
-                WHERE s.customer = k.customer AND s.consent_id = k.consent_id AND s.exchange <> a.exchange LIMIT 1) IS TRUE)
-        ORDER BY k.created_at DESC
+                WHERE s.customer = a.customer AND s.consent_id = k.consent_id AND s.exchange <> a.exchange LIMIT 1) IS TRUE)
+        ORDER BY k.created_at DESC LIMIT $6
     ) AS consents
-FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS a (customer, marketer, exchange, place)
+FROM unnest($1::text[], $2::text[], $3::text[], $5::timestamptz[]) WITH ORDINALITY AS a (customer, marketer, exchange, until, place)
 LEFT JOIN customers AS c ON c.customer = a.customer
 LEFT JOIN LATERAL (
     SELECT consent_id, settled_at FROM settlements WHERE customer = a.customer AND exchange = a.exchange

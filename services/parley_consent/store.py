@@ -28,6 +28,12 @@ MOST_ENDED = 500
 MOST_SETTLEMENTS, MOST_OF_MANY = 500, 10
 """Releases that come with a consent, and with each of many: a marketer may make any number of them, and may stop no answer so."""
 
+MOST_LIVE = 100
+"""
+Consents that a decision looks at, of those with one marketer that a request might be covered by. A marketer that asks a little
+otherwise each time, under a rule that allows it, would have any number of them read.
+"""
+
 _SQL = load("parley_consent")
 
 
@@ -54,11 +60,12 @@ class Stood:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A customer, and the marketer and exchange with which it is asked where they stand."""
+    """A customer, and the marketer and exchange with which it is asked where they stand, and when that request ends."""
 
     customer: str
     marketer: str
     exchange: str
+    until: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +203,8 @@ class Store:
         """Look for all who wait, in one statement, as of the first of their moments: who decides looks at the time again."""
         asked = [one for request, _ in requests for one in request]
         columns = ([one.customer for one in asked], [one.marketer for one in asked], [one.exchange for one in asked])
-        now = min(moment for _, moment in requests)
-        found = iter(await each(_stood, await self.db.fetch(_SQL.standing, *columns, now)))
+        now, untils = min(moment for _, moment in requests), [one.until for one in asked]
+        found = iter(await each(_stood, await self.db.fetch(_SQL.standing, *columns, now, untils, MOST_LIVE + 1)))
         return [list(islice(found, len(request))) for request, _ in requests]
 
     async def make_offers(self, tx: Tx, batch: OfferBatch, offers: Sequence[NewOffer]) -> set[str]:
@@ -427,7 +434,9 @@ def _columns(of: SettleBatch | SettleItem | Notice) -> tuple[Any, ...]:
 
 
 def _stood(row: Any) -> Stood:
-    standing = Standing(row["objected"], tuple(map(_rule, row["rules"])), tuple(map(_live, row["consents"])))
+    live = tuple(map(_live, row["consents"][:MOST_LIVE]))
+    more = len(row["consents"]) > MOST_LIVE
+    standing = Standing(row["objected"], tuple(map(_rule, row["rules"])), live, more)
     return Stood(
         row["revision"],
         standing,

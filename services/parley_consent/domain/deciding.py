@@ -64,11 +64,12 @@ class LiveConsent:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Everything of one customer that bears on a request."""
+    """Everything of one customer that bears on a request; of consents, if there are ``more``, the newest."""
 
     objected: bool = False
     rules: tuple[Rule, ...] = ()
     consents: tuple[LiveConsent, ...] = ()
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +136,8 @@ def decide(standing: Standing, asking: Asking, now: datetime) -> Allowed | Other
         return Otherwise.LATER if asking.agreed and covered else Otherwise.REFUSE
     if covered:
         return covered
-    if rule and rule.effect is Effect.ALLOW and isinstance(agreed := asking.meet(rule.terms, now), Agreed):
-        if any(consent.paused and touches(consent.terms, asking.terms, now) for consent in standing.consents):
-            return Otherwise.LATER
-        return Allowed(agreed.terms, rule_id=rule.rule_id)
+    if allowed := _under_rule(rule, standing, asking, now):
+        return allowed
     return Otherwise.ASK if _may_be_asked(asking.terms, now) else Otherwise.REFUSE
 
 
@@ -188,6 +187,17 @@ def touches(terms: Terms, request: Terms, now: datetime) -> bool:
         and (not terms.channels or bool(terms.channels & request.channels))
         and (not terms.fields or bool(terms.attributes & request.attributes))
     )
+
+
+def _under_rule(rule: Rule | None, standing: Standing, asking: Asking, now: datetime) -> Allowed | Otherwise | None:
+    """What a rule that allows makes of it: a consent is born of it, unless there are too many to know whether one is paused."""
+    if not rule or rule.effect is not Effect.ALLOW or not isinstance(agreed := asking.meet(rule.terms, now), Agreed):
+        return None
+    if standing.more:
+        return Otherwise.REFUSE
+    if any(consent.paused and touches(consent.terms, asking.terms, now) for consent in standing.consents):
+        return Otherwise.LATER
+    return Allowed(agreed.terms, rule_id=rule.rule_id)
 
 
 def _under_consent(consents: Iterable[LiveConsent], asking: Asking, now: datetime) -> Allowed | Otherwise | None:

@@ -126,7 +126,8 @@ async def test_what_has_expired_or_is_used_up_is_not_even_read_for_a_decision(wo
     store = Store(world.db, HOUR)
 
     async def live(exchange: str) -> int:
-        (stood,) = await store.stand([Asked(ann.customer, marketer.name, exchange)], world.clock.now())
+        asked = Asked(ann.customer, marketer.name, exchange, world.clock.now())
+        (stood,) = await store.stand([asked], world.clock.now())
         return len(stood.standing.consents)
 
     assert (1, 1) == (await live(E1), await live(E2)), "an exchange that had its release is held to the consent of it"

@@ -10,6 +10,7 @@ from parley.common.v1 import terms_pb2 as termspb
 from parley.consent.v1 import consent_events_pb2 as eventspb
 from parley.consent.v1 import consent_pb2 as consentpb
 from parley_consent.basis import Basis
+from parley_consent.store import Asked, Store
 from parley_crypto.batch import Batch, verify_in_batch
 from parley_kit.faults import NotSupportedYet, Unauthenticated
 from tests.support.calls import fault_of
@@ -96,6 +97,46 @@ async def test_known_consent_covers_a_later_exchange_with_the_same_marketer_alon
     assert Basis(1) == world.basis_of(ann, entry)
     assert ASKED == await world.outcome(Asker(), ann, E3)
     assert ASKED == await world.outcome(marketer, ann, E3, world.terms(attributes=["profile.birthdate"]))
+
+
+async def test_exchanges_that_each_end_later_than_the_last_have_no_more_read_for_each(world: World) -> None:
+    ann, marketer, store, now = Person(), Asker(), Store(world.db, HOUR), world.clock.now()
+    await world.as_customer(ann).rule("ALLOW", rule_terms())
+    for hours in range(1, 6):
+        asked = world.terms(end=now + hours * HOUR, deadline=now + HOUR)
+        (entry,) = await world.permits(marketer, [ann], f"exchanges/{hours}", asked)
+        assert [SETTLED] == [outcome.refusal for outcome in await world.settle(entry)]
+
+    async def read(hours: int) -> int:
+        asked = Asked(ann.customer, marketer.name, "exchanges/next", now + hours * HOUR)
+        (stood,) = await store.stand([asked], now)
+        return len(stood.standing.consents)
+
+    assert [5, 1, 0] == [await read(hours) for hours in (1, 5, 6)]
+    (paused, *_) = (await world.as_customer(ann).consents()).consents
+    await world.as_customer(ann).pause(paused.name)
+    assert 1 == await read(6), "a pause answers for its customer, however soon it ends"
+
+
+async def test_customer_with_more_consents_than_are_looked_at_has_no_more_born(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parley_consent.store.MOST_LIVE", 2)
+    ann, marketer = Person(), Asker()
+    names = ["profile.city", "profile.age", "profile.country", "profile.language"]
+    await world.as_customer(ann).rule("ALLOW", rule_terms(attributes=names))
+
+    async def ask(name: str) -> consentpb.DecisionOutcome.ValueType:
+        asked, exchange = world.terms(attributes=[name]), f"exchanges/{name}"
+        outcome = await world.outcome(marketer, ann, exchange, asked)
+        if outcome == ALLOWED:
+            await world.settle(*await world.permits(marketer, [ann], exchange, asked))
+        return outcome
+
+    assert [ALLOWED, ALLOWED, ALLOWED, REFUSED] == [await ask(name) for name in names]
+    other = world.terms(attributes=["profile.country"])
+    assert ALLOWED == await world.outcome(marketer, ann, E1, other), "one of those that are looked at covers it"
+    assert ALLOWED == await world.outcome(Asker(), ann, E1, other), "it stands in no other marketer's way"
 
 
 async def test_permit_says_all_that_the_vault_must_know(world: World) -> None:
