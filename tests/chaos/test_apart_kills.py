@@ -128,7 +128,7 @@ async def test_campaign_survives_deaths_of_a_server(city: City, history: History
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("service", SERVICES)
 async def test_campaign_survives_20_deaths_of_a_process(city: City, history: History, service: str) -> None:
-    rng, backend = seeded(), await city.backend(history, hesitating=service == "broker")
+    rng, backend = seeded(), await city.backend(history, hesitating=service in ("broker", "consent"))
     plan = kills(rng, service, max(20, len(points(service))))
     wanted, log = drawn(plan), city.world.home.log(service)
     before = hits(log)

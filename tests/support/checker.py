@@ -42,6 +42,10 @@ SLACK_S = 1.0
 """What a busy machine adds until the marketer notes what it was sent."""
 
 
+COMES_BACK = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "ABORTED", "UNAUTHENTICATED"}
+"""What may be said to whoever asks rightly, whatever dies or is away: ask again, or sign in again, where a token has lapsed."""
+
+
 class Kind(StrEnum):
     """What must not be."""
 
@@ -57,6 +61,7 @@ class Kind(StrEnum):
     LEAF_UNKNOWN = "leaf of nothing"
     TWO_OUTCOMES = "two outcomes"
     TOLD_TWICE = "told twice"
+    WRONG_REFUSAL = "wrong refusal"
 
 
 @dataclass(frozen=True)
@@ -158,6 +163,7 @@ def violations(history: Sequence[Line], found: Databases) -> list[Violation]:
         _log,
         _outcomes,
         _withdrawals,
+        _refusals,
     )
     return [violation for check in checks for violation in check(case)]
 
@@ -171,6 +177,7 @@ class _Case:
             lines[line["what"]].append(line)
         self.asked, self.answered, self.delivered = lines["asked"], lines["answered"], lines["delivered"]
         self.acknowledged, self.stopped = lines["acknowledged"], lines["stopped"]
+        self.failed = lines["failed"]
         self.notified = [line for line in lines["notified"] if line["notice"] == TOLD]
         self.found = found
         self.told = [*_told(found, {line["caller"] for line in history if "caller" in line})]
@@ -366,6 +373,12 @@ def _outcomes(case: _Case) -> Iterator[Violation]:
     for caller, count in many.items():
         if count > requests[caller]:
             yield Violation(Kind.TWO_OUTCOMES, f"{caller} asked {requests[caller]} times, and has {count} exchanges")
+
+
+def _refusals(case: _Case) -> Iterator[Violation]:
+    for line in case.failed:
+        if line["code"] not in COMES_BACK:
+            yield Violation(Kind.WRONG_REFUSAL, f"{line['caller']} was answered {line['code']}")
 
 
 def _withdrawals(case: _Case) -> Iterator[Violation]:

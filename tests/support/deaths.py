@@ -38,6 +38,8 @@ _POINTS: Mapping[str, Mapping[str, int]] = {
         **dict.fromkeys(("EndConsents.before_commit", "EndConsents.after_commit"), 2),
         **dict.fromkeys(("LiftObjection.before_commit", "LiftObjection.after_commit"), 1),
         **dict.fromkeys(("notices.before_commit", "notices.after_commit"), 3),
+        **dict.fromkeys(("PauseConsent.before_commit", "PauseConsent.after_commit"), 4),
+        **dict.fromkeys(("ResumeConsent.before_commit", "ResumeConsent.after_commit"), 4),
     },
     "identity": {"after_introduce": 1},
     "vault": {"after_match": 1, "after_release": 9},

@@ -36,7 +36,7 @@ class History:
         self._note("answered", caller=caller, request_id=request_id, outcome=outcome)
 
     def failed(self, caller: str, request_id: str, code: str) -> None:
-        """A try ended without an answer, which says nothing about its outcome."""
+        """A try ended without an answer, which says nothing about its outcome; of what has no id, it is empty."""
         self._note("failed", caller=caller, request_id=request_id, code=code)
 
     def delivered(self, caller: str, delivery: Any, opened: Mapping[str, str] = MappingProxyType({})) -> None:

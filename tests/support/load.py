@@ -227,6 +227,7 @@ class Backend:
                         self._keep(delivery)
             except grpc.aio.AioRpcError as error:
                 self.broke.append(error)
+                self.history.failed(self.marketer.name, "", error.code().name)
             await asyncio.sleep(0.1)  # as a marketer's backend does
 
     def _keep(self, delivery: brokerpb.Delivery) -> None:
@@ -258,12 +259,20 @@ class Backend:
             names = sorted(self._to_acknowledge)[:100]
             if names:
                 request = brokerpb.AcknowledgeDeliveriesRequest(names=names)
-                await self._insist(lambda: self.marketer.call("broker", "AcknowledgeDeliveries", request))  # noqa: B023
+                await self._insist(lambda: self._tell(request))  # noqa: B023
                 releases = self.kept | self.wavered
                 for name in releases.keys() & {*names}:
                     self.history.acknowledged(self.marketer.name, *releases[name])
                 self._to_acknowledge.difference_update(names)
             await asyncio.sleep(0.05)
+
+    async def _tell(self, request: brokerpb.AcknowledgeDeliveriesRequest) -> None:
+        """Acknowledge once, and write down how that went. Raises grpc.aio.AioRpcError."""
+        try:
+            await self.marketer.call("broker", "AcknowledgeDeliveries", request)
+        except grpc.aio.AioRpcError as error:
+            self.history.failed(self.marketer.name, "", error.code().name)
+            raise
 
     async def _insist(self, call: Callable[[], Awaitable[Any]]) -> Any:
         while True:

@@ -84,6 +84,10 @@ def _notified(name: str, delivery: str = "", pseudonym: str = "") -> Line:
     return {**line, "consent": f"consents/{name}", "pseudonym": pseudonym or name, "notice": "ConsentRevoked"}
 
 
+def _failed(code: str) -> Line:
+    return {"at": 4.0, "what": "failed", "caller": M, "request_id": "", "code": code}
+
+
 def _withdrawn(name: str, at: float, *releases: str) -> Line:
     return {"at": at, "what": "withdrawn", "consent": f"consents/{name}", "releases": list(releases)}
 
@@ -222,6 +226,7 @@ BAD_HISTORIES: Sequence[tuple[Kind, Callable[[], Sequence[Line]]]] = [
     (Kind.TOLD_TWICE, lambda: [*HISTORY, _notified("bea", "another")]),
     (Kind.ANOTHERS, lambda: [*HISTORY, _notified("bea", pseudonym="ana")]),
     (Kind.TWO_OUTCOMES, lambda: [*HISTORY, {**HISTORY[1], "outcome": f"{M}/exchanges/y"}]),
+    *((Kind.WRONG_REFUSAL, lambda code=code: [*HISTORY, _failed(code)]) for code in ("INTERNAL", "NOT_FOUND")),
 ]
 
 

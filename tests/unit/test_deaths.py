@@ -15,7 +15,8 @@ NO_CAMPAIGN_COMES_BY = {
     "identity.OpenImportedAccounts": "an import",
 }
 _OTHERS = {*map(str, MUTATIONS)} - {
-    f"consent.{method}" for method in ("AcceptOffer", "DeleteRule", "LiftObjection", "WithdrawConsent")
+    f"consent.{method}"
+    for method in ("AcceptOffer", "DeleteRule", "LiftObjection", "PauseConsent", "ResumeConsent", "WithdrawConsent")
 }
 """What a campaign has nothing of, or is one statement: whoever gives up in one asks again (tests/chaos/test_cancels.py)."""
 
