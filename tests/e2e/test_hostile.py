@@ -33,7 +33,6 @@ from parley_crypto.batch import sign_batch
 from parley_crypto.signing import Signer
 from parley_crypto.statements import Token, issue_token
 from parley_kit.ids import new_id
-from parley_node.provision import key_file
 from parley_node.services import SERVICES
 from parley_rpc.channels import at, connect
 from parley_rpc.server import MAX_REQUEST_BYTES
@@ -42,9 +41,7 @@ from tests.support.api import (
     BACKGROUND,
     KINDS,
     RPCS,
-    ZONES,
     Deal,
-    Rpc,
     deal_of,
     fields,
     nothing_changes,
@@ -54,58 +51,16 @@ from tests.support.api import (
 from tests.support.calls import request_id
 from tests.support.carried import Carried, carried
 from tests.support.chaos import rows
+from tests.support.doors import Doors, token
 from tests.support.dumps import changes, quiet, without
 from tests.support.world import Caller, Customer, Metadata, World, between, by_criteria, terms, to_known
 
 # --- What there is to call, and who may ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Doors:
-    """Ways to call as anybody: with tokens over the network, or as a service."""
-
-    world: World
-    tokens: Mapping[tuple[str, str], Metadata]
-
-    def has(self, rpc: Rpc, caller: str) -> bool:
-        """Whether there is a door to come to: services carry no streams, and come only to those that some service calls."""
-        called = {edge["service"] for edge in ZONES["calls"] if edge["caller"] in SERVICES}
-        shut = self.world.apart and rpc.method.containing_service.full_name not in called
-        return caller not in SERVICES or not (rpc.method.server_streaming or shut)
-
-    async def call(self, rpc: Rpc, caller: str, request: bytes) -> bytes:
-        """Call with raw bytes; of a stream, the first answer."""
-        channel: Any = self.world.stubs.channel if caller not in SERVICES else self.world.calling(caller)
-        metadata = self.tokens.get((caller, rpc.service), ())
-        if rpc.method.server_streaming:
-            stream = channel.unary_stream(rpc.path, request_serializer=None, response_deserializer=None)(
-                request, metadata=metadata, timeout=5
-            )
-            first: bytes = await stream.read()
-            stream.cancel()
-            return first
-        method = channel.unary_unary(rpc.path, request_serializer=bytes, response_deserializer=bytes)
-        answer: bytes = await method(request, metadata=metadata, timeout=20)
-        return answer
-
-
 @pytest.fixture(scope="module")
 async def doors(world: World) -> Doors:
-    """Tokens of every kind of caller for every service, also those that identity would never issue."""
-    customer, marketer = await world.customer(), await world.marketer()
-    issued = {(kind, service): _token(world, kind, service) for kind in KINDS for service in SERVICES}
-    issued |= {("customer", service): metadata for service, metadata in customer.tokens.items()}
-    issued |= {("marketer", service): metadata for service, metadata in marketer.tokens.items()}
-    return Doors(world, issued)
-
-
-def _token(
-    world: World, kind: str, service: str, *, subject: str = "", audience: str = "", at: datetime | None = None
-) -> Metadata:
-    signer = Signer.load(key_file(world.home, "identity", "signing"))
-    who = subject or {"marketer": f"marketers/{new_id()}", "customer": new_id()}.get(kind, f"{kind}s/local")
-    statement = issue_token(signer, Token(kind, who), audience or service, at or datetime.now(UTC))
-    return (("authorization", f"Bearer {statement}"),)
+    return await Doors.of(world)
 
 
 # --- What is said --------------------------------------------------------------------------------------------------------
@@ -221,16 +176,16 @@ def _filled(descriptor: Descriptor) -> bytes:
 
 def _tokens_of_nobody(world: World) -> dict[str, Metadata]:
     now, stranger = datetime.now(UTC), Signer(secrets.token_bytes(32))
-    (key, good), *_ = _token(world, "marketer", "broker")
+    (key, good), *_ = token(world, "marketer", "broker")
     head, body, mark = good.split(".")
     unsigned = base64.urlsafe_b64encode(b'{"alg":"none","typ":"parley-token+jwt"}').decode().rstrip("=")
     forged = issue_token(stranger, Token("marketer", f"marketers/{new_id()}"), "broker", now)
     return {
-        "expired": _token(world, "marketer", "broker", at=now - timedelta(hours=1)),
-        "from the future": _token(world, "marketer", "broker", at=now + timedelta(hours=1)),
-        "for another service": _token(world, "marketer", "broker", audience="vault"),
-        "of a service": _token(world, "service", "broker", subject="consent"),
-        "of no kind": _token(world, "emperor", "broker"),
+        "expired": token(world, "marketer", "broker", at=now - timedelta(hours=1)),
+        "from the future": token(world, "marketer", "broker", at=now + timedelta(hours=1)),
+        "for another service": token(world, "marketer", "broker", audience="vault"),
+        "of a service": token(world, "service", "broker", subject="consent"),
+        "of no kind": token(world, "emperor", "broker"),
         "by a stranger's key": ((key, f"Bearer {forged}"),),
         "changed": ((key, f"{head}.{body[:-2]}AA.{mark}"),),
         "unsigned": ((key, f"Bearer {unsigned}.{body}."),),

@@ -23,10 +23,12 @@ from parley.vault.v1 import vault_pb2 as vaultpb
 from parley_crypto.signing import Signer
 from parley_crypto.statements import make_assertion
 from parley_kit.ids import new_id
-from tests.support.api import RPCS, Deal, Rpc, deal_of, nothing_changes, reason_of
+from parley_node.services import SERVICES
+from tests.support.api import KINDS, RPCS, Deal, Rpc, deal_of, nothing_changes, reason_of
 from tests.support.calls import request_id
 from tests.support.carried import ASKED as PERMITTED
 from tests.support.carried import Carried, carried
+from tests.support.doors import Doors
 from tests.support.world import Caller, Customer, Marketer, World, between, by_criteria, terms, to_known
 
 
@@ -313,6 +315,25 @@ async def test_what_is_another_s_reads_like_what_is_not_there_and_nothing_change
     assert [] == told_apart
 
 
+async def test_whoever_may_not_call_it_hears_no_more_of_what_is_there_than_of_what_is_not(
+    world: World, stage: Stage
+) -> None:
+    doors, cells, told_apart = await Doors.of(world), 0, list[tuple[str, str]]()
+    pairs = {rpc: entry(stage) for rpc in RPCS if callable(entry := ENTRIES[str(rpc)])}
+    async with nothing_changes(world):
+        for rpc, pair in pairs.items():
+            for caller in (*KINDS, *SERVICES, "anyone"):
+                if rpc.listed(caller) or not doors.has(rpc, caller):
+                    continue
+                requests = [request.SerializeToString() for request in (pair.theirs, pair.absent)]
+                theirs, absent = [await _heard(doors.call(rpc, caller, request)) for request in requests]
+                cells += 1
+                if theirs != absent or theirs[0] is grpc.StatusCode.OK:
+                    told_apart.append((str(rpc), caller))
+    assert [] == told_apart
+    assert cells > len(pairs) * 5
+
+
 @pytest.mark.parametrize("rpc", [rpc for rpc in RPCS if str(rpc) in MAKES_ITS_OWN], ids=str)
 async def test_what_is_made_of_another_s_is_made_of_nobody(world: World, stage: Stage, rpc: Rpc) -> None:
     make = ENTRIES[str(rpc)]
@@ -348,15 +369,23 @@ async def test_what_lists_ones_own_lists_nothing_of_anothers(world: World, stage
 
 async def _said(world: World, rpc: Rpc, caller: Caller | None, request: Message) -> tuple[object, ...]:
     """Everything that an answer says, but for what only says which request it answers."""
-    try:
-        answer = await _call(world, rpc, caller, request.SerializeToString())
-    except grpc.aio.AioRpcError as refused:
-        trailing = dict(refused.trailing_metadata() or ())
-        return refused.code(), refused.details(), reason_of(refused), trailing.get("grpc-status-details-bin")
+    heard = await _heard(_call(world, rpc, caller, request.SerializeToString()))
+    if heard[0] is not grpc.StatusCode.OK:
+        return heard
+    answer = heard[1]
     if str(rpc) == "broker.CreateExchange":
         made = brokerpb.CreateExchangeResponse.FromString(answer)
         return made.HasField("delivery"), made.exchange.state
     return hashlib.sha256(answer).digest(), len(answer)
+
+
+async def _heard(call: Awaitable[bytes]) -> tuple[Any, ...]:
+    """Everything that an answer says."""
+    try:
+        return grpc.StatusCode.OK, await call
+    except grpc.aio.AioRpcError as refused:
+        trailing = dict(refused.trailing_metadata() or ())
+        return refused.code(), refused.details(), reason_of(refused), trailing.get("grpc-status-details-bin")
 
 
 async def _call(world: World, rpc: Rpc, caller: Caller | None, request: bytes) -> bytes:

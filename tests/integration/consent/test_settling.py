@@ -1,7 +1,6 @@
 """Settling: in one statement, once, whoever races for it, with a leaf in the log and a consent where a rule gave birth to one."""
 
 import asyncio
-import random
 
 from parley.consent.v1 import consent_pb2 as consentpb
 from parley_crypto.signing import Signer
@@ -22,6 +21,7 @@ from tests.support.releases import (
     under_consent,
     under_rule,
 )
+from tests.support.seeds import seeded
 
 
 async def test_repeated_settlement_changes_nothing_and_answers_the_same(world: World) -> None:
@@ -190,7 +190,7 @@ async def test_many_settle_in_the_order_asked(world: World) -> None:
     entries = await world.permits(marketer, people, E2)
     await world.as_customer(people[3]).rule("REFUSE")
     entries[7] = forged(entries[7], Signer(b"f" * 32))
-    random.shuffle(entries)
+    seeded().shuffle(entries)
 
     outcomes = await world.settle(*entries)
 
@@ -205,8 +205,9 @@ async def test_settlements_in_any_order_never_deadlock_with_each_other_or_with_o
     marketer, people = Asker(), [Person() for _ in range(60)]
     await world.consented(marketer, people, E1)
     entries = [await world.permits(marketer, people, f"exchanges/{n}") for n in range(4)]
-    settling = [world.settle(*random.sample(batch, len(batch))) for batch in entries]
-    asking = [world.decide(Asker(), random.sample(people, len(people)), f"exchanges/ask{n}") for n in range(4)]
+    rng = seeded()
+    settling = [world.settle(*rng.sample(batch, len(batch))) for batch in entries]
+    asking = [world.decide(Asker(), rng.sample(people, len(people)), f"exchanges/ask{n}") for n in range(4)]
 
     settled, asked = await asyncio.gather(asyncio.gather(*settling), asyncio.gather(*asking))
 

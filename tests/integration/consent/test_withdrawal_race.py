@@ -6,8 +6,6 @@ can lose is shown with two broken functions in place of ``settle``.
 """
 
 import asyncio
-import random
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -22,6 +20,7 @@ import pytest
 from parley.consent.v1 import consent_pb2 as consentpb
 from parley_kit.faultpoints import armed
 from tests.support.consent import Asker, Person, World, body_of, rule_terms, several
+from tests.support.seeds import seeded
 from tests.support.waiting import until
 
 PAIRS_AT_ONCE = 8  # two connections each: what the service's pool holds
@@ -100,7 +99,7 @@ async def with_rules(world: World, count: int) -> list[Ready]:
 
 async def races(world: World, act: Act, everyone: Sequence[Ready]) -> list[Raced]:
     """Race the act against a settlement for each customer, several customers at a time."""
-    gate, rng, took = asyncio.Semaphore(PAIRS_AT_ONCE), random.Random(secrets.randbits(64)), [0.01]
+    gate, rng, took = asyncio.Semaphore(PAIRS_AT_ONCE), seeded(), [0.01]
 
     async def one(ready: Ready) -> Raced:
         async with gate:
