@@ -15,6 +15,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from parley_kit.files import sync_directory
+
 
 class KeyFileUnusable(ValueError):
     """The key file is missing, readable by others, or not a key file."""
@@ -90,12 +92,4 @@ def _write(path: Path, text: str) -> None:
             os.link(name, path)
     finally:
         Path(name).unlink()
-    _sync(path.parent)
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_directory(path.parent)

@@ -80,7 +80,7 @@ class Mutations:
         return None if stored is None else response.FromString(stored)
 
 
-def method_of(request: WithRequestId) -> str:
-    """What a request's id is kept under, besides its caller."""
+def method_of(request: WithRequestId | type[WithRequestId]) -> str:
+    """What the id of a request, or of such requests, is kept under, besides its caller."""
     name: str = request.DESCRIPTOR.full_name
     return name

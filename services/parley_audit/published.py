@@ -1,6 +1,5 @@
 """The newest signed checkpoint, kept where no restore of the database reaches it."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from parley_audit.faults import LogRefused
 from parley_crypto.tlog.checkpoint import Checkpoint, parse_checkpoint
 from parley_crypto.tlog.errors import TlogInvalid
 from parley_crypto.tlog.note import Ed25519Verifier, VerifierKey, open_note
+from parley_kit.files import replace_durably
 
 _UNREADABLE = (
     "The file of the newest published checkpoint can't be read, or is not this log's: put the newest "
@@ -45,21 +45,8 @@ class PublishedFile:
         Raises LogRefused where it can't be written.
         """
         try:
-            self._replace(note)
+            replace_durably(self.path, note)
         except OSError as error:
             raise LogRefused(
                 "The file of the newest published checkpoint can't be written: see to its disk."
             ) from error
-
-    def _replace(self, note: bytes) -> None:
-        draft = self.path.with_name(f"{self.path.name}.new")
-        with draft.open("wb") as file:
-            file.write(note)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -12,11 +12,12 @@ import secrets
 from collections.abc import Awaitable, Callable
 
 from parley.broker.v1 import broker_pb2 as brokerpb
+from parley_broker.bell import Bell
 from parley_broker.domain.states import TO_DECIDE, Participant
 from parley_broker.names import Names
+from parley_broker.releasing import Releasing
 from parley_broker.settling import Prepared
 from parley_broker.store import LEASE, ExchangeRecord, Introduction, ParticipantRecord, Release, Store
-from parley_broker.work import Bell, Releasing
 from parley_kit.clock import Clock
 from parley_kit.coalesce import Coalescer
 from parley_kit.completion import begun

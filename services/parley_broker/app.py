@@ -6,16 +6,19 @@ from contextlib import asynccontextmanager
 
 from parley.broker.v1.broker_pb2_grpc import add_BrokerServiceServicer_to_server
 from parley_broker.answering import Answering
+from parley_broker.bell import Bell
 from parley_broker.clients import Consent, Identity, Peers, Vault
 from parley_broker.config import Config
 from parley_broker.events import Hearing
 from parley_broker.exchanges import Exchanges
 from parley_broker.feed import Feed
+from parley_broker.matching import Matching
 from parley_broker.names import Names
+from parley_broker.releasing import Releasing
 from parley_broker.servicer import BrokerServicer
 from parley_broker.settling import Settling
 from parley_broker.store import Store
-from parley_broker.work import Bell, Matching, Releasing, Work
+from parley_broker.work import Work
 from parley_bus.consumer import Consumer
 from parley_bus.envelopes import Notary
 from parley_bus.relay import Relay
@@ -38,13 +41,14 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
     async with Database.open(config.postgres_dsn, application_name="parley_broker", telemetry=telemetry) as db:
         await check(db, "parley_broker")
         store, bell = Store(db, clock), Bell(asyncio.Event())
-        peers = Peers(Identity(platform, trust), Vault(platform), Consent(platform), clock)
+        peers = Peers(Identity(platform, trust), Vault(platform), Consent(platform))
         settling = Settling(peers.consent, clock)
-        releasing = Releasing(store, peers, settling, bell, platform.log, config.batch, telemetry.tracer)
+        releasing = Releasing(store, peers, settling, bell, clock, platform.log, config.batch, telemetry.tracer)
         names = Names(request_key)
         feed = Feed(store, settling, releasing, names, bell, clock, config.heartbeat)
         answering = Answering(store, releasing, names, bell, clock)
-        work = Work(store, Matching(store, peers, bell, platform.log, telemetry.tracer), releasing, bell, platform)
+        matching = Matching(store, peers, bell, platform.log, telemetry.tracer)
+        work = Work(store, matching, releasing, bell, clock, platform.log)
         notary = Notary(trust.sealing["audit"], clock)
         exchanges = Exchanges(store, peers, Mutations(db, request_key), names, notary, clock)
         hearing = Hearing(store, clock, bell)

@@ -15,13 +15,14 @@ from parley.vault.v1.vault_pb2_grpc import VaultServiceStub
 from parley_crypto.jws import StatementInvalid
 from parley_crypto.statements import CARD_LIFE, Card, verify_card
 from parley_crypto.trust import Trust
-from parley_kit.clock import Clock
-from parley_kit.faults import Unavailable
+from parley_kit.faults import Code, Unavailable
 from parley_rpc.deadlines import call
 from parley_rpc.platform import Platform
 from parley_terms.values import Catalogue
 from parley_terms.wire import attribute_from
 
+FOR_GOOD = frozenset({Code.INVALID_ARGUMENT, Code.FAILED_PRECONDITION, Code.NOT_FOUND})
+"""What no repeat mends: the same request is refused again, until its deadline and at everybody's cost."""
 _BATCH_TIMEOUT_S = 20.0
 _CARD_REFRESH = CARD_LIFE / 12
 """A card is fetched anew this long after it was issued: so long, at the most, a change at identity takes to arrive."""
@@ -118,9 +119,8 @@ class Consent:
 
 @dataclass(frozen=True)
 class Peers:
-    """All of them."""
+    """The services that broker calls."""
 
     identity: Identity
     vault: Vault
     consent: Consent
-    clock: Clock

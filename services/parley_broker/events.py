@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.consent.v1 import consent_events_pb2 as consentpb
+from parley_broker.bell import Bell
 from parley_broker.store import Key, Store
-from parley_broker.work import Bell
 from parley_bus.consumer import Received
 from parley_db.database import Tx
 from parley_kit.clock import Clock

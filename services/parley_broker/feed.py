@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from parley.broker.v1 import broker_pb2 as brokerpb
+from parley_broker.bell import Bell
 from parley_broker.names import Names
+from parley_broker.releasing import Releasing
 from parley_broker.settling import Settling
 from parley_broker.store import DeliveryRecord, Key, ParticipantRecord, Release, Store
-from parley_broker.work import Bell, Releasing
 from parley_kit.clock import Clock
 from parley_kit.faultpoints import reach
 from parley_kit.faults import Fault

@@ -34,7 +34,7 @@ class Names:
     def release(self, release: Release) -> str:
         """The name of a release's delivery, without its collection."""
         said = "".join(release[1:])
-        mac = base64.b32encode(self._mac(b"parley/delivery", release.marketer, said)).decode().lower()
+        mac = base64.b32encode(self._mac(release.marketer, said)).decode().lower()
         return said + mac.rstrip("=")
 
     def read(self, marketer: str, name: str) -> Release | None:
@@ -70,6 +70,6 @@ class Names:
         """Seals places, under a key of their own."""
         return KeyRing({1: hashlib.blake2b(key=self.key, digest_size=32, person=b"parley/resume").digest()}, 1)
 
-    def _mac(self, person: bytes, marketer: str, what: bytes | str) -> bytes:
-        message = marketer.encode() + (what.encode() if isinstance(what, str) else what)
-        return hashlib.blake2b(message, digest_size=_MAC, key=self.key, person=person).digest()
+    def _mac(self, marketer: str, said: str) -> bytes:
+        message = f"{marketer}{said}".encode()
+        return hashlib.blake2b(message, digest_size=_MAC, key=self.key, person=b"parley/delivery").digest()

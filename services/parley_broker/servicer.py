@@ -9,11 +9,11 @@ from typing import Any
 from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.broker.v1 import broker_pb2_grpc
 from parley_broker.answering import Answering
+from parley_broker.bell import Bell
 from parley_broker.exchanges import Exchanges
 from parley_broker.faults import ExchangeNotFound
 from parley_broker.feed import Feed
 from parley_broker.wire import exchange_to
-from parley_broker.work import Bell
 from parley_kit.faults import Conflict, Fault
 from parley_kit.pages import Page
 from parley_rpc.principal import caller

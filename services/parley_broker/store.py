@@ -12,6 +12,7 @@ from parley.identity.v1 import identity_pb2 as identitypb
 from parley_broker.domain.states import TO_DECIDE, Participant
 from parley_bus.envelopes import header
 from parley_db.database import Database, Tx
+from parley_db.mutations import method_of
 from parley_db.queries import load
 from parley_kit.clock import Clock
 from parley_kit.coalesce import Coalescer
@@ -38,7 +39,7 @@ class Release(NamedTuple):
         return self[:3]
 
 
-CREATING = brokerpb.CreateExchangeRequest.DESCRIPTOR.full_name
+_CREATING = method_of(brokerpb.CreateExchangeRequest)
 LEASE = timedelta(seconds=5)
 """How long a worker has something in hand: after a crash it is taken up again this much later."""
 
@@ -164,7 +165,7 @@ class Store:
             [record.decision_deadline for record in records],
             [record.created_at for record in records],
             [bool(each.known) for each in new],
-            CREATING,
+            _CREATING,
             [each.record.marketer for each, _ in known],
             [each.record.exchange_id for each, _ in known],
             [pseudonym for _, pseudonym in known],

@@ -88,15 +88,15 @@ class Decisions:
                 now,
             )
         )
-        response, bodies = consentpb.BatchDecideResponse(), list[permitpb.Permit]()
+        response, permits = consentpb.BatchDecideResponse(), list[permitpb.Permit]()
         for request, asked in zip(requests, people, strict=True):
             verdicts = await self._verdicts(
                 request, [(person, next(stood)) if person else None for person in asked], now
             )
             if not request.asked.opens_no_offer:
                 await self._ask(request, [one.person for one in verdicts if one and _is_new_offer(one)], now)
-            bodies += self._permits(request, verdicts, response.responses.add(), now)
-        self._sign(bodies, response.batch)
+            permits += self._permits(request, verdicts, response.responses.add(), now)
+        self._sign(permits, response.batch)
         return response
 
     def _person(self, card: Card, entry: consentpb.DecideEntry) -> Person | None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from enum import IntEnum
+from enum import Enum, IntEnum, auto
 
 from parley_consent.domain.meeting import Agreed, Apart, meet
 from parley_terms.purposes import PURPOSES
@@ -111,12 +111,12 @@ class Allowed:
     rule_id: str = ""
 
 
-class Otherwise(IntEnum):
+class Otherwise(Enum):
     """It may not be released, now."""
 
-    ASK = 2
-    REFUSE = 3
-    LATER = 4
+    ASK = auto()
+    REFUSE = auto()
+    LATER = auto()
 
 
 def decide(standing: Standing, asking: Asking, now: datetime) -> Allowed | Otherwise:

@@ -1,7 +1,6 @@
 """A marketer's feed on the command line: opened, checked, kept sealed, acknowledged."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from parley_client.deliveries import Opener
 from parley_crypto.keyfiles import read_keys
 from parley_crypto.signing import Sealer
 from parley_crypto.trust import Trust
+from parley_kit.files import replace_durably
 from parley_node.cli import show
 from parley_node.cli.names import find
 
@@ -45,13 +45,7 @@ class Inbox:
 
     def _write(self, message: brokerpb.Delivery) -> None:
         self.folder.mkdir(mode=0o700, exist_ok=True)
-        path = self.folder / f"{message.release.release_id}.delivery"
-        draft = path.with_suffix(".new")
-        with draft.open("wb") as file:
-            file.write(message.SerializeToString())
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        replace_durably(self.folder / f"{message.release.release_id}.delivery", message.SerializeToString())
 
 
 def kept(folder: Path, given: str, settings: Settings) -> Delivery:

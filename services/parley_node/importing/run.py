@@ -18,6 +18,7 @@ from parley.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from parley.vault.v1 import vault_pb2 as vaultpb
 from parley.vault.v1.vault_pb2_grpc import VaultServiceStub
 from parley_client.connection import Connection
+from parley_kit.files import sync_directory
 from parley_node.importing.mapping import Row
 
 _BATCH = 250
@@ -93,15 +94,19 @@ class CodesFile:
         aside.unlink(missing_ok=True)
         _append(aside, [_HEADER, *self._codes.items()])
         aside.replace(self._path)
+        sync_directory(self._path.parent)
         self._lines = len(self._codes)
 
 
 def _append(path: Path, rows: Iterable[tuple[str, str]]) -> None:
+    is_new = not path.exists()
     path.touch(0o600)
     with path.open("a", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
         file.flush()
         os.fsync(file.fileno())
+    if is_new:
+        sync_directory(path.parent)
 
 
 def _read_codes(path: Path) -> dict[str, str]:

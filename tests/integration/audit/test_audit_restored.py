@@ -283,7 +283,7 @@ def _held_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
         raise OSError
 
     with monkeypatch.context() as patched:
-        patched.setattr(PublishedFile, "_replace", hang)
+        patched.setattr("parley_audit.published.replace_durably", hang)
         try:
             yield writing
         finally:

@@ -11,7 +11,6 @@ import pytest
 from parley.broker.v1 import broker_pb2 as brokerpb
 from parley.common.v1 import terms_pb2 as termspb
 from parley.consent.v1 import consent_pb2 as consentpb
-from parley_broker import work as working
 from parley_kit.faultpoints import armed
 from parley_kit.faults import Unavailable
 from tests.integration.broker.conftest import Timed
@@ -45,7 +44,7 @@ AN_HOUR = timedelta(hours=1)
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who isn't allowed just now is looked at again at once."""
-    monkeypatch.setattr(working, "_LATER", timedelta(seconds=0.5))
+    monkeypatch.setattr("parley_broker.releasing._LATER", timedelta(seconds=0.5))
 
 
 # --- Deadlines -----------------------------------------------------------------------------------------------------------

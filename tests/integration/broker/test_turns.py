@@ -9,9 +9,11 @@ from functools import partial
 
 import pytest
 
+from parley_broker.bell import Turns
 from parley_broker.domain.states import Participant
+from parley_broker.matching import Matching
+from parley_broker.releasing import Releasing
 from parley_broker.store import LEASE, ExchangeRecord, ParticipantRecord, Store
-from parley_broker.work import Matching, Releasing, Turns
 from parley_db.database import Database
 from parley_db.migrate import migrate
 from parley_db.queries import load
@@ -220,7 +222,7 @@ async def test_defect_in_keeping_what_is_in_hand_is_the_turns(
             async with asyncio.timeout(15):
                 await failed.wait()
 
-    monkeypatch.setattr("parley_broker.work.LEASE", timedelta())
+    monkeypatch.setattr("parley_broker.releasing.LEASE", timedelta())
     monkeypatch.setattr(Store, "keep", fail)
     await campaign(store, "one", 1)
     parts = {each.name: getattr(releasing(world, store), each.name) for each in fields(Releasing)}
