@@ -273,6 +273,9 @@ def _unequal(case: _Case) -> Iterator[Violation]:
     at_consent = {*case.settled} - case.overtaken
     at_broker = {_finished(one) for one in case.found.participants if one.state == FINALIZED}
     kept = {_finished(one) for one in case.found.participants if one.acknowledged}
+    known = {_finished(one) for one in case.found.participants}
+    for release in {*case.held} & case.over - known:  # whichever end it has: what was sent has its id there
+        yield Violation(Kind.UNEQUAL, f"{release} was sent, and broker knows no such release")
     yield from _compared("consent", at_consent, "the marketer's end", {*case.held})
     yield from _compared("consent", at_consent, "audit", at_audit - case.overtaken)
     yield from _compared("consent", at_consent - case.over, "broker", at_broker - case.over)

@@ -169,6 +169,7 @@ BAD_DATABASES: Sequence[tuple[Kind, Databases]] = [
     (Kind.UNEQUAL, _found(participants=FOUND.participants[1:])),
     (Kind.UNEQUAL, _found(participants=[replace(FOUND.participants[0], release="r-cem"), *FOUND.participants[1:]])),
     (Kind.UNEQUAL, _found(participants=[replace(each, release="") for each in FOUND.participants])),
+    (Kind.UNEQUAL, _found(participants=[*FOUND.participants[:2], replace(FOUND.participants[2], release="")])),
     (Kind.UNEQUAL, _logged(*OPENINGS, log=OPENINGS[1:])),
     (Kind.UNEQUAL, _logged(*OPENINGS[1:])),
     (Kind.UNEQUAL, _logged(*OPENINGS, _opening(_detail("dan")))),  # a release that nobody else knows
