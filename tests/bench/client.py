@@ -61,7 +61,7 @@ async def _echo(job: Job) -> dict[str, float]:
 
 async def _single(job: Job) -> dict[str, float]:
     known = job.pseudonyms.read_text().split()
-    async with job.client() as client, drained(job.outboxes) as wait:
+    async with job.client() as client, drained(job.outboxes, job.log) as wait:
 
         async def one(number: int) -> None:
             asked = await client.ask_one(known[number % len(known)], valid_for=timedelta(days=20), **_ASKED)
@@ -103,7 +103,7 @@ async def _load(
 
 async def _campaign(job: Job) -> dict[str, float]:
     where = attribute(FOUND_BY).between(int(FOUND), int(FOUND))
-    async with job.client() as client, drained(job.outboxes) as wait:
+    async with job.client() as client, drained(job.outboxes, job.log) as wait:
         start, busy = time.perf_counter(), time.process_time()
         await client.create_exchange(where=where, valid_for=timedelta(days=30), **_ASKED)
         found: list[str] = []

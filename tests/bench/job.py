@@ -19,7 +19,8 @@ class Job:
     What to measure: ``echo``, ``single``, ``campaign``, ``withdrawals`` or ``leaves``.
 
     ``callers`` are at it at once, for ``seconds``; a campaign ends when it has reached ``customers``. ``outboxes`` are the
-    databases that must have none left, ``pseudonyms`` a file with those of the campaign.
+    databases that must have none left, ``log`` is the one in which nothing may wait for the log, and ``pseudonyms`` a file with
+    those of the campaign.
     """
 
     kind: str
@@ -30,6 +31,7 @@ class Job:
     folder: str = ""
     marketer: str = ""
     outboxes: Sequence[str] = ()
+    log: str = ""
 
     @property
     def pseudonyms(self) -> Path:

@@ -10,17 +10,22 @@ _POLL_S = 0.02
 
 
 @asynccontextmanager
-async def drained(outboxes: Sequence[str]) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """What waits until these databases' outboxes are empty, for the length of a block."""
-    connections = [await asyncpg.connect(url) for url in outboxes]
+async def drained(outboxes: Sequence[str], log: str = "") -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """
+    What waits until these databases' outboxes are empty, and nothing waits in that of the log, for the length of a block.
+
+    Audit takes events in before it enters them, and says so to all but consent.
+    """
+    left = [(await asyncpg.connect(url), "SELECT EXISTS (SELECT FROM outbox)") for url in outboxes]
+    left += [(await asyncpg.connect(log), "SELECT EXISTS (SELECT FROM waiting)")] if log else []
 
     async def wait() -> None:
-        for connection in connections:
-            while await connection.fetchval("SELECT EXISTS (SELECT FROM outbox)"):  # noqa: ASYNC110 - another process's
+        for connection, query in left:
+            while await connection.fetchval(query):  # noqa: ASYNC110 - another process's
                 await asyncio.sleep(_POLL_S)
 
     try:
         yield wait
     finally:
-        for connection in connections:
+        for connection, _ in left:
             await connection.close()

@@ -69,7 +69,8 @@ class Stage:
             )
             logged = () if "log" in told() else ("consent", "broker")
             outboxes = [dsn(pair, self.home, service) for service in logged]
-        return Job("", address, folder=str(self.folder), marketer=made.name, outboxes=outboxes)
+            log = dsn(pair, self.home, "audit") if logged else ""
+        return Job("", address, folder=str(self.folder), marketer=made.name, outboxes=outboxes, log=log)
 
 
 @dataclass(frozen=True)
