@@ -276,6 +276,7 @@ class Store:
         """Begin the lease anew of participants that are in hand; those that were moved or put off meanwhile stay as they are."""
         keys = sorted((one.marketer, one.exchange_id, one.pseudonym) for one in leased)
         await self.db.execute(_SQL.participants_keep, *map(list, zip(*keys, strict=True)), LEASE)
+        await reach("broker.after_keep")
 
     async def participant(self, marketer: str, exchange_id: str, pseudonym: str) -> ParticipantRecord | None:
         """One participant."""

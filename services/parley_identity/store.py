@@ -110,7 +110,9 @@ class Store:
 
     async def use_assertion(self, assertion: bytes, forget_at: datetime) -> bool:
         """Use up an assertion, by its hash; False if it was used before. Of any number at once, one succeeds."""
-        return bool(await self.db.fetchval(_SQL.assertion_use, assertion, forget_at))
+        is_new = bool(await self.db.fetchval(_SQL.assertion_use, assertion, forget_at))
+        await reach("identity.after_sign_in")
+        return is_new
 
     async def purge(self, now: datetime) -> None:
         """Forget assertions and claim codes that have expired."""

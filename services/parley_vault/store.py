@@ -7,6 +7,7 @@ from typing import Any
 
 from parley_db.database import Database, Tx
 from parley_db.queries import load
+from parley_kit.faultpoints import reach
 from parley_terms.terms import Level
 from parley_vault.safe import Kept, Place, Sealed
 
@@ -52,6 +53,7 @@ class Store:
     async def look(self, subject: str, dek: bytes, at: datetime) -> None:
         """Note that a subject's owner looks at its items, if any: what they have seen is nobody else's to change."""
         await self.db.execute(_SQL.subject_look, subject, dek, at)
+        await reach("vault.after_look")
 
     async def now(self) -> int:
         """The present place in the order of transactions."""

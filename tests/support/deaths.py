@@ -41,7 +41,7 @@ _POINTS: Mapping[str, Mapping[str, int]] = {
         **dict.fromkeys(("PauseConsent.before_commit", "PauseConsent.after_commit"), 4),
         **dict.fromkeys(("ResumeConsent.before_commit", "ResumeConsent.after_commit"), 4),
     },
-    "identity": {"after_introduce": 1},
+    "identity": {"after_introduce": 1, "after_sign_in": 3},
     "vault": {"after_match": 1, "after_release": 9},
     "audit": dict.fromkeys(
         ("grow.before_commit", "grow.after_commit", "publish.before_commit", "publish.after_commit"), 8
