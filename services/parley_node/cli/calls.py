@@ -51,7 +51,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     except (NotRunning, KeyFileUnusable, TrustUnusable, errors.SettingsInvalid, ConditionUnclear) as error:
         raise Stop(str(error)) from error
     except (OSError, TypeError, ValueError) as error:
-        raise Stop(_local(error)) from error
+        raise Stop(local(error)) from error
 
 
 def explain(error: Exception) -> tuple[str, str]:
@@ -121,7 +121,8 @@ def as_operator(home: Path | None, work: Callable[[Connection], Coroutine[Any, A
     return run(act())
 
 
-def _local(error: Exception) -> str:
+def local(error: Exception) -> str:
+    """What is wrong here, and with which file."""
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return str(error)

@@ -7,14 +7,13 @@ from contextlib import contextmanager, suppress
 from enum import StrEnum
 from typing import Annotated
 
-import asyncpg
 import typer
 
-from parley_bus.bus import BusAway
 from parley_crypto.keyfiles import KeyFileUnusable
 from parley_db.migrate import MigrationError, titles
 from parley_node.cli import show
 from parley_node.cli.calls import alone
+from parley_node.cli.failing import servers_failing
 from parley_node.cli.options import HomeOption, ServiceName
 from parley_node.cli.stop import Stop
 from parley_node.embedded.errors import ServersUnavailable
@@ -49,13 +48,10 @@ def migrate_command(
     """Make databases and roles where they are missing, bring schemas up to date, and grant what the zones' file lists."""
     names = [str(service)] if service else list(SERVICES)
     try:
-        found = asyncio.run(_migrate(Home.choose(home), names, phase, planned=planned))
+        with servers_failing():
+            found = asyncio.run(_migrate(Home.choose(home), names, phase, planned=planned))
     except (ServersUnavailable, MigrationError, KeyFileUnusable) as error:
         raise Stop(str(error)) from error
-    except BusAway as error:
-        raise Stop("Valkey can't be used, or takes no users from this one", "`parley doctor` looks at it.") from error
-    except (OSError, asyncpg.PostgresError) as error:
-        raise Stop(f"PostgreSQL can't be used: {error}", "`parley doctor` looks at it.") from error
     done = "pending" if planned else "applied"
     nothing = "No migration is pending." if planned else "Everything is as it should be; no migration was pending."
     show.say(*(f"{done} {title}" for title in found) if found else [nothing])

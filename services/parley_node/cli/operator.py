@@ -5,7 +5,6 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import asyncpg
 import typer
 
 from parley.common.v1 import terms_pb2 as termspb
@@ -14,6 +13,7 @@ from parley.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from parley_client.connection import Connection
 from parley_node.cli import show
 from parley_node.cli.calls import as_operator
+from parley_node.cli.failing import servers_failing
 from parley_node.cli.names import whole
 from parley_node.cli.options import HomeOption, JsonOption, LevelName, ServiceName, level_text
 from parley_node.cli.stop import Stop
@@ -100,11 +100,10 @@ def _row(letter: Letter) -> show.Row:
 def _on_databases(home: Path | None, work: Callable[[Servers], Coroutine[Any, Any, T]]) -> T:
     """Do something as the administrator of the databases. Raises Stop."""
     try:
-        return asyncio.run(work(servers_up(Home.choose(home))))
+        with servers_failing():
+            return asyncio.run(work(servers_up(Home.choose(home))))
     except NotRunning as error:
         raise Stop(str(error)) from error
-    except (OSError, asyncpg.PostgresError) as error:
-        raise Stop(f"PostgreSQL can't be used ({type(error).__name__})", "`parley doctor` looks at it.") from error
 
 
 def _update(home: Path | None, marketer: str, change: identitypb.UpdateMarketerRequest) -> None:

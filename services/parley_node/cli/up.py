@@ -9,17 +9,16 @@ from collections.abc import Coroutine, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Annotated, Any, TextIO
 
-import asyncpg
 import typer
 from pydantic import AnyHttpUrl, TypeAdapter, ValidationError
 
-from parley_bus.bus import BusAway
 from parley_crypto.keyfiles import KeyFileUnusable
 from parley_crypto.trust import TrustUnusable
 from parley_db.migrate import MigrationError
 from parley_kit.faults import Fault
 from parley_node.cli import show
 from parley_node.cli.calls import alone
+from parley_node.cli.failing import servers_failing
 from parley_node.cli.options import HomeOption
 from parley_node.cli.stop import Stop
 from parley_node.embedded.errors import ServersUnavailable
@@ -187,26 +186,15 @@ def _log(home: Home, *, verbose: bool) -> Iterator[TextIO]:
 def _failures(home: Home) -> Iterator[None]:
     """Say in a sentence why it can't run, or why it ended."""
     try:
-        yield
+        with servers_failing(", or choose another home with --home"):
+            yield
     except (ServersUnavailable, KeyFileUnusable, TrustUnusable, MigrationError) as error:
         raise Stop(str(error)) from error
-    except BusAway as error:
-        raise Stop("Valkey can't be used, or takes no users from this one", "`parley doctor` looks at it.") from error
     except SettingsWrong as error:
         raise Stop(str(error), "Correct it in the environment, or unset it there.") from error
-    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise Stop(
-            f"PostgreSQL doesn't let Parley do what it has to ({type(error).__name__})", "`parley doctor` looks at it."
-        ) from error
     except Fault as error:
         raise Stop(error.message, "`parley doctor` looks at the log and the databases.") from error
     except CannotListen as error:
         raise Stop(str(error), "Choose another with --port, --http-port or --metrics-port, or free it.") from error
-    except OSError as error:
-        raise Stop(_os(error), "See to what is in the way, or choose another home with --home.") from error
     except ExceptionGroup as errors:
         raise Stop("a part of Parley failed, and took the rest along", f"See {home.log('parley')}.") from errors
-
-
-def _os(error: OSError) -> str:
-    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
