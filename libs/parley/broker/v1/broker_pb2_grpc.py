@@ -27,6 +27,8 @@ if _version_not_supported:
 
 class BrokerServiceStub:
     """Exchanges and the feed of what comes of them. It knows pseudonyms and sealed values, and no id of any customer.
+
+    A call with a `request_id` that was used for another request is refused as `REQUEST_ID_REUSED`.
     """
 
     def __init__(self, channel):
@@ -69,6 +71,8 @@ class BrokerServiceStub:
 
 class BrokerServiceServicer:
     """Exchanges and the feed of what comes of them. It knows pseudonyms and sealed values, and no id of any customer.
+
+    A call with a `request_id` that was used for another request is refused as `REQUEST_ID_REUSED`.
     """
 
     def CreateExchange(self, request, context):
@@ -78,9 +82,10 @@ class BrokerServiceServicer:
         With `release_in_answer` and one known pseudonym the release is in the answer, if it may be made at once. If not, whatever the
         reason, the answer takes three tenths of a second: with a deadline shorter than half a second it may come too late, and is had by
         asking again.
-        Idempotent by `request_id`. Callers: the marketer. Reasons: `NOT_SUPPORTED_YET`, `INVALID_CONSENT_PURPOSE`,
-        `INVALID_DATE_RANGE`, `ATTRIBUTE_UNKNOWN`, `VALUE_INVALID`, `VERIFICATION_REQUIRED`, `MARKETER_SUSPENDED`,
-        `REQUEST_ID_REUSED`.
+
+        Idempotent by `request_id`. Callers: the marketer. Reasons: `INVALID_REQUEST`, `NOT_SUPPORTED_YET`, `INVALID_CONSENT_PURPOSE`,
+        `INVALID_DATE_RANGE`, `ATTRIBUTE_UNKNOWN`, `VALUE_INVALID`, `VERIFICATION_REQUIRED`, `MARKETER_SUSPENDED`, `CONFLICT` (the same
+        request is being made just now: ask again).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -103,8 +108,7 @@ class BrokerServiceServicer:
     def CancelExchange(self, request, context):
         """Ends an exchange: nothing more of it is released, but for what is being settled at that very moment.
 
-        Idempotent by `request_id`, and a second time keeps the first. Callers: the marketer. Reasons: `EXCHANGE_NOT_FOUND`,
-        `REQUEST_ID_REUSED`.
+        Idempotent by `request_id`, and a second time keeps the first. Callers: the marketer. Reasons: `EXCHANGE_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -172,6 +176,8 @@ def add_BrokerServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class BrokerService:
     """Exchanges and the feed of what comes of them. It knows pseudonyms and sealed values, and no id of any customer.
+
+    A call with a `request_id` that was used for another request is refused as `REQUEST_ID_REUSED`.
     """
 
     @staticmethod

@@ -13,7 +13,10 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class BrokerServiceStub:
-    """Exchanges and the feed of what comes of them. It knows pseudonyms and sealed values, and no id of any customer."""
+    """Exchanges and the feed of what comes of them. It knows pseudonyms and sealed values, and no id of any customer.
+
+    A call with a `request_id` that was used for another request is refused as `REQUEST_ID_REUSED`.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateExchange: _aio.UnaryUnaryMultiCallable[_broker_pb2.CreateExchangeRequest, _broker_pb2.CreateExchangeResponse]
@@ -23,9 +26,10 @@ class BrokerServiceStub:
     With `release_in_answer` and one known pseudonym the release is in the answer, if it may be made at once. If not, whatever the
     reason, the answer takes three tenths of a second: with a deadline shorter than half a second it may come too late, and is had by
     asking again.
-    Idempotent by `request_id`. Callers: the marketer. Reasons: `NOT_SUPPORTED_YET`, `INVALID_CONSENT_PURPOSE`,
-    `INVALID_DATE_RANGE`, `ATTRIBUTE_UNKNOWN`, `VALUE_INVALID`, `VERIFICATION_REQUIRED`, `MARKETER_SUSPENDED`,
-    `REQUEST_ID_REUSED`.
+
+    Idempotent by `request_id`. Callers: the marketer. Reasons: `INVALID_REQUEST`, `NOT_SUPPORTED_YET`, `INVALID_CONSENT_PURPOSE`,
+    `INVALID_DATE_RANGE`, `ATTRIBUTE_UNKNOWN`, `VALUE_INVALID`, `VERIFICATION_REQUIRED`, `MARKETER_SUSPENDED`, `CONFLICT` (the same
+    request is being made just now: ask again).
     """
     GetExchange: _aio.UnaryUnaryMultiCallable[_broker_pb2.GetExchangeRequest, _broker_pb2.Exchange]
     """One exchange. A read. Callers: the marketer. Reasons: `EXCHANGE_NOT_FOUND` (also for somebody else's)."""
@@ -34,8 +38,7 @@ class BrokerServiceStub:
     CancelExchange: _aio.UnaryUnaryMultiCallable[_broker_pb2.CancelExchangeRequest, _broker_pb2.Exchange]
     """Ends an exchange: nothing more of it is released, but for what is being settled at that very moment.
 
-    Idempotent by `request_id`, and a second time keeps the first. Callers: the marketer. Reasons: `EXCHANGE_NOT_FOUND`,
-    `REQUEST_ID_REUSED`.
+    Idempotent by `request_id`, and a second time keeps the first. Callers: the marketer. Reasons: `EXCHANGE_NOT_FOUND`.
     """
     Deliveries: _aio.UnaryStreamMultiCallable[_broker_pb2.DeliveriesRequest, _broker_pb2.DeliveriesResponse]
     """The marketer's one feed: releases and notices, oldest first, from behind the resume token on, then as they come, as many in
@@ -50,7 +53,10 @@ class BrokerServiceStub:
     """
 
 class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Exchanges and the feed of what comes of them. It knows pseudonyms and sealed values, and no id of any customer."""
+    """Exchanges and the feed of what comes of them. It knows pseudonyms and sealed values, and no id of any customer.
+
+    A call with a `request_id` that was used for another request is refused as `REQUEST_ID_REUSED`.
+    """
 
     @_abc_1.abstractmethod
     def CreateExchange(
@@ -64,9 +70,10 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
         With `release_in_answer` and one known pseudonym the release is in the answer, if it may be made at once. If not, whatever the
         reason, the answer takes three tenths of a second: with a deadline shorter than half a second it may come too late, and is had by
         asking again.
-        Idempotent by `request_id`. Callers: the marketer. Reasons: `NOT_SUPPORTED_YET`, `INVALID_CONSENT_PURPOSE`,
-        `INVALID_DATE_RANGE`, `ATTRIBUTE_UNKNOWN`, `VALUE_INVALID`, `VERIFICATION_REQUIRED`, `MARKETER_SUSPENDED`,
-        `REQUEST_ID_REUSED`.
+
+        Idempotent by `request_id`. Callers: the marketer. Reasons: `INVALID_REQUEST`, `NOT_SUPPORTED_YET`, `INVALID_CONSENT_PURPOSE`,
+        `INVALID_DATE_RANGE`, `ATTRIBUTE_UNKNOWN`, `VALUE_INVALID`, `VERIFICATION_REQUIRED`, `MARKETER_SUSPENDED`, `CONFLICT` (the same
+        request is being made just now: ask again).
         """
 
     @_abc_1.abstractmethod
@@ -93,8 +100,7 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_broker_pb2.Exchange]:
         """Ends an exchange: nothing more of it is released, but for what is being settled at that very moment.
 
-        Idempotent by `request_id`, and a second time keeps the first. Callers: the marketer. Reasons: `EXCHANGE_NOT_FOUND`,
-        `REQUEST_ID_REUSED`.
+        Idempotent by `request_id`, and a second time keeps the first. Callers: the marketer. Reasons: `EXCHANGE_NOT_FOUND`.
         """
 
     @_abc_1.abstractmethod

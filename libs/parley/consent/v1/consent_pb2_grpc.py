@@ -29,6 +29,8 @@ class ConsentServiceStub:
     """What customers allow. It never sees an item's value, nor who a customer is.
 
     Every act of a customer raises their revision: permits decided before it are stale.
+
+    A call with a `request_id` that was used for another request is refused as `REQUEST_ID_REUSED`.
     """
 
     def __init__(self, channel):
@@ -138,14 +140,15 @@ class ConsentServiceServicer:
     """What customers allow. It never sees an item's value, nor who a customer is.
 
     Every act of a customer raises their revision: permits decided before it are stale.
+
+    A call with a `request_id` that was used for another request is refused as `REQUEST_ID_REUSED`.
     """
 
     def CreateRule(self, request, context):
         """Adds a standing rule. It governs what is decided from now on.
 
-        Idempotent by `request_id`. Callers: the customer. Reasons: `NOT_SUPPORTED_YET`, `INVALID_DATE_RANGE`,
-        `INVALID_CONSENT_PURPOSE`, `TOO_MANY_RULES` (500 may stand for
-        one marketer, and 500 for all others), `REQUEST_ID_REUSED`.
+        Idempotent by `request_id`. Callers: the customer. Reasons: `NOT_SUPPORTED_YET`, `INVALID_REQUEST`, `INVALID_DATE_RANGE`,
+        `INVALID_CONSENT_PURPOSE`, `TOO_MANY_RULES` (500 may stand for one marketer, and 500 for all others).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -421,6 +424,8 @@ class ConsentService:
     """What customers allow. It never sees an item's value, nor who a customer is.
 
     Every act of a customer raises their revision: permits decided before it are stale.
+
+    A call with a `request_id` that was used for another request is refused as `REQUEST_ID_REUSED`.
     """
 
     @staticmethod

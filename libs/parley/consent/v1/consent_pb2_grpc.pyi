@@ -16,15 +16,16 @@ class ConsentServiceStub:
     """What customers allow. It never sees an item's value, nor who a customer is.
 
     Every act of a customer raises their revision: permits decided before it are stale.
+
+    A call with a `request_id` that was used for another request is refused as `REQUEST_ID_REUSED`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateRule: _aio.UnaryUnaryMultiCallable[_consent_pb2.CreateRuleRequest, _consent_pb2.Rule]
     """Adds a standing rule. It governs what is decided from now on.
 
-    Idempotent by `request_id`. Callers: the customer. Reasons: `NOT_SUPPORTED_YET`, `INVALID_DATE_RANGE`,
-    `INVALID_CONSENT_PURPOSE`, `TOO_MANY_RULES` (500 may stand for
-    one marketer, and 500 for all others), `REQUEST_ID_REUSED`.
+    Idempotent by `request_id`. Callers: the customer. Reasons: `NOT_SUPPORTED_YET`, `INVALID_REQUEST`, `INVALID_DATE_RANGE`,
+    `INVALID_CONSENT_PURPOSE`, `TOO_MANY_RULES` (500 may stand for one marketer, and 500 for all others).
     """
     ListRules: _aio.UnaryUnaryMultiCallable[_consent_pb2.ListRulesRequest, _consent_pb2.ListRulesResponse]
     """The customer's rules, newest first. A read. Callers: the customer."""
@@ -114,6 +115,8 @@ class ConsentServiceServicer(metaclass=_abc_1.ABCMeta):
     """What customers allow. It never sees an item's value, nor who a customer is.
 
     Every act of a customer raises their revision: permits decided before it are stale.
+
+    A call with a `request_id` that was used for another request is refused as `REQUEST_ID_REUSED`.
     """
 
     @_abc_1.abstractmethod
@@ -124,9 +127,8 @@ class ConsentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_consent_pb2.Rule]:
         """Adds a standing rule. It governs what is decided from now on.
 
-        Idempotent by `request_id`. Callers: the customer. Reasons: `NOT_SUPPORTED_YET`, `INVALID_DATE_RANGE`,
-        `INVALID_CONSENT_PURPOSE`, `TOO_MANY_RULES` (500 may stand for
-        one marketer, and 500 for all others), `REQUEST_ID_REUSED`.
+        Idempotent by `request_id`. Callers: the customer. Reasons: `NOT_SUPPORTED_YET`, `INVALID_REQUEST`, `INVALID_DATE_RANGE`,
+        `INVALID_CONSENT_PURPOSE`, `TOO_MANY_RULES` (500 may stand for one marketer, and 500 for all others).
         """
 
     @_abc_1.abstractmethod

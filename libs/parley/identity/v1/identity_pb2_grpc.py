@@ -27,6 +27,8 @@ if _version_not_supported:
 
 class IdentityServiceStub:
     """Accounts, sign-in, marketers and introductions.
+
+    A call with a `request_id` that was used for another request is refused as `REQUEST_ID_REUSED`.
     """
 
     def __init__(self, channel):
@@ -99,12 +101,14 @@ class IdentityServiceStub:
 
 class IdentityServiceServicer:
     """Accounts, sign-in, marketers and introductions.
+
+    A call with a `request_id` that was used for another request is refused as `REQUEST_ID_REUSED`.
     """
 
     def RegisterCustomer(self, request, context):
         """Opens an account for a customer who brings an Ed25519 key.
 
-        Idempotent by `request_id`. Callers: anyone. Reasons: `KEY_INVALID`, `REQUEST_ID_REUSED`.
+        Idempotent by `request_id`. Callers: anyone. Reasons: `KEY_INVALID`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -132,7 +136,7 @@ class IdentityServiceServicer:
     def RegisterMarketer(self, request, context):
         """Registers a marketer with its keys. No effect on any customer.
 
-        Idempotent by `request_id`. Callers: operator. Reasons: `KEY_INVALID`, `REQUEST_ID_REUSED`.
+        Idempotent by `request_id`. Callers: operator. Reasons: `KEY_INVALID`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -280,6 +284,8 @@ def add_IdentityServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class IdentityService:
     """Accounts, sign-in, marketers and introductions.
+
+    A call with a `request_id` that was used for another request is refused as `REQUEST_ID_REUSED`.
     """
 
     @staticmethod

@@ -13,13 +13,16 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class IdentityServiceStub:
-    """Accounts, sign-in, marketers and introductions."""
+    """Accounts, sign-in, marketers and introductions.
+
+    A call with a `request_id` that was used for another request is refused as `REQUEST_ID_REUSED`.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RegisterCustomer: _aio.UnaryUnaryMultiCallable[_identity_pb2.RegisterCustomerRequest, _identity_pb2.RegisterCustomerResponse]
     """Opens an account for a customer who brings an Ed25519 key.
 
-    Idempotent by `request_id`. Callers: anyone. Reasons: `KEY_INVALID`, `REQUEST_ID_REUSED`.
+    Idempotent by `request_id`. Callers: anyone. Reasons: `KEY_INVALID`.
     """
     ClaimAccount: _aio.UnaryUnaryMultiCallable[_identity_pb2.ClaimAccountRequest, _identity_pb2.ClaimAccountResponse]
     """Binds an imported account to its owner's key, by the one-time code they were given.
@@ -35,7 +38,7 @@ class IdentityServiceStub:
     RegisterMarketer: _aio.UnaryUnaryMultiCallable[_identity_pb2.RegisterMarketerRequest, _identity_pb2.Marketer]
     """Registers a marketer with its keys. No effect on any customer.
 
-    Idempotent by `request_id`. Callers: operator. Reasons: `KEY_INVALID`, `REQUEST_ID_REUSED`.
+    Idempotent by `request_id`. Callers: operator. Reasons: `KEY_INVALID`.
     """
     UpdateMarketer: _aio.UnaryUnaryMultiCallable[_identity_pb2.UpdateMarketerRequest, _identity_pb2.Marketer]
     """Changes a marketer's verification level, or suspends it. Takes effect with the next card, an hour at the latest.
@@ -74,7 +77,10 @@ class IdentityServiceStub:
     """
 
 class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Accounts, sign-in, marketers and introductions."""
+    """Accounts, sign-in, marketers and introductions.
+
+    A call with a `request_id` that was used for another request is refused as `REQUEST_ID_REUSED`.
+    """
 
     @_abc_1.abstractmethod
     def RegisterCustomer(
@@ -84,7 +90,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_identity_pb2.RegisterCustomerResponse]:
         """Opens an account for a customer who brings an Ed25519 key.
 
-        Idempotent by `request_id`. Callers: anyone. Reasons: `KEY_INVALID`, `REQUEST_ID_REUSED`.
+        Idempotent by `request_id`. Callers: anyone. Reasons: `KEY_INVALID`.
         """
 
     @_abc_1.abstractmethod
@@ -118,7 +124,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_identity_pb2.Marketer]:
         """Registers a marketer with its keys. No effect on any customer.
 
-        Idempotent by `request_id`. Callers: operator. Reasons: `KEY_INVALID`, `REQUEST_ID_REUSED`.
+        Idempotent by `request_id`. Callers: operator. Reasons: `KEY_INVALID`.
         """
 
     @_abc_1.abstractmethod

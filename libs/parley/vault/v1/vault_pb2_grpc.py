@@ -27,6 +27,8 @@ if _version_not_supported:
 
 class VaultServiceStub:
     """Items of customers. It never knows who they are, nor any rule or consent.
+
+    A call with a `request_id` that was used for another request is refused as `REQUEST_ID_REUSED`.
     """
 
     def __init__(self, channel):
@@ -89,6 +91,8 @@ class VaultServiceStub:
 
 class VaultServiceServicer:
     """Items of customers. It never knows who they are, nor any rule or consent.
+
+    A call with a `request_id` that was used for another request is refused as `REQUEST_ID_REUSED`.
     """
 
     def ListAttributes(self, request, context):
@@ -101,7 +105,7 @@ class VaultServiceServicer:
     def PutItems(self, request, context):
         """Puts items, all or none: each gets a new version. Provenance is `PROVENANCE_ENTERED`.
 
-        Idempotent by `request_id`. Callers: the customer. Reasons: `ATTRIBUTE_UNKNOWN`, `VALUE_INVALID`, `REQUEST_ID_REUSED`.
+        Idempotent by `request_id`. Callers: the customer. Reasons: `ATTRIBUTE_UNKNOWN`, `VALUE_INVALID`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -133,7 +137,6 @@ class VaultServiceServicer:
         still settle within a second, and be sent within another. So it is with a value that is put in place of an older one.
 
         Idempotent by `request_id`: a repeat doesn't touch what was put since. An item that isn't there stays so. Callers: the customer.
-        Reasons: `REQUEST_ID_REUSED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,7 +146,7 @@ class VaultServiceServicer:
         """Switches whether an item may be matched on, and from which verification level of marketers up.
 
         Idempotent by `request_id`: a repeat switches nothing, and answers with the item as it is by then. Callers: the customer. Reasons:
-        `ITEM_NOT_FOUND`, `REQUEST_ID_REUSED`.
+        `ITEM_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -242,6 +245,8 @@ def add_VaultServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class VaultService:
     """Items of customers. It never knows who they are, nor any rule or consent.
+
+    A call with a `request_id` that was used for another request is refused as `REQUEST_ID_REUSED`.
     """
 
     @staticmethod

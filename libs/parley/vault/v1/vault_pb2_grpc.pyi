@@ -13,7 +13,10 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class VaultServiceStub:
-    """Items of customers. It never knows who they are, nor any rule or consent."""
+    """Items of customers. It never knows who they are, nor any rule or consent.
+
+    A call with a `request_id` that was used for another request is refused as `REQUEST_ID_REUSED`.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListAttributes: _aio.UnaryUnaryMultiCallable[_vault_pb2.ListAttributesRequest, _vault_pb2.ListAttributesResponse]
@@ -21,7 +24,7 @@ class VaultServiceStub:
     PutItems: _aio.UnaryUnaryMultiCallable[_vault_pb2.PutItemsRequest, _vault_pb2.PutItemsResponse]
     """Puts items, all or none: each gets a new version. Provenance is `PROVENANCE_ENTERED`.
 
-    Idempotent by `request_id`. Callers: the customer. Reasons: `ATTRIBUTE_UNKNOWN`, `VALUE_INVALID`, `REQUEST_ID_REUSED`.
+    Idempotent by `request_id`. Callers: the customer. Reasons: `ATTRIBUTE_UNKNOWN`, `VALUE_INVALID`.
     """
     GetItem: _aio.UnaryUnaryMultiCallable[_vault_pb2.GetItemRequest, _vault_pb2.Item]
     """One item. A read. Callers: the customer. Reasons: `ITEM_NOT_FOUND`."""
@@ -34,13 +37,12 @@ class VaultServiceStub:
     still settle within a second, and be sent within another. So it is with a value that is put in place of an older one.
 
     Idempotent by `request_id`: a repeat doesn't touch what was put since. An item that isn't there stays so. Callers: the customer.
-    Reasons: `REQUEST_ID_REUSED`.
     """
     SetDiscoverable: _aio.UnaryUnaryMultiCallable[_vault_pb2.SetDiscoverableRequest, _vault_pb2.Item]
     """Switches whether an item may be matched on, and from which verification level of marketers up.
 
     Idempotent by `request_id`: a repeat switches nothing, and answers with the item as it is by then. Callers: the customer. Reasons:
-    `ITEM_NOT_FOUND`, `REQUEST_ID_REUSED`.
+    `ITEM_NOT_FOUND`.
     """
     ImportItems: _aio.UnaryUnaryMultiCallable[_vault_pb2.ImportItemsRequest, _vault_pb2.ImportItemsResponse]
     """Puts the items of imported customers; none is discoverable.
@@ -62,7 +64,10 @@ class VaultServiceStub:
     """
 
 class VaultServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Items of customers. It never knows who they are, nor any rule or consent."""
+    """Items of customers. It never knows who they are, nor any rule or consent.
+
+    A call with a `request_id` that was used for another request is refused as `REQUEST_ID_REUSED`.
+    """
 
     @_abc_1.abstractmethod
     def ListAttributes(
@@ -80,7 +85,7 @@ class VaultServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_vault_pb2.PutItemsResponse]:
         """Puts items, all or none: each gets a new version. Provenance is `PROVENANCE_ENTERED`.
 
-        Idempotent by `request_id`. Callers: the customer. Reasons: `ATTRIBUTE_UNKNOWN`, `VALUE_INVALID`, `REQUEST_ID_REUSED`.
+        Idempotent by `request_id`. Callers: the customer. Reasons: `ATTRIBUTE_UNKNOWN`, `VALUE_INVALID`.
         """
 
     @_abc_1.abstractmethod
@@ -117,7 +122,6 @@ class VaultServiceServicer(metaclass=_abc_1.ABCMeta):
         still settle within a second, and be sent within another. So it is with a value that is put in place of an older one.
 
         Idempotent by `request_id`: a repeat doesn't touch what was put since. An item that isn't there stays so. Callers: the customer.
-        Reasons: `REQUEST_ID_REUSED`.
         """
 
     @_abc_1.abstractmethod
@@ -129,7 +133,7 @@ class VaultServiceServicer(metaclass=_abc_1.ABCMeta):
         """Switches whether an item may be matched on, and from which verification level of marketers up.
 
         Idempotent by `request_id`: a repeat switches nothing, and answers with the item as it is by then. Callers: the customer. Reasons:
-        `ITEM_NOT_FOUND`, `REQUEST_ID_REUSED`.
+        `ITEM_NOT_FOUND`.
         """
 
     @_abc_1.abstractmethod
