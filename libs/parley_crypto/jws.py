@@ -28,6 +28,10 @@ class StatementInvalid(ValueError):
     """The statement is malformed, of another kind, signed by nobody we know, or not valid now."""
 
 
+class StatementNotCurrent(StatementInvalid):
+    """The statement is not valid now, or not yet: or a clock is wrong."""
+
+
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True)
 
 
@@ -121,12 +125,12 @@ def verify_statement(kind: str, statement: str, keys: Keys) -> dict[str, Any]:
 
 
 def check_current(claims: Mapping[str, Any], now: datetime) -> None:
-    """Check ``iat`` and ``exp`` (seconds since the epoch), with 5 s of skew. Raises StatementInvalid."""
+    """Check ``iat`` and ``exp`` (seconds since the epoch), with 5 s of skew. Raises StatementInvalid, and StatementNotCurrent."""
     issued, expires = claims.get("iat"), claims.get("exp")
     if type(issued) is not int or type(expires) is not int:
         raise StatementInvalid("it has no time in whole seconds")
     if not issued - _SKEW_S <= now.timestamp() < expires:
-        raise StatementInvalid("it is not valid now")
+        raise StatementNotCurrent("it is not valid now")
 
 
 def _says(kind: str, key_id: str) -> dict[str, str]:

@@ -102,7 +102,8 @@ class Answering:
         with contextlib.suppress(Fault):
             async with in_time(), self._releasing.ending(exchange, [participant] if participant else []):
                 prepared = await self._preparing.submit((exchange, participant or _nobody(exchange, pseudonym)))
-                if participant and prepared:
+                # Whoever was overtaken meanwhile, by a cancellation above all, isn't settled any more.
+                if participant and prepared and await self._store.undecided(exchange, [pseudonym]):
                     return await self._send(exchange, participant, prepared)
         if participant:
             self._leave(exchange, participant)

@@ -74,6 +74,7 @@ async def build(config: Config, platform: Platform) -> AsyncIterator[Service]:
                 "place": lambda: work.loop(answering.turn),
                 "carry_on": lambda: work.loop(answering.carry_on),
                 "lapse": work.lapse,
+                "sweep": work.sweep,
                 "upkeep": Upkeep(db, platform.log).run,
                 "pulse": Pulse(db, telemetry.meter, platform.log).run,
                 "hear_consent": consumer.run,

@@ -12,7 +12,7 @@ from parley.identity.v1 import identity_pb2 as identitypb
 from parley.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from parley.vault.v1 import vault_pb2 as vaultpb
 from parley.vault.v1.vault_pb2_grpc import VaultServiceStub
-from parley_crypto.jws import StatementInvalid
+from parley_crypto.jws import StatementNotCurrent
 from parley_crypto.statements import CARD_LIFE, Card, verify_card
 from parley_crypto.trust import Trust
 from parley_kit.faults import Code, Unavailable
@@ -22,7 +22,7 @@ from parley_terms.values import Catalogue
 from parley_terms.wire import attribute_from
 
 FOR_GOOD = frozenset({Code.INVALID_ARGUMENT, Code.FAILED_PRECONDITION, Code.NOT_FOUND})
-"""What no repeat mends: the same request is refused again, until its deadline and at everybody's cost."""
+"""What no repeat mends: the same request is refused again, at everybody's cost."""
 _BATCH_TIMEOUT_S = 20.0
 _CARD_REFRESH = CARD_LIFE / 12
 """A card is fetched anew this long after it was issued: so long, at the most, a change at identity takes to arrive."""
@@ -55,7 +55,7 @@ class Identity:
             answer = await call(self._stub.GetMarketerCard, identitypb.GetMarketerCardRequest(name=marketer))
             try:
                 card = verify_card(answer.card, self._trust.keys("identity"), now)
-            except StatementInvalid as error:  # seconds between two clocks are enough
+            except StatementNotCurrent as error:  # seconds between two clocks are enough
                 raise Unavailable(_CLOCKS_DIFFER, retry_after=_AGAIN_S) from error
             held = self._cards[marketer] = HeldCard(answer.card, card, now)
         return held

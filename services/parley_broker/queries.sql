@@ -17,8 +17,8 @@ WITH asked AS (
     FROM asked AS a JOIN claimed USING (marketer, request_id)
     RETURNING marketer, exchange_id
 ), joined AS (
-    INSERT INTO participants (marketer, exchange_id, pseudonym, state, leased_until)
-    SELECT i.marketer, k.exchange_id, i.pseudonym, 1, clock_timestamp() + k.lease
+    INSERT INTO participants (marketer, exchange_id, pseudonym, state, leased_until, taken)
+    SELECT i.marketer, k.exchange_id, i.pseudonym, 1, clock_timestamp() + k.lease, k.lease > interval '0'
     FROM unnest($13::text[], $14::text[], $15::text[], $16::interval[]) AS k (marketer, exchange_id, pseudonym, lease)
     JOIN made ON made.marketer = k.marketer AND made.exchange_id = k.exchange_id
     JOIN introductions AS i ON i.marketer = k.marketer AND i.pseudonym = k.pseudonym
@@ -46,8 +46,10 @@ ORDER BY created_at DESC, exchange_id DESC LIMIT $4;
 UPDATE exchanges SET cancelled_at = coalesce(cancelled_at, $3), matched = true WHERE marketer = $1 AND exchange_id = $2;
 
 -- name: exchanges_lapse
--- Mark some of what its decision deadline has overtaken; nobody is looked for any more.
-UPDATE exchanges SET lapsed = true, matched = true
+-- Mark some of what its decision deadline has overtaken: nobody is looked for any more, and most have nobody left to end.
+UPDATE exchanges AS e SET lapsed = true, matched = true, swept = (
+    SELECT true FROM participants AS p
+    WHERE p.marketer = e.marketer AND p.exchange_id = e.exchange_id AND p.state IN (1, 2) LIMIT 1) IS NULL
 WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM exchanges WHERE NOT lapsed AND decision_deadline <= $1
     ORDER BY decision_deadline LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED));
@@ -57,22 +59,24 @@ WHERE ctid = ANY (ARRAY(
 SELECT lapsed OR cancelled_at IS NOT NULL FROM exchanges WHERE marketer = $1 AND exchange_id = $2 FOR SHARE;
 
 -- name: exchanges_to_sweep
--- Some exchanges that are over and may have offers open.
+-- Some exchanges that are over, and may have participants who aren't.
 SELECT marketer, exchange_id FROM exchanges
 WHERE (lapsed OR cancelled_at IS NOT NULL) AND NOT swept ORDER BY marketer, exchange_id LIMIT $1;
 
--- name: offers_end
--- End the offers among so many of an exchange's participants, those behind $3; answers the last of these, or null behind the last of all.
+-- name: participants_sweep
+-- Of so many of an exchange's participants, those behind $3, end the offers and whoever nobody has had in hand; answers the last of
+-- these, or null behind the last of all.
 WITH portion AS (
     SELECT pseudonym FROM participants WHERE marketer = $1 AND exchange_id = $2 AND pseudonym > $3 ORDER BY pseudonym LIMIT $4
 ), ended AS (
     UPDATE participants AS p SET state = 6 FROM portion
-    WHERE p.marketer = $1 AND p.exchange_id = $2 AND p.pseudonym = portion.pseudonym AND p.state = 2
+    WHERE p.marketer = $1 AND p.exchange_id = $2 AND p.pseudonym = portion.pseudonym AND NOT p.settled
+        AND (p.state = 2 OR (p.state = 1 AND NOT p.taken))
 )
 SELECT max(pseudonym) FROM portion;
 
 -- name: exchange_swept
--- Note that none of an exchange's offers is open any more.
+-- Note that an exchange has been swept.
 UPDATE exchanges SET swept = true WHERE marketer = $1 AND exchange_id = $2;
 
 -- name: exchange_lease
@@ -136,7 +140,7 @@ WITH RECURSIVE marketers AS (  -- from one to the next, past all that each of th
         WHERE p.marketer = m.marketer AND p.state IN (1, 3) AND p.leased_until < statement_timestamp() LIMIT 1)
     LIMIT 1
 )
-UPDATE participants AS p SET leased_until = clock_timestamp() + $2
+UPDATE participants AS p SET leased_until = clock_timestamp() + $2, taken = true
 FROM introductions AS i
 WHERE p.ctid = ANY (ARRAY(  -- joined by their keys they may be looked for among all there are
         SELECT due.ctid FROM one CROSS JOIN LATERAL (
@@ -169,8 +173,9 @@ JOIN participants AS p ON p.marketer = $1 AND p.exchange_id = d.exchange_id AND 
 JOIN introductions AS i ON i.marketer = p.marketer AND i.pseudonym = p.pseudonym;
 
 -- name: participants_decided
--- Move participants on from being decided, unless something overtook them, and let go; answers who was moved.
-UPDATE participants AS p SET state = d.state, leased_until = '-infinity'
+-- Move participants on from being decided, unless something overtook them, and let go; answers who was moved. Offers end with their
+-- exchange: where it is over ($5), nobody would end them.
+UPDATE participants AS p SET state = CASE WHEN d.state = 2 AND $5 THEN 6 ELSE d.state END, leased_until = '-infinity'
 FROM unnest($3::text[], $4::smallint[]) AS d (pseudonym, state)
 WHERE p.marketer = $1 AND p.exchange_id = $2 AND p.pseudonym = d.pseudonym AND p.state IN (1, 3)
     AND NOT (p.state = 3 AND d.state = 2)

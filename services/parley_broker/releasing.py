@@ -124,10 +124,11 @@ class Releasing:
         What another service refuses for good ends these participants, and stops no others.
         """
         to_decide = [one for one in participants if one.state in TO_DECIDE]
-        if not to_decide:
-            return
-        with self.tracer.span("broker.carry"):
-            await self._carry(exchange, to_decide)
+        # Apart, as of an exchange that was cancelled others are asked about otherwise than those who had their release.
+        for settled in (True, False):
+            if alike := [one for one in to_decide if one.settled is settled]:
+                with self.tracer.span("broker.carry"):
+                    await self._carry(exchange, alike)
 
     async def _carry(self, exchange: ExchangeRecord, to_decide: Sequence[ParticipantRecord]) -> None:
         async with self.ending(exchange, to_decide):
@@ -193,7 +194,7 @@ class Releasing:
                 consentpb.DecideEntry(consent_ref=one.consent_ref, audit_ref=one.audit_ref) for one in participants
             ],
             opens_no_offer=opens_no_offer,
-            only_settled=exchange.cancelled_at is not None,
+            only_settled=exchange.cancelled_at is not None and not all(one.settled for one in participants),
         )
 
     async def _move_on(

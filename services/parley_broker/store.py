@@ -17,6 +17,7 @@ from parley_db.queries import load
 from parley_kit.clock import Clock
 from parley_kit.coalesce import Coalescer
 from parley_kit.faultpoints import reach
+from parley_kit.faults import Fault
 from parley_kit.ids import new_id
 from parley_kit.pages import Page
 
@@ -48,7 +49,7 @@ _MOST_NOTES = 250
 """In one event: some 280 KB."""
 _MOST_LAPSED = 1000
 _PORTION = 5000
-"""Participants whose offers end in one statement: some tenths of a second."""
+"""Participants that are looked at in one statement: some tenths of a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,23 +210,38 @@ class Store:
         """
         End an exchange: it releases nothing any more but what has settled. A second time keeps the first.
 
-        Its offers end with the next sweep. Who is to be decided is left to the workers: it may have settled, unknown to us.
+        The next sweep ends its offers, and whoever nobody has had in hand. The others are left to the workers: a release of
+        theirs may have settled, unknown to us.
         """
         await tx.execute(_SQL.exchange_cancel, marketer, exchange_id, at)
 
     async def lapse(self, now: datetime) -> None:
-        """End what decision deadlines have overtaken, as :meth:`cancel` does; consent then allows only what has settled."""
+        """End what decision deadlines have overtaken, as :meth:`cancel` does: consent refuses what was not agreed before them."""
         await self.db.execute(_SQL.exchanges_lapse, now, _MOST_LAPSED)
         await reach("broker.after_lapse")
 
-    async def sweep(self) -> None:
-        """End the offers of exchanges that are over, some at a time: there may be any number of them."""
-        for marketer, exchange_id in await self.db.fetch(_SQL.exchanges_to_sweep, _MOST_LAPSED):
-            last = ""
-            while last is not None:
-                last = await self.db.fetchval(_SQL.offers_end, marketer, exchange_id, last, _PORTION)
-                await reach("broker.after_sweep")
-            await self.db.execute(_SQL.exchange_swept, marketer, exchange_id)
+    async def sweep(self) -> bool:
+        """
+        End who is left in some exchanges that are over, a portion at a time; whether there may be more of them.
+
+        One that fails stops no other. Raises its fault, after all others had their turn.
+        """
+        over, failed = await self.db.fetch(_SQL.exchanges_to_sweep, _MOST_LAPSED), None
+        for marketer, exchange_id in over:
+            try:
+                await self._sweep(marketer, exchange_id)
+            except Fault as fault:
+                failed = fault
+        if failed:
+            raise failed
+        return len(over) == _MOST_LAPSED
+
+    async def _sweep(self, marketer: str, exchange_id: str) -> None:
+        last = ""
+        while last is not None:
+            last = await self.db.fetchval(_SQL.participants_sweep, marketer, exchange_id, last, _PORTION)
+            await reach("broker.after_sweep")
+        await self.db.execute(_SQL.exchange_swept, marketer, exchange_id)
 
     async def lease_exchange(self, after: str = "") -> tuple[ExchangeRecord, str] | None:
         """
@@ -306,11 +322,8 @@ class Store:
         where = (exchange.marketer, exchange.exchange_id)
 
         async def body(tx: Tx) -> None:
-            ends = states
-            # Offers end with their exchange: of one that is over by now, nobody would end this one.
-            if Participant.OFFERED in states.values() and await tx.fetchval(_SQL.exchange_hold, *where):
-                ends = dict.fromkeys(states, Participant.TERMINATED)
-            rows = await tx.fetch(_SQL.participants_decided, *where, list(ends), list(ends.values()))
+            over = Participant.OFFERED in states.values() and await tx.fetchval(_SQL.exchange_hold, *where)
+            rows = await tx.fetch(_SQL.participants_decided, *where, list(states), list(states.values()), bool(over))
             await tx.execute(_SQL.deliveries_void, *where, [row["pseudonym"] for row in rows])
 
         await self.db.run("broker.decided", body)

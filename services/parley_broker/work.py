@@ -38,12 +38,21 @@ class Work:
         await self.loop(self.releasing.turn)
 
     async def lapse(self) -> None:
-        """End what deadlines have overtaken, and what else is over, for ever."""
+        """Mark what deadlines have overtaken, for ever."""
 
         async def turn() -> bool:
             await self.store.lapse(self.clock.now())
-            await self.store.sweep()
             await asyncio.sleep(_LAPSE_EVERY_S)
+            return True
+
+        await self.loop(turn)
+
+    async def sweep(self) -> None:
+        """End who is left in what is over, for ever."""
+
+        async def turn() -> bool:
+            if not await self.store.sweep():
+                await asyncio.sleep(_LAPSE_EVERY_S)
             return True
 
         await self.loop(turn)

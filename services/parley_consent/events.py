@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 
 from parley.audit.v1 import audit_events_pb2 as auditpb
 from parley.common.v1 import receipt_pb2 as receiptpb
@@ -66,15 +67,18 @@ class Notices:
         await every(_LOOK_EVERY_S, self.turn, self.platform.log, "notices_waiting")
 
     async def turn(self) -> None:
-        """Write what is due now, and plan anew what is late: taking a notice and its event commit together."""
+        """Plan anew what is late, then write all that is due now, however long that takes."""
+        now = self.clock.now()
+        await self.store.put_off_notices(now - _LATE, now, self.longest_delay)
+        is_more = True
+        while is_more:
+            is_more = await self.store.db.run("consent.notices", partial(self._write_some, now))
 
-        async def body(tx: Tx) -> None:
-            now = self.clock.now()
-            await self.store.put_off_notices(tx, now - _LATE, now, self.longest_delay)
-            due = await self.store.take_notices(tx, now - _LATE, now)
-            await append(tx, [self._event(notice) for notice in due])
-
-        await self.store.db.run("consent.notices", body)
+    async def _write_some(self, now: datetime, tx: Tx) -> bool:
+        """Take some notices and write their events, which commits together; whether there were any."""
+        due = await self.store.take_notices(tx, now - _LATE, now)
+        await append(tx, [self._event(notice) for notice in due])
+        return bool(due)
 
     def _event(self, due: DueNotice) -> OutboxEvent:
         now = self.clock.now()

@@ -40,7 +40,8 @@ ON CONFLICT (customer) DO NOTHING;
 -- together. Left out are rules for other marketers, rules of one release that this one has had, and consents that have expired, or
 -- were for one use and had it in another exchange, or end before the request does (but a pause counts): thousands may be left behind.
 -- Where the exchange has had its release, the consent that it was made under is the only one, for it is sent again under no other;
--- else the newest come first, $6 at most. EXISTS wouldn't do: it may be answered from a hash of the whole table.
+-- else its own comes first, then the newest: $6 at most of those in force, and of those paused. EXISTS wouldn't do: it may be answered
+-- from a hash of the whole table.
 SELECT coalesce(c.revision, 0) AS revision, c.objected_at IS NOT NULL AS objected,
     CASE WHEN c.revision > 0 THEN c.audit_ref ELSE '' END AS audit_ref,
     had.settled_at AS released_at,
@@ -54,17 +55,22 @@ SELECT coalesce(c.revision, 0) AS revision, c.objected_at IS NOT NULL AS objecte
     ) AS rules,
     ARRAY(
         SELECT ROW(k.consent_id, k.state, k.terms) FROM (
-            SELECT consent_id, state, terms, one_time, created_at FROM consents
-            WHERE customer = a.customer AND marketer = a.marketer AND state = 5 AND valid_until > $4 AND valid_until >= a.until
+            (SELECT c.consent_id, c.state, c.terms, c.created_at FROM consents AS c
+            WHERE c.customer = a.customer AND c.marketer = a.marketer AND c.state = 5 AND c.valid_until > $4 AND c.valid_until >= a.until
+                AND (had.consent_id IS NULL OR had.consent_id = c.consent_id)
+                AND NOT (c.one_time AND (
+                    SELECT true FROM settlements AS s
+                    WHERE s.customer = a.customer AND s.consent_id = c.consent_id AND s.exchange <> a.exchange LIMIT 1) IS TRUE)
+            ORDER BY c.exchange = a.exchange DESC, c.created_at DESC LIMIT $6)
             UNION ALL
-            SELECT consent_id, state, terms, one_time, created_at FROM consents
-            WHERE customer = a.customer AND marketer = a.marketer AND state = 6 AND valid_until > $4
-        ) AS k
-        WHERE (had.consent_id IS NULL OR had.consent_id = k.consent_id)
-            AND NOT (k.one_time AND (
-                SELECT true FROM settlements AS s
-                WHERE s.customer = a.customer AND s.consent_id = k.consent_id AND s.exchange <> a.exchange LIMIT 1) IS TRUE)
-        ORDER BY k.created_at DESC LIMIT $6
+            (SELECT c.consent_id, c.state, c.terms, c.created_at FROM consents AS c
+            WHERE c.customer = a.customer AND c.marketer = a.marketer AND c.state = 6 AND c.valid_until > $4
+                AND (had.consent_id IS NULL OR had.consent_id = c.consent_id)
+                AND NOT (c.one_time AND (
+                    SELECT true FROM settlements AS s
+                    WHERE s.customer = a.customer AND s.consent_id = c.consent_id AND s.exchange <> a.exchange LIMIT 1) IS TRUE)
+            ORDER BY c.exchange = a.exchange DESC, c.created_at DESC LIMIT $6)
+        ) AS k ORDER BY k.created_at DESC
     ) AS consents
 FROM unnest($1::text[], $2::text[], $3::text[], $5::timestamptz[]) WITH ORDINALITY AS a (customer, marketer, exchange, until, place)
 LEFT JOIN customers AS c ON c.customer = a.customer
@@ -183,14 +189,17 @@ RETURNING customer, consent_id, marketer, pseudonym, notice, (
     SELECT audit_ref FROM customers WHERE customers.customer = notices.customer) AS audit_ref;
 
 -- name: notices_put_off
--- Plan anew, each after a random delay of its own of up to $3 from $2 on, those that were due before $1.
+-- Plan anew those that were due before $1, after a random delay of up to $3 from $2 on: one for all that one marketer was to be told
+-- of one customer at one time. An update, so that whoever overtakes a notice meanwhile finds it.
 WITH late AS (
-    DELETE FROM notices WHERE notice_id = ANY (ARRAY(
-        SELECT notice_id FROM notices WHERE due_at < $1 ORDER BY due_at LIMIT 1000 FOR UPDATE SKIP LOCKED))
-    RETURNING customer, consent_id, notice_id, marketer, pseudonym, notice
+    SELECT notice_id, customer, marketer, due_at FROM notices WHERE due_at < $1 ORDER BY due_at FETCH FIRST 1000 ROWS WITH TIES
+), drawn AS MATERIALIZED (
+    SELECT customer, marketer, due_at, $2::timestamptz + random() * $3::interval AS again
+    FROM (SELECT DISTINCT customer, marketer, due_at FROM late) AS told
 )
-INSERT INTO notices (customer, consent_id, notice_id, due_at, marketer, pseudonym, notice)
-SELECT customer, consent_id, notice_id, $2::timestamptz + random() * $3::interval, marketer, pseudonym, notice FROM late;
+UPDATE notices AS n SET due_at = (
+    SELECT again FROM drawn AS d WHERE d.customer = n.customer AND d.marketer = n.marketer AND d.due_at = n.due_at)
+WHERE n.notice_id = ANY (ARRAY(SELECT notice_id FROM late)) AND n.due_at < $1;
 
 -- name: audit_progress_find
 -- How far audit has logged this service's stream.

@@ -1,5 +1,6 @@
 """Consent's one store, on Postgres."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -30,8 +31,8 @@ MOST_SETTLEMENTS, MOST_OF_MANY = 500, 10
 
 MOST_LIVE = 100
 """
-Consents that a decision looks at, of those with one marketer that a request might be covered by. A marketer that asks a little
-otherwise each time, under a rule that allows it, would have any number of them read.
+Consents in force with one marketer that a decision looks at, of those that may cover the request, and as many paused ones. Where
+there are more, none is born: a marketer that asks a little otherwise each time would have any number of them made, and read.
 """
 
 _SQL = load("parley_consent")
@@ -403,9 +404,10 @@ class Store:
         """Drop a pending notice; whether there was one."""
         return bool(await tx.fetchval(_SQL.notice_cancel, customer, consent_id, notice))
 
-    async def put_off_notices(self, tx: Tx, due_before: datetime, now: datetime, longest: timedelta) -> None:
-        """Give up to 1,000 notices that were due before a moment a new one, at random, within ``longest`` from now on."""
-        await tx.execute(_SQL.notices_put_off, due_before, now, longest)
+    async def put_off_notices(self, due_before: datetime, now: datetime, longest: timedelta) -> None:
+        """Give 1,000 notices or some more that were due before a moment a new one, at random, within ``longest`` from now on."""
+        await self.db.execute(_SQL.notices_put_off, due_before, now, longest)
+        await reach("consent.after_put_off")
 
     async def take_notices(self, tx: Tx, since: datetime, now: datetime) -> list[DueNotice]:
         """Take up to 100 notices that are due since a moment; they are gone if the transaction commits."""
@@ -434,8 +436,9 @@ def _columns(of: SettleBatch | SettleItem | Notice) -> tuple[Any, ...]:
 
 
 def _stood(row: Any) -> Stood:
-    live = tuple(map(_live, row["consents"][:MOST_LIVE]))
-    more = len(row["consents"]) > MOST_LIVE
+    many = Counter(state for _, state, _ in row["consents"])
+    more = max(many.values(), default=0) > MOST_LIVE
+    live = tuple(map(_live, row["consents"]))
     standing = Standing(row["objected"], tuple(map(_rule, row["rules"])), live, more)
     return Stood(
         row["revision"],

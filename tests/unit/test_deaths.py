@@ -9,6 +9,7 @@ from tests.support.mutations import MUTATIONS
 
 SERVICES = ("broker", "consent", "identity", "vault", "audit")
 NO_CAMPAIGN_COMES_BY = {
+    "consent.after_put_off": "a notice that is late: by an outage, a week from now",
     "broker.after_keep": "a turn that takes longer than half of its lease",
     "broker.after_lapse": "a deadline that passes, a week from now",
     "broker.after_sweep": "as above, or a marketer who cancels",

@@ -1,7 +1,12 @@
 -- What ends with an exchange, by its deadline or its marketer, ends in portions: all at once it may take longer than any statement.
-ALTER TABLE exchanges ADD COLUMN swept boolean NOT NULL DEFAULT false;
-COMMENT ON COLUMN exchanges.swept IS 'It has lapsed or was cancelled, and none of its offers is open any more.';
-UPDATE exchanges SET swept = true WHERE lapsed OR cancelled_at IS NOT NULL;
+-- What is over already needs no sweep, and isn't rewritten.
+ALTER TABLE exchanges ADD COLUMN swept boolean NOT NULL DEFAULT true;
+ALTER TABLE exchanges ALTER COLUMN swept SET DEFAULT false;
+UPDATE exchanges SET swept = false WHERE NOT lapsed AND cancelled_at IS NULL;
+COMMENT ON COLUMN exchanges.lapsed IS 'Its decision deadline has passed.';
+COMMENT ON COLUMN exchanges.swept IS 'It has lapsed or was cancelled, and whoever nobody had in hand, or had an offer, has ended.';
+ALTER TABLE participants ADD COLUMN taken boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN participants.taken IS 'A worker has had it in hand: a release may have settled that is not noted here. Becomes true.';
 CREATE INDEX exchanges_to_sweep ON exchanges (marketer, exchange_id) WHERE (lapsed OR cancelled_at IS NOT NULL) AND NOT swept;
 
 -- Finishes participants whose release was committed, in arrays side by side, whatever overtook them meanwhile, and gives each a

@@ -10,6 +10,9 @@ from parley_node.cli.calls import local
 from parley_node.cli.stop import Stop
 from parley_rpc.channels import CannotListen
 
+_AWAY = (ConnectionError, FileNotFoundError, TimeoutError)
+"""What comes of a server that isn't there, or whose socket isn't; a file that is missing is named."""
+
 
 @contextmanager
 def servers_failing(otherwise: str = "") -> Iterator[None]:
@@ -24,6 +27,6 @@ def servers_failing(otherwise: str = "") -> Iterator[None]:
     except CannotListen:  # which says where
         raise
     except OSError as error:
-        if error.filename is None:  # as where a server's socket is gone
+        if error.filename is None and isinstance(error, _AWAY):
             raise Stop("PostgreSQL can't be reached", looks) from error
         raise Stop(local(error), f"See to what is in the way{otherwise}.") from error

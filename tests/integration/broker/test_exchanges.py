@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +19,7 @@ from parley.vault.v1 import vault_pb2 as vaultpb
 from parley_broker.clients import Consent, Identity
 from parley_broker.settling import WINDOW_S
 from parley_crypto.jws import verify_statement
+from parley_kit.faultpoints import armed
 from parley_kit.faults import Unavailable
 from parley_rpc.status import fault_from
 from tests.integration.broker.conftest import Timed
@@ -30,6 +32,7 @@ from tests.support.broker import (
     an_age,
     an_asked,
     ask,
+    failing,
     holding,
     id_of,
     of_age,
@@ -452,6 +455,28 @@ async def test_exchange_cancelled_on_its_way_settles_nothing(world: World, point
         await cancel(marketer, name)
     assert [] == await releases(marketer, 1.0)
     assert 0 == await settlements(world, name)
+
+
+async def test_repeat_that_its_own_cancellation_overtakes_settles_nothing(world: World) -> None:
+    age = an_age()
+    await a_willing(world, age)
+    marketer, pseudonym = await known(world, age)
+    request = to_known(terms("profile.city", valid_for=timedelta(days=20)), pseudonym, in_answer=True)
+    with failing("broker.after_decide", Unavailable(retry_after=0.1), times=10**6):
+        made = await marketer.ask(request)
+        away = "UPDATE participants SET leased_until = 'infinity' WHERE exchange_id = $1"  # from the workers
+        await rows(world, "broker", away, id_of(made.exchange.name))
+    opened = count(1)
+
+    async def cancel_the_second_time() -> None:
+        if next(opened) == 2:  # the first time it is taken for a new request, until that turns out to be none
+            await cancel(marketer, made.exchange.name)
+
+    with armed("broker.after_release", cancel_the_second_time):
+        repeated = await marketer.ask(request)
+    assert next(opened) > 2
+    assert [False, False] == [answer.HasField("delivery") for answer in (made, repeated)]
+    assert 0 == await settlements(world, made.exchange.name)
 
 
 async def test_cancelling_twice_is_no_error_and_leaves_what_is_released(world: World) -> None:

@@ -302,6 +302,38 @@ async def test_offer_that_is_made_while_its_exchange_is_cancelled_is_not_left_op
     await until(partial(are, world, name, TERMINATED))
 
 
+async def test_sweep_ends_whom_nobody_had_in_hand_and_leaves_the_others_to_the_workers(world: World) -> None:
+    age, people = an_age(), 3
+    await each(lambda _: a_willing(world, age), range(people))
+    marketer, store = await world.marketer(), work(world).store
+    name = await ask(marketer, age)
+    await marketer.collect(people)
+    kept = "SET leased_until = 'infinity', settled = false, state = 1, taken = (pseudonym <> $2)"  # from the workers
+    (first, *_) = sorted(
+        row["pseudonym"]
+        for row in await rows(world, "broker", "SELECT pseudonym FROM participants WHERE exchange_id = $1", id_of(name))
+    )
+    await rows(world, "broker", f"UPDATE participants {kept} WHERE exchange_id = $1", id_of(name), first)
+    await _cancel(marketer, name)
+    await store.sweep()
+    assert [1, 1, TERMINATED] == await states(world, name)
+
+
+async def test_late_word_of_an_offer_ends_nobody_who_has_accepted_it(world: World) -> None:
+    age = an_age()
+    await a_willing(world, age)
+    marketer, store = await world.marketer(), work(world).store
+    name = await ask(marketer, age)
+    (delivery,) = await marketer.collect(1)
+    exchange = await store.exchange(store.db, marketer.name, id_of(name))
+    assert exchange is not None
+    accepted = "UPDATE participants SET leased_until = 'infinity', settled = false, state = 3 WHERE exchange_id = $1"
+    await rows(world, "broker", accepted, id_of(name))
+    await rows(world, "broker", "UPDATE exchanges SET lapsed = true, swept = true WHERE exchange_id = $1", id_of(name))
+    await store.decided(exchange, {delivery.release.pseudonym: Participant.OFFERED})
+    assert [3] == await states(world, name)
+
+
 @pytest.mark.parametrize("point", ["broker.after_lapse", "broker.after_sweep"])
 async def test_offers_of_an_exchange_that_is_over_end_in_portions_whoever_dies_between_two(
     timed: Timed, point: str, monkeypatch: pytest.MonkeyPatch

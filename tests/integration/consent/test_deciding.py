@@ -139,6 +139,23 @@ async def test_customer_with_more_consents_than_are_looked_at_has_no_more_born(
     assert ALLOWED == await world.outcome(Asker(), ann, E1, other), "it stands in no other marketer's way"
 
 
+async def test_what_was_accepted_is_looked_at_however_many_were_born_since(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parley_consent.store.MOST_LIVE", 2)
+    ann, marketer = Person(), Asker()
+    customer, offered = world.as_customer(ann), world.terms(attributes=["contact.email"])
+    assert ASKED == await world.outcome(marketer, ann, E1, offered)
+    names = ["profile.city", "profile.age", "profile.country"]
+    await customer.rule("ALLOW", rule_terms(attributes=names))
+    for name in names:
+        world.clock.move(timedelta(seconds=1))
+        asked, exchange = world.terms(attributes=[name]), f"exchanges/{name}"
+        await world.settle(*await world.permits(marketer, [ann], exchange, asked))
+    await customer.accept_only_open()
+    assert ALLOWED == await world.outcome(marketer, ann, E1, offered)
+
+
 async def test_permit_says_all_that_the_vault_must_know(world: World) -> None:
     ann, marketer = Person(), Asker()
     entry = await under_rule(world, ann, marketer)

@@ -1,11 +1,13 @@
 """What marketers are told about a consent of theirs: some time after, and joined to the act by nothing."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from parley.consent.v1 import consent_events_pb2 as eventspb
 from parley.consent.v1 import consent_pb2 as consentpb
+from parley_db.queries import load
 from parley_kit.telemetry import traceparent
 from tests.support.calls import request_id
 from tests.support.consent import HOUR, Asker, Person, World, migrated, world_of
@@ -172,6 +174,41 @@ async def test_notices_that_an_outage_held_up_are_not_told_at_once(world: World)
     assert 20 == len(set(times))
     assert back < times[0] < times[-1] <= back + HOUR
     assert times[-1] - times[0] > HOUR / 4
+
+
+async def test_marketer_is_told_of_all_its_consents_at_once_though_an_outage_held_that_up(world: World) -> None:
+    ann, asker = Person(), Asker()
+    for hours in range(1, 6):
+        asked = world.terms(end=world.clock.now() + hours * HOUR, deadline=world.clock.now() + HOUR)
+        await world.consented(asker, [ann], f"exchanges/{hours}", asked)
+    await world.as_customer(ann).call("ObjectToMarketing", consentpb.ObjectToMarketingRequest(request_id=request_id()))
+    world.clock.move(2 * HOUR)
+    await world.write_due_notices()
+    await world.write_all_notices()
+
+    assert 1 == len({notice.notice_time.ToDatetime(UTC) for notice in await notified(world)})
+    assert 5 == len(await notified(world))
+
+
+async def test_notice_that_is_overtaken_while_it_is_planned_anew_is_not_told(world: World) -> None:
+    ann = Person()
+    (consent,) = await world.consented(Asker(), [ann], E1)
+    await world.as_customer(ann).pause(consent.name)
+    world.clock.move(2 * HOUR)
+    async with world.db.tx("test.late") as tx:  # as the service does, which has not committed yet
+        now = world.clock.now()
+        assert "UPDATE 1" == await tx.execute(load("parley_consent").notices_put_off, now, now, HOUR)
+        withdrawing = asyncio.create_task(world.as_customer(ann).withdraw(consent.name))
+        await until(lambda: _waits(world))
+    await withdrawing
+    await world.write_all_notices()
+
+    assert ["ConsentRevoked"] == [each.notice for each in await notified(world)]
+
+
+async def _waits(world: World) -> bool:
+    waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    return bool(await world.db.fetch(waiting))
 
 
 async def test_acts_that_undo_each_other_before_anyone_was_told_are_not_told(world: World) -> None:

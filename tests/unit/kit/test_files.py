@@ -9,16 +9,17 @@ from parley_kit.files import replace_durably
 def test_file_is_replaced_whole_and_on_disk_before_anybody_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, synced = tmp_path / "note", list[str]()
+    path, synced = tmp_path / "note", list[tuple[str, bytes]]()
 
     def fsync(handle: int) -> None:
-        synced.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
+        synced.append((str(Path(f"/proc/self/fd/{handle}").readlink()), path.read_bytes() if path.exists() else b""))
 
     monkeypatch.setattr(os, "fsync", fsync)
     for content in (b"first", b"second"):
         replace_durably(path, content)
         assert content == path.read_bytes()
-    assert [f"{path}.new", str(tmp_path)] * 2 == synced
+    draft, folder = f"{path}.new", str(tmp_path)
+    assert [(draft, b""), (folder, b"first"), (draft, b"first"), (folder, b"second")] == synced
     assert ["note"] == [each.name for each in tmp_path.iterdir()]
 
 
