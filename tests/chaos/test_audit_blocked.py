@@ -91,18 +91,17 @@ async def test_nothing_leaves_while_nothing_is_logged_and_everything_comes_after
                 await asyncio.sleep(1.0)
                 async with _still(world, "audit") as since:
                     await asyncio.sleep(BEARS_S + WINDOW_S)
-                    begun = time.monotonic()
                     await around.withdraw(leaving)
-                    answered = time.monotonic() - begun
+                    answered = time.monotonic() - since
                 until_then = time.monotonic()
                 await asyncio.sleep(2.0)
             async with beside(came.follow()):
                 await until(lambda: _has_all(around), 30)
     held = [at for at in came.times if since + BEARS_S + WINDOW_S + SLACK_S < at < until_then]
     before, after = [[at for at in came.times if at < since], [at for at in came.times if at > until_then]]
-    print(f"{len(before)} came before, {len(after)} after; the withdrawal took {answered:.2f} s")
+    print(f"{len(before)} came before, {len(after)} after")
     assert ([], True, True) == (held, bool(before), bool(after))
-    assert answered < 2.0
+    assert answered < STILL_S  # it waited for nothing that gets into the log
 
 
 async def _has_all(around: Round) -> bool:
